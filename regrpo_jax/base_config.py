@@ -1,0 +1,112 @@
+"""Every field of a run, with its unit and default. A config file takes this and changes what it needs.
+
+Override any field on the command line: `--config.rl.eta=0.05`. An unknown field is an error.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def base_config() -> ml_collections.ConfigDict:
+    """The defaults, locked: setting a field that is not here raises AttributeError with a suggestion."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # decides weights, data order, sampling and the generated corpus
+    config.stages = ("sft", "rl", "eval")  # run in this order; each resumes from its own checkpoints
+    config.log_every = 10  # updates between lines of metrics.jsonl
+    config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
+    config.data = _data()
+    config.model = _model()
+    config.lora = _lora()
+    config.sft = _sft()
+    config.rl = _rl()
+    config.eval = _eval()
+    config.checkpoint = ml_collections.ConfigDict({"every": 200, "keep": 2})  # updates; checkpoints kept per stage
+    return config.lock()
+
+
+def _data() -> ml_collections.ConfigDict:
+    data = ml_collections.ConfigDict()
+    data.rot = ""  # RoT records (JSON array or JSONL, the authors' schema); "" generates the compact corpus
+    data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
+    data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot
+    data.on_bad_record = "skip"  # "skip": name it and go on; "fatal": name it and stop
+    data.conditioning = "paper"  # "paper": repairs follow the failed action and its observation; "release": they don't
+    data.train_end_of_turn = True  # train the token that closes a turn; the authors' release does not
+    data.max_length = 1024  # tokens of a supervised example, cut on the left outside trained spans
+    data.prefix_buckets = (256, 512, 1024)  # padded lengths of a group's prefix, in tokens
+    data.branch_buckets = (128, 256, 512)  # padded lengths of a branch, in tokens
+    data.max_pixels = 512 * 28 * 28  # pixels of an image after resizing
+    data.compact = ml_collections.ConfigDict({"train_records": 2000, "test_records": 200})  # generated corpus, RoT records
+    return data
+
+
+def _model() -> ml_collections.ConfigDict:
+    model = ml_collections.ConfigDict()
+    model.path = ""  # local Hugging Face directory (Qwen2 / Qwen2.5 text); "" trains the tiny preset from scratch
+    model.images = True  # tiny preset: with a vision tower
+    model.vocab_size = 1000  # tiny preset: tokens of the BPE that is trained on the corpus
+    model.hidden_size = 128  # tiny preset
+    model.num_layers = 4  # tiny preset
+    model.dtype = "float32"  # of activations: float32 or bfloat16
+    model.param_dtype = "float32"  # of frozen and trained weights
+    model.remat = "none"  # "full" recomputes layers in the backward pass: less memory, more time
+    model.logprob_chunk = 1024  # tokens that meet the vocabulary at once
+    return model
+
+
+def _lora() -> ml_collections.ConfigDict:
+    lora = ml_collections.ConfigDict()
+    lora.rank = 8  # inner width of the adapter
+    lora.alpha = 16.0  # scale is alpha / rank
+    lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj")  # decoder projections that get one
+    return lora
+
+
+def _optimizer(learning_rate: float, steps: int) -> ml_collections.ConfigDict:
+    stage = ml_collections.ConfigDict()
+    stage.steps = steps  # updates
+    stage.microbatches = 1  # a batch is visited in this many parts (gradient accumulation)
+    stage.learning_rate = learning_rate  # peak of AdamW's
+    stage.warmup_steps = 20  # updates of linear warm-up, then a cosine
+    stage.final_learning_rate_share = 0.1  # of the peak, at the last update
+    stage.weight_decay = 0.0  # AdamW's
+    stage.beta2 = 0.98  # AdamW's second-moment decay
+    stage.clip_norm = 1.0  # largest global norm of the gradient
+    return stage
+
+
+def _sft() -> ml_collections.ConfigDict:
+    sft = _optimizer(learning_rate=2e-3, steps=1000)
+    sft.trainable = "full"  # "full" weights or "lora" adapter
+    sft.clean_ratio = 0.5  # share of clean examples; the rest are RoT
+    sft.batch_rows = 16  # packed rows of an update
+    sft.row_length = 512  # tokens of a packed row
+    sft.row_patches = 128  # image patches of a packed row
+    return sft
+
+
+def _rl() -> ml_collections.ConfigDict:
+    rl = _optimizer(learning_rate=2e-4, steps=200)
+    rl.trainable = "lora"  # "lora": exported to adapter/; "full" trains all weights
+    rl.groups_per_batch = 8  # contrastive groups of an update, five branches each
+    rl.lambda_exec = 1.0  # weight of success in the reward
+    rl.eta = 0.1  # price of 100 reflection tokens, in units of reward
+    rl.lambda_val = 0.0  # weight of the verifier's value V (the paper also reports 0.3)
+    rl.beta = 0.04  # weight of the KL to the reference, which is the policy after the warm start
+    rl.kl_estimator = "k3"  # k1 | k2 | k3 | k3_release, see core/kl.py; the release trains with k1
+    rl.baseline = "mean"  # "mean" | "leave_one_out"
+    rl.normalize_advantages = False  # divide by the group's standard deviation
+    rl.advantage_clip = config_dict.placeholder(float)  # bound on |A|; None for no bound
+    rl.two_stream_alpha = config_dict.placeholder(float)  # weight of a separate verifier stream; None for one stream
+    rl.length_normalize = False  # mean instead of sum of a branch's token log-probs
+    rl.zero_variance = "skip"  # groups without variance: "skip" them, or "keep_kl" to hold them near the reference
+    return rl
+
+
+def _eval() -> ml_collections.ConfigDict:
+    evaluation = ml_collections.ConfigDict()
+    evaluation.records = 200  # held-out records replayed, at most
+    evaluation.batch = 50  # episodes decoded at once
+    evaluation.max_new_tokens = 192  # of one assistant turn
+    evaluation.temperature = 0.0  # 0 is greedy
+    return evaluation

@@ -1,0 +1,60 @@
+"""Metrics that survive sharding: sums and counts first, means last.
+
+The losses return sums, which add up over microbatches and over devices (`psum`); only the total is turned
+into means. A mean of means would weigh a shard of few tokens like one of many.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from jax import Array
+
+SEGMENTS = ("reflection", "action")
+
+
+def segment_sums(segment: str, mask: Array, **values: Array) -> dict[str, Array]:
+    """Sums over one segment: "<segment>/<name>_sum" for each value, and "<segment>/token_count".
+
+    Args:
+        segment: "reflection" or "action".
+        mask: the tokens to sum over, boolean [..., token].
+        values: arrays [..., token].
+
+    Returns:
+        float scalars.
+    """
+    sums = {f"{segment}/{name}_sum": jnp.sum(jnp.where(mask, value, 0.0)) for name, value in values.items()}
+    return sums | {f"{segment}/token_count": jnp.sum(mask, dtype=float)}
+
+
+def finalize_metrics(sums: Mapping[str, Array]) -> dict[str, Array]:
+    """Means from sums: the last step, after all microbatches and shards were added up.
+
+    Per segment s in {reflection, action}: "s/logprob" and "s/kl" are means over the s/token_count tokens in
+    the loss, "s/clip_share" the share of the s/policy_token_count tokens whose ratio was clipped, and
+    "groups/dropped_share" the share of groups that had no variance. Counts, and the parts of the loss
+    ("loss/..."), pass unchanged.
+
+    Args:
+        sums: what `losses.regrpo_loss` or `losses.sft_loss` returned, added up.
+
+    Returns:
+        float scalars; a mean over nothing is 0, never nan.
+    """
+    means = {name: value for name, value in sums.items() if not name.endswith("_sum")}
+    for segment in SEGMENTS:
+        for name in ("logprob", "kl"):
+            if f"{segment}/{name}_sum" in sums:
+                total = sums[f"{segment}/{name}_sum"]
+                means[f"{segment}/{name}"] = _ratio(total, sums[f"{segment}/token_count"])
+        if f"{segment}/clipped_count" in sums:
+            clipped = sums[f"{segment}/clipped_count"]
+            means[f"{segment}/clip_share"] = _ratio(clipped, sums[f"{segment}/policy_token_count"])
+    if "groups/dropped_count" in sums:
+        dropped = sums["groups/dropped_count"]
+        means["groups/dropped_share"] = _ratio(dropped, dropped + sums["groups/kept_count"])
+    return means
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    return total / jnp.maximum(count, 1.0)

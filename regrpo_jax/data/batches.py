@@ -1,0 +1,141 @@
+"""Arrays that a train step takes, and how groups of different lengths are padded into them."""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import struct
+
+from regrpo_jax.data.examples import PackedImages
+from regrpo_jax.data.groups import Group
+from regrpo_jax.models.inputs import ImagePatches, TokenBlock
+
+Array = jax.Array | np.ndarray
+
+
+@struct.dataclass
+class SftBatch:
+    """Packed supervised rows.
+
+    Attributes:
+      block: several conversations a row, told apart by segment ids.  # [row, token]
+      segments: int8 `Segment`, nonzero exactly where the loss is taken.  # [row, token]
+      images: patches of all conversations of a row, or None in a batch without images.
+    """
+
+    block: TokenBlock
+    segments: Array
+    images: ImagePatches | None
+
+
+@struct.dataclass
+class GroupBatch:
+    """Contrastive groups: prefixes padded on the left, branches on the right.
+
+    Attributes:
+      prefix: without its last token, which leads every branch.  # [group, prefix]
+      images: patches of the prefixes, or None in a batch without images.
+      branches: the tokens a branch is fed.  # [group, branch, token]
+      targets: int32, the token that each fed token predicts.  # [group, branch, token]
+      segments: int8 `Segment` of the targets, nonzero exactly at scored tokens.  # [group, branch, token]
+      success: bool.  # [group, branch]
+      verifier_value: float32 V.  # [group, branch]
+      reference_logprobs: float32 log-probs of the frozen reference, 0 at unscored tokens.  # [group, branch, token]
+    """
+
+    prefix: TokenBlock
+    images: ImagePatches | None
+    branches: TokenBlock
+    targets: Array
+    segments: Array
+    success: Array
+    verifier_value: Array
+    reference_logprobs: Array
+
+
+def bucket_length(length: int, buckets: Sequence[int]) -> int:
+    """Smallest bucket that holds `length`; the largest one when none does."""
+    return min((bucket for bucket in buckets if bucket >= length), default=max(buckets))
+
+
+def collate_groups(
+    groups: Sequence[Group],
+    reference_logprobs: Sequence[np.ndarray],
+    *,
+    image_token_id: int,
+    prefix_buckets: Sequence[int],
+    branch_buckets: Sequence[int],
+) -> GroupBatch:
+    """Pads groups to the smallest buckets that hold them.
+
+    Args:
+      groups: all with the same number of branches.
+      reference_logprobs: per group, zero-padded on the right.  # [branch, any length up to the longest branch]
+    """
+    length = bucket_length(max(len(b.tokens) for group in groups for b in group.branches), branch_buckets)
+    branch_count = len(groups[0].branches)
+    prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=prefix_buckets)
+    shape = (len(groups), branch_count, length)
+    fed, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    segments, valid = np.zeros(shape, np.int8), np.zeros(shape, np.int32)
+    positions, reference = np.zeros((*shape, 3), np.int32), np.zeros(shape, np.float32)
+    for row, group in enumerate(groups):
+        start = group.positions[-1].max()
+        positions[row] = (start + np.arange(length))[:, None]
+        width = min(length, reference_logprobs[row].shape[-1])
+        reference[row, :, :width] = reference_logprobs[row][:, :width]
+        for column, branch in enumerate(group.branches):
+            size = len(branch.tokens)
+            targets[row, column, :size] = branch.tokens
+            fed[row, column, :size] = np.concatenate([group.prefix[-1:], branch.tokens[:-1]])
+            segments[row, column, :size] = branch.segments
+            valid[row, column, :size] = 1
+    return GroupBatch(
+        prefix=prefix,
+        images=images,
+        branches=TokenBlock(fed, valid, positions, np.full(shape, -1, np.int32)),
+        targets=targets,
+        segments=segments,
+        success=np.array([[branch.success for branch in group.branches] for group in groups]),
+        verifier_value=np.array([[b.verifier_value for b in group.branches] for group in groups], np.float32),
+        reference_logprobs=reference,
+    )
+
+
+def collate_prefixes(
+    groups: Sequence[Group], *, image_token_id: int, buckets: Sequence[int]
+) -> tuple[TokenBlock, ImagePatches | None]:
+    """Left-padded prefixes without their last token, and the patches of their images."""
+    length = bucket_length(max(len(group.prefix) for group in groups) - 1, buckets)
+    shape = (len(groups), length)
+    tokens, valid = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
+    for row, group in enumerate(groups):
+        body = group.prefix[:-1]
+        if not len(body):
+            continue
+        tokens[row, -len(body) :] = body
+        valid[row, -len(body) :] = 1
+        positions[row, -len(body) :] = group.positions[:-1]
+        image_index[row, -len(body) :] = image_indices(body == image_token_id)
+    return TokenBlock(tokens, valid, positions, image_index), collate_images([group.images for group in groups])
+
+
+def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
+    """Pads each row's patches to a power of two times 16; None when no row has an image."""
+    longest = max(len(packed.patches) for packed in images)
+    if not longest:
+        return None
+    length = 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16))))
+    patches = np.zeros((len(images), length, images[0].patches.shape[-1]), np.float32)
+    segment_ids, positions = np.zeros((len(images), length), np.int32), np.zeros((len(images), length, 2), np.int32)
+    for row, packed in enumerate(images):
+        patches[row, : len(packed.patches)] = packed.patches
+        segment_ids[row, : len(packed.patches)] = packed.segment_ids
+        positions[row, : len(packed.patches)] = packed.positions
+    return ImagePatches(patches, segment_ids, positions)
+
+
+def image_indices(is_image: np.ndarray) -> np.ndarray:
+    """Index of each image token's feature in its row, -1 for text.  # [.., token]"""
+    return np.where(is_image, np.cumsum(is_image, axis=-1) - 1, -1).astype(np.int32)

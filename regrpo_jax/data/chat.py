@@ -1,0 +1,283 @@
+"""Conversations to token ids with exact spans, under any Hugging Face chat template.
+
+The template is rendered once with a marker in the place of every assistant turn. The text between markers and the
+turns themselves (split again where a reflection ends) are tokenised piece by piece, so every span edge is a token edge
+by construction, which is also how an agent meets them: prompt, then its own tokens, then the next prompt. Two checks
+keep the trick honest: the pieces must add up to the template's own rendering, and every span must decode to its text.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Sequence
+
+import numpy as np
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.actions import extract_code
+from regrpo_jax.records.reflection import split_reflection
+from regrpo_jax.records.types import ImageReference, Turn
+
+
+class Segment(enum.IntEnum):
+    """What a token is: only REFLECTION and ACTION tokens are ever trained or scored."""
+
+    NONE = 0
+    REFLECTION = 1
+    ACTION = 2
+
+
+class ChatError(UserError):
+    """A conversation that the chat template or the tokenizer cannot carry faithfully."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedChat:
+    """A tokenised conversation.
+
+    Attributes:
+      tokens: int32 ids; an image is one run of image tokens.  # [token]
+      segments: int8 `Segment` of each token, for all assistant turns.  # [token]
+      code: bool, the tokens inside an action's code fence.  # [token]
+      spans: per assistant turn (in order), the half-open token range of its own text; the end-of-turn token
+        follows the range.
+      turn_indices: which conversation turn each span is.
+    """
+
+    tokens: np.ndarray
+    segments: np.ndarray
+    code: np.ndarray
+    spans: tuple[tuple[int, int], ...]
+    turn_indices: tuple[int, ...]
+
+    def span_of(self, turn_index: int) -> tuple[int, int]:
+        """Token range of the assistant turn at `turn_index` of the conversation."""
+        return self.spans[self.turn_indices.index(turn_index)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ChatRenderer:
+    """Renders conversations for one tokenizer.
+
+    Attributes:
+      tokenizer: any fast or slow Hugging Face tokenizer with a chat template.
+      train_end_of_turn: label the token that closes an assistant turn as ACTION, so that the policy learns to stop.
+        The authors' release leaves it out.
+      image_token: the token that stands for one image feature, or None for a text-only policy.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    train_end_of_turn: bool = True
+    image_token: str | None = None
+
+    @property
+    def image_token_id(self) -> int:
+        return -1 if self.image_token is None else int(self.tokenizer.convert_tokens_to_ids(self.image_token))
+
+    @property
+    def end_of_turn_id(self) -> int:
+        """Id of the token that closes an assistant turn under this template.
+
+        Raises:
+          ChatError: the template closes turns with ordinary text.
+        """
+        pieces = self._pieces((Turn("user", "a"), Turn("assistant", "b")), (), None)
+        closing = self._encode(pieces[-1])
+        if not closing or closing[0] not in self.tokenizer.all_special_ids:
+            raise ChatError(
+                f"{self._name}: the chat template does not close an assistant turn with a special token, so a "
+                "policy could not learn to stop; set config.data.train_end_of_turn=False or mend the template"
+            )
+        return closing[0]
+
+    def render(
+        self, turns: Sequence[Turn], images: Sequence[ImageReference] = (), image_lengths: Sequence[int] = ()
+    ) -> RenderedChat:
+        """Tokenises a whole conversation.
+
+        Args:
+          turns: system, user and assistant turns.
+          images: the images, in the order of their features.
+          image_lengths: number of image tokens of each image.
+        Raises:
+          ChatError: the template rewrites an assistant turn, a span does not decode to its text, a turn contains a
+            control token of the tokenizer, or image tokens and images do not match.
+        """
+        pieces = self._pieces(turns, images, False)
+        tokens: list[int] = []
+        segments: list[int] = []
+        code: list[bool] = []
+        spans: list[tuple[int, int]] = []
+        assistant_turns = [index for index, turn in enumerate(turns) if turn.role == "assistant"]
+        for order, piece in enumerate(pieces):
+            if order % 2:
+                start = len(tokens)
+                for text, segment, is_code in _labelled_parts(piece):
+                    ids = self._encode(text, check=True)
+                    tokens += ids
+                    segments += [segment] * len(ids)
+                    code += [is_code] * len(ids)
+                spans.append((start, len(tokens)))
+            else:
+                ids = self._encode(piece)
+                closes_turn = order > 0 and self.train_end_of_turn
+                if closes_turn and (not ids or ids[0] not in self.tokenizer.all_special_ids):
+                    ids[:1] = [self.end_of_turn_id]  # raises: there is no closing token to train
+                tokens += ids
+                segments += [Segment.ACTION if closes_turn and i == 0 else Segment.NONE for i in range(len(ids))]
+                code += [False] * len(ids)
+        return self._with_images(
+            RenderedChat(
+                np.array(tokens, np.int32),
+                np.array(segments, np.int8),
+                np.array(code, bool),
+                tuple(spans),
+                tuple(assistant_turns),
+            ),
+            image_lengths,
+        )
+
+    def render_prompt(
+        self, turns: Sequence[Turn], images: Sequence[ImageReference] = (), image_lengths: Sequence[int] = ()
+    ) -> np.ndarray:
+        """Tokens of `turns` followed by the header of the next assistant turn.  # [token]"""
+        waiting = (*turns, Turn("assistant", "x"))
+        rendered = self.render(waiting, images, image_lengths)
+        header = self._pieces(waiting, images, False)[-3]
+        prompt = self._pieces(turns, images, True)[-1]
+        if header != prompt:
+            raise ChatError(
+                f"{self._name}: the chat template's generation prompt {prompt[-40:]!r} differs from the header "
+                f"{header[-40:]!r} it gives recorded assistant turns; training and sampling would not agree"
+            )
+        return rendered.tokens[: rendered.spans[-1][0]]
+
+    @property
+    def _name(self) -> str:
+        return str(self.tokenizer.name_or_path or type(self.tokenizer).__name__)
+
+    def _pieces(
+        self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool | None
+    ) -> list[str]:
+        """Template text and assistant texts in turn: [template, assistant, template, .., assistant, template]."""
+        markers = {index: f"\ue000{index}\ue001" for index, turn in enumerate(turns) if turn.role == "assistant"}
+        marked = [
+            Turn(turn.role, markers[index]) if index in markers else turn for index, turn in enumerate(turns)
+        ]
+        rest = self._apply_template(marked, images, bool(generation_prompt))
+        pieces = []
+        for index, marker in markers.items():
+            before, found, rest = rest.partition(marker)
+            if not found:
+                raise ChatError(f"{self._name}: the chat template drops or reorders assistant turn {index}")
+            pieces += [before, turns[index].content.strip()]
+        pieces.append(rest)
+        stripped = [Turn(t.role, t.content.strip()) if t.role == "assistant" else t for t in turns]
+        if "".join(pieces) != self._apply_template(stripped, images, bool(generation_prompt)):
+            raise ChatError(f"{self._name}: the chat template rewrites the text of assistant turns")
+        return pieces
+
+    def _apply_template(
+        self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool
+    ) -> str:
+        messages = with_image_parts(turns, images)
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=generation_prompt
+                )
+            )
+        except (TemplateError, ValueError, TypeError) as error:
+            raise ChatError(f"{self._name}: the chat template rejects this conversation: {error}") from error
+
+    def _encode(self, text: str, check: bool = False) -> list[int]:
+        ids = [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]] if text else []
+        if check and text:
+            decoded = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+            if decoded != text:
+                raise ChatError(
+                    f"{self._name}: the tokens of an assistant turn decode to {decoded[:60]!r} instead of "
+                    f"{text[:60]!r}; this tokenizer does not keep text exactly"
+                )
+        return ids
+
+    def _with_images(self, chat: RenderedChat, image_lengths: Sequence[int]) -> RenderedChat:
+        """Expands each image token into as many as the image has features."""
+        places = np.flatnonzero(chat.tokens == self.image_token_id)
+        if len(places) != len(image_lengths):
+            raise ChatError(f"{len(places)} image tokens in the text for {len(image_lengths)} images")
+        if not len(places):
+            return chat
+        repeats = np.ones(len(chat.tokens), np.int64)
+        repeats[places] = image_lengths
+        moved = np.concatenate([[0], np.cumsum(repeats)])
+        return RenderedChat(
+            np.repeat(chat.tokens, repeats),
+            np.repeat(chat.segments, repeats),
+            np.repeat(chat.code, repeats),
+            tuple((int(moved[start]), int(moved[end])) for start, end in chat.spans),
+            chat.turn_indices,
+        )
+
+
+def check_no_control_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> None:
+    """Refuses text that would be read as a control token, such as "<|im_end|>" inside a tool's output.
+
+    Raises:
+      ChatError: naming the turn and the token.
+    """
+    for index, turn in enumerate(turns):
+        for token in tokenizer.all_special_tokens:
+            if token in turn.content:
+                raise ChatError(f"turn {index} contains the tokenizer's control token {token!r} as text")
+
+
+def with_image_parts(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[dict]:
+    """Messages for a chat template; placeholders become image parts, images without one lead the first user turn."""
+    first_user = next((index for index, turn in enumerate(turns) if turn.role == "user"), -1)
+    text = "".join(turn.content for turn in turns if turn.role == "user")
+    leading = [image for image in images if not image.placeholder or image.placeholder not in text]
+    messages = []
+    for index, turn in enumerate(turns):
+        parts: list[dict] = [{"type": "image"} for _ in leading] if index == first_user else []
+        if turn.role == "user":
+            parts += _split_placeholders(turn.content, [image.placeholder for image in images])
+        if any(part["type"] == "image" for part in parts):
+            messages.append({"role": turn.role, "content": parts})
+        else:
+            messages.append({"role": turn.role, "content": turn.content})
+    return messages
+
+
+def image_order(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[ImageReference]:
+    """The images in the order in which their tokens stand in the rendered conversation."""
+    text = "".join(turn.content for turn in turns if turn.role == "user")
+    leading = [image for image in images if not image.placeholder or image.placeholder not in text]
+    placed = [image for image in images if image.placeholder and image.placeholder in text]
+    return leading + sorted(placed, key=lambda image: text.index(image.placeholder))
+
+
+def _split_placeholders(text: str, placeholders: Sequence[str]) -> list[dict]:
+    """Text and image parts; each placeholder counts once, where it first stands."""
+    parts: list[dict] = []
+    places = sorted((text.index(mark), mark) for mark in placeholders if mark and mark in text)
+    cursor = 0
+    for place, mark in places:
+        if place > cursor:
+            parts.append({"type": "text", "text": text[cursor:place]})
+        parts.append({"type": "image"})
+        cursor = place + len(mark)
+    if cursor < len(text):
+        parts.append({"type": "text", "text": text[cursor:]})
+    return parts
+
+
+def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:
+    """(text, segment, is code) of an assistant turn: the reflection block, then the action around its code."""
+    reflection, action = split_reflection(text)
+    parts = [(reflection, Segment.REFLECTION, False)]
+    code = extract_code(action)
+    before, _, after = action.partition(code) if code else (action, "", "")
+    parts += [(before, Segment.ACTION, False), (code, Segment.ACTION, True), (after, Segment.ACTION, False)]
+    return [part for part in parts if part[0]]

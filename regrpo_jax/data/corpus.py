@@ -1,0 +1,129 @@
+"""From `config.data` to examples and groups in memory; a record that does not fit is named, then skipped or fatal."""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import ml_collections
+
+from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
+from regrpo_jax.data.groups import Group, build_group
+from regrpo_jax.engine import write_compact_corpus
+from regrpo_jax.errors import UserError
+from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
+
+_log = logging.getLogger(__name__)
+Record = TypeVar("Record", RotRecord, Trajectory)
+Built = TypeVar("Built")
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """The records of a run.
+
+    Attributes:
+      clean: successful trajectories to train on.
+      rot: Reflection-of-Thought records to train on.
+      eval_rot: records that evaluation replays.
+      held_out: whether `eval_rot` is disjoint from `rot` by its source.
+    """
+
+    clean: list[Trajectory]
+    rot: list[RotRecord]
+    eval_rot: list[RotRecord]
+    held_out: bool
+
+    def texts(self) -> Iterable[str]:
+        """All training text, for a tokenizer."""
+        for record in (*self.clean, *self.rot):
+            for turn in record.conversation:
+                yield turn.content
+
+
+def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool) -> Corpus:
+    """Reads the files of `config.data`, or generates the compact corpus under `workdir/corpus` when none is named.
+
+    Raises:
+      UserError: a file cannot be read, has no usable record, or `data.rot` is set without `data.clean` (or the
+        reverse) although the stages need both.
+    """
+    data = config.data
+    if not data.rot and not data.clean and not data.eval_rot:
+        paths = write_compact_corpus(
+            workdir / "corpus",
+            train_records=data.compact.train_records,
+            test_records=data.compact.test_records,
+            seed=config.seed,
+            images=config.model.images,
+        )
+        return Corpus(load_clean(paths.clean_train), load_rot(paths.rot_train), load_rot(paths.rot_test), True)
+    if not data.rot:
+        raise UserError("config.data.rot is empty; set it to a JSON or JSONL file of RoT records")
+    if needs_clean and not data.clean:
+        raise UserError(
+            f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
+            "trajectories; set the file or --config.sft.clean_ratio=0"
+        )
+    policy = data.on_bad_record
+    if policy not in ("skip", "fatal"):
+        raise UserError(f"config.data.on_bad_record is {policy!r}; choose 'skip' or 'fatal'")
+    rot = load_rot(data.rot, on_bad_record=policy)
+    clean = load_clean(data.clean, on_bad_record=policy) if needs_clean else []
+    eval_rot = load_rot(data.eval_rot, on_bad_record=policy) if data.eval_rot else rot
+    return Corpus(clean, rot, eval_rot, bool(data.eval_rot))
+
+
+def clean_examples(
+    records: Sequence[Trajectory], reader: ConversationReader, data: ml_collections.ConfigDict, max_length: int
+) -> list[Example]:
+    """Supervised examples of clean trajectories."""
+    return build_all(records, lambda record: clean_example(record, reader, max_length=max_length), data, data.clean)
+
+
+def rot_examples(
+    records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, max_length: int
+) -> list[Example]:
+    """Supervised examples of RoT records."""
+    return build_all(records, lambda record: rot_example(record, reader, max_length=max_length), data, data.rot)
+
+
+def rot_groups(
+    records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, source: str
+) -> list[Group]:
+    """Contrastive groups of RoT records."""
+
+    def build(record: RotRecord) -> Group:
+        return build_group(
+            record,
+            reader,
+            conditioning=data.conditioning,
+            max_prefix=max(data.prefix_buckets),
+            max_branch=max(data.branch_buckets),
+        )
+
+    return build_all(records, build, data, source)
+
+
+def build_all(
+    records: Sequence[Record], build: Callable[[Record], Built], data: ml_collections.ConfigDict, source: str
+) -> list[Built]:
+    """`build` over all records; one that does not fit is skipped with a warning, or fatal.
+
+    Raises:
+      UserError: on a bad record under `on_bad_record="fatal"`, or when none is left.
+    """
+    built = []
+    for record in records:
+        try:
+            built.append(build(record))
+        except ChatError as error:
+            message = f"{source or 'compact corpus'}: record {record.id}: {error}"
+            if data.on_bad_record == "fatal":
+                raise UserError(message) from error
+            _log.warning("skipped %s", message)
+    if not built:
+        raise UserError(f"{source or 'compact corpus'}: no record fits; the last reason is in the log above")
+    return built

@@ -1,0 +1,121 @@
+"""Offline contrastive groups: one shared prefix and five short branches per Reflection-of-Thought record.
+
+In the paper's conditioning a repair follows what it repairs, `context, a0, o0, z, a1`; the authors' release scores
+every candidate directly after the context. `o0` and a repair's `a0` are context and carry no segment label.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.examples import ConversationReader, PackedImages
+from regrpo_jax.records.candidates import Candidate, contrastive_candidates
+from regrpo_jax.records.types import RotRecord, Turn
+
+Conditioning = Literal["paper", "release"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """One candidate local trajectory, as tokens after the group's prefix.
+
+    Attributes:
+      label: correct, failed, reflect_correct, retry_correct or corrupted.
+      tokens: int32.  # [token]
+      segments: int8 `Segment`, nonzero exactly at scored tokens.  # [token]
+      success: whether its last action is the right one.
+      verifier_value: V in [0, 1].
+    """
+
+    label: str
+    tokens: np.ndarray
+    segments: np.ndarray
+    success: bool
+    verifier_value: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A record's prefix and branches.
+
+    Attributes:
+      record_id: the record.
+      prefix: int32, everything before the failed step, up to the assistant's header.  # [prefix]
+      positions: int32.  # [prefix, 3]
+      images: images of the prefix.
+      branches: the candidates.
+    """
+
+    record_id: str
+    prefix: np.ndarray
+    positions: np.ndarray
+    images: PackedImages
+    branches: tuple[Branch, ...]
+
+
+def build_group(
+    record: RotRecord,
+    reader: ConversationReader,
+    *,
+    conditioning: Conditioning,
+    max_prefix: int,
+    max_branch: int,
+) -> Group:
+    """Tokenises a record's contrastive group.
+
+    Args:
+      record: a validated record.
+      conditioning: "paper" puts repairs after `a0, o0`; "release" puts every candidate after the context.
+      max_prefix: a longer prefix is cut on its left.
+      max_branch: a longer branch is an error, since scored tokens are never cut.
+    Raises:
+      ChatError: a branch exceeds `max_branch`, an image would be cut, or the template does not fit.
+    """
+    context = record.conversation[: record.failed_turn]
+    prefix, positions, images = reader.read_prompt(context, record.images)
+    excess = max(0, len(prefix) - max_prefix)
+    if (prefix[:excess] == reader.renderer.image_token_id).any():
+        raise ChatError(
+            f"the prefix of {len(prefix)} tokens exceeds the largest of config.data.prefix_buckets ({max_prefix}) and "
+            "cutting on the left would cut an image; add a larger bucket or lower config.data.max_pixels"
+        )
+    branches = []
+    for candidate in contrastive_candidates(record):
+        branch = _build_branch(candidate, record, reader, prefix, images, conditioning)
+        if len(branch.tokens) > max_branch:
+            raise ChatError(
+                f"the {branch.label} branch has {len(branch.tokens)} tokens but the largest of config.data.branch_buckets is "
+                f"{max_branch}; add a larger bucket"
+            )
+        branches.append(branch)
+    return Group(record.id, prefix[excess:], positions[excess:], images, tuple(branches))
+
+
+def _build_branch(
+    candidate: Candidate,
+    record: RotRecord,
+    reader: ConversationReader,
+    prefix: np.ndarray,
+    images: PackedImages,
+    conditioning: Conditioning,
+) -> Branch:
+    turns = list(record.conversation[: record.failed_turn])
+    if candidate.after_failure and conditioning == "paper":
+        turns += record.conversation[record.failed_turn : record.reflection_turn]
+    turns.append(Turn("assistant", candidate.reflection + candidate.action))
+    counts = [rows * columns for rows, columns in images.merged_grids]
+    chat = reader.renderer.render(turns, record.images, counts)
+    if not np.array_equal(chat.tokens[: len(prefix)], prefix):
+        raise ChatError("the chat template renders the context differently once an assistant turn follows it")
+    start, end = chat.spans[-1]
+    labelled = np.where(np.arange(len(chat.tokens)) >= start, chat.segments, 0)
+    end += int(reader.renderer.train_end_of_turn)
+    return Branch(
+        candidate.label,
+        chat.tokens[len(prefix) : end],
+        labelled[len(prefix) : end].astype(np.int8),
+        candidate.success,
+        candidate.verifier_value,
+    )

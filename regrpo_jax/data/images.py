@@ -1,0 +1,88 @@
+"""Image files to the packed patches of the vision tower, on the host."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.config import VisionConfig
+
+# Channel statistics of CLIP, which Qwen2-VL's image processor normalises with.
+CHANNEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
+CHANNEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchedImage:
+    """One image as the vision tower wants it.
+
+    Attributes:
+      patches: float32; the patches of one merge group are neighbours.  # [patch, patch_dim]
+      positions: int32 row and column of each patch.  # [patch, 2]
+      merged_grid: rows and columns of image tokens.
+    """
+
+    patches: np.ndarray
+    positions: np.ndarray
+    merged_grid: tuple[int, int]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.merged_grid[0] * self.merged_grid[1]
+
+
+def load_image(path: str | Path, config: VisionConfig, *, max_pixels: int) -> PatchedImage:
+    """Reads an image file, honours its rotation tag, makes it RGB, fits it to `max_pixels` and cuts patches.
+
+    Raises:
+      UserError: the file is missing, is no image, or is more than 200 times wider than high (or the reverse).
+    """
+    try:
+        with Image.open(path) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such image file") from error
+    except (UnidentifiedImageError, OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from error
+    height, width = fitted_size(image.height, image.width, config, max_pixels=max_pixels, path=str(path))
+    if (height, width) != (image.height, image.width):
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    pixels = (np.asarray(image, np.float32) / 255.0 - CHANNEL_MEAN) / CHANNEL_STD  # [height, width, channel]
+    return cut_patches(pixels, config)
+
+
+def fitted_size(height: int, width: int, config: VisionConfig, *, max_pixels: int, path: str) -> tuple[int, int]:
+    """Nearest size with sides that are multiples of a merge group's, within `max_pixels`, aspect kept."""
+    unit = config.patch_size * config.spatial_merge_size
+    if max(height, width) > 200 * min(height, width):
+        raise UserError(f"{path}: {width}x{height} pixels is too elongated; crop the image below an aspect of 200")
+    rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
+    if rows * columns * unit * unit > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rows = max(1, math.floor(height / shrink / unit))
+        columns = max(1, math.floor(width / shrink / unit))
+    return rows * unit, columns * unit
+
+
+def cut_patches(pixels: np.ndarray, config: VisionConfig) -> PatchedImage:
+    """Flattened patches in merge-group order, each (channel, frame, row, column), a still frame repeated in time.
+
+    Args:
+      pixels: float32 normalised.  # [height, width, channel]
+    """
+    size, merge = config.patch_size, config.spatial_merge_size
+    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
+    grid = pixels.reshape(rows // merge, merge, size, columns // merge, merge, size, -1)
+    grid = grid.transpose(0, 3, 1, 4, 6, 2, 5)  # [row, column, merge, merge, channel, size, size]
+    patches = np.repeat(grid.reshape(rows * columns, config.in_channels, 1, size, size), config.temporal_patch_size, 2)
+    row_index, column_index = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
+    positions = np.stack([row_index, column_index], axis=-1)
+    positions = positions.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4)
+    return PatchedImage(
+        patches.reshape(rows * columns, config.patch_dim),
+        positions.reshape(-1, 2).astype(np.int32),
+        (rows // merge, columns // merge),
+    )

@@ -1,0 +1,118 @@
+"""grain pipelines: shuffled, mixed, packed, batched, and resumable to the very next batch.
+
+The iterators' `get_state` / `set_state` are plain JSON and are stored in every checkpoint.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import grain
+import numpy as np
+
+from regrpo_jax.data.batches import GroupBatch, SftBatch, collate_groups, image_indices
+from regrpo_jax.data.examples import Example
+from regrpo_jax.data.groups import Group
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.inputs import ImagePatches, TokenBlock
+
+READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
+
+
+def sft_batches(
+    clean: Sequence[Example],
+    rot: Sequence[Example],
+    *,
+    clean_ratio: float,
+    batch_rows: int,
+    row_length: int,
+    row_patches: int,
+    image_token_id: int,
+    seed: int,
+) -> grain.DatasetIterator:
+    """Endless `SftBatch`es; clean and RoT examples are drawn at `clean_ratio` and packed first-fit into rows.
+
+    Args:
+      row_length: tokens in a row.
+      row_patches: image patches in a row, 0 for a policy without images.
+    Raises:
+      UserError: a source that `clean_ratio` asks for is empty, or an example has more patches than a row holds.
+    """
+    sources = _mixed_sources(clean, rot, clean_ratio)
+    for example in (example for source, _ in sources for example in source):
+        if len(example.images.patches) > row_patches:
+            raise UserError(
+                f"{example.record_id}: {len(example.images.patches)} image patches exceed config.sft.row_patches="
+                f"{row_patches}; raise it or lower config.data.max_pixels"
+            )
+    datasets = [
+        grain.MapDataset.source([_features(example) for example in source]).seed(seed + index).shuffle().repeat()
+        for index, (source, _) in enumerate(sources)
+    ]
+    mixed = grain.MapDataset.mix(datasets, weights=[weight for _, weight in sources])
+    lengths = {"tokens": row_length, "segments": row_length, "positions": row_length}
+    lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images")}
+    packed = grain.experimental.FirstFitPackIterDataset(
+        mixed.to_iter_dataset(READ_OPTIONS), length_struct=lengths, num_packing_bins=4 * batch_rows, shuffle_bins=False
+    )
+    return iter(packed.batch(batch_rows).map(lambda batch: _sft_batch(batch, image_token_id)))
+
+
+def group_batches(
+    groups: Sequence[Group],
+    reference_logprobs: Sequence[np.ndarray],
+    *,
+    groups_per_batch: int,
+    image_token_id: int,
+    prefix_buckets: Sequence[int],
+    branch_buckets: Sequence[int],
+    seed: int,
+) -> grain.DatasetIterator:
+    """Endless `GroupBatch`es over shuffled groups, each with its reference log-probs [branch, token]."""
+
+    def collate(indices: Sequence[int]) -> GroupBatch:
+        return collate_groups(
+            [groups[index] for index in indices],
+            [reference_logprobs[index] for index in indices],
+            image_token_id=image_token_id,
+            prefix_buckets=prefix_buckets,
+            branch_buckets=branch_buckets,
+        )
+
+    dataset = grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat()
+    return iter(dataset.to_iter_dataset(READ_OPTIONS).batch(groups_per_batch, batch_fn=collate))
+
+
+def _mixed_sources(
+    clean: Sequence[Example], rot: Sequence[Example], clean_ratio: float
+) -> list[tuple[Sequence[Example], float]]:
+    sources = [(clean, clean_ratio, "data.clean"), (rot, 1.0 - clean_ratio, "data.rot")]
+    for source, weight, name in sources:
+        if weight > 0 and not source:
+            raise UserError(
+                f"config.sft.clean_ratio={clean_ratio} needs examples from config.{name}, but there are none"
+            )
+    return [(source, weight) for source, weight, _ in sources if weight > 0]
+
+
+def _features(example: Example) -> dict[str, np.ndarray]:
+    return {
+        "tokens": example.tokens,
+        "segments": example.segments,
+        "positions": example.positions,
+        "patches": example.images.patches,
+        "patch_positions": example.images.positions,
+        "patch_images": example.images.segment_ids,
+    }
+
+
+def _sft_batch(packed: dict[str, Any], image_token_id: int) -> SftBatch:
+    conversation = packed["tokens_segment_ids"]  # [row, token]
+    is_image = (packed["tokens"] == image_token_id) & (conversation > 0)
+    block = TokenBlock(packed["tokens"], conversation, packed["positions"], image_indices(is_image))
+    images = None
+    if packed["patches"].shape[1]:
+        # Images count from 1 within a conversation; this keeps those of different conversations apart.
+        owner = packed["patches_segment_ids"] * (1 + packed["patch_images"].max()) + packed["patch_images"]
+        segment_ids = np.where(packed["patches_segment_ids"] > 0, owner, 0).astype(np.int32)
+        images = ImagePatches(packed["patches"], segment_ids, packed["patch_positions"])
+    return SftBatch(block, packed["segments"], images)

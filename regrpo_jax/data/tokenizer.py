@@ -1,0 +1,86 @@
+"""Tokenizers: trained on the spot for the tiny preset, or read from a local Hugging Face directory."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from regrpo_jax.errors import UserError
+
+IMAGE_TOKEN = "<|image_pad|>"
+SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN)
+
+# ChatML, as Qwen2-VL writes it: a message is a string or a list of text and image parts.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}"
+    "{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+# GPT-2's split, but numbers come in runs of at most three digits. A quoted name is then the same token wherever it
+# stands, which is what a small policy needs in order to copy it.
+WORD_PATTERN = Regex(r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+
+
+def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+    """Trains a byte-level BPE with ChatML markers on `texts`; every string round-trips through it.
+
+    Args:
+      texts: the corpus.
+      vocab_size: upper bound on the number of tokens, at least 262 (256 bytes and 6 markers).
+    Raises:
+      UserError: `vocab_size` is too small.
+    """
+    smallest = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
+        raise UserError(f"config.model.vocab_size is {vocab_size}; a byte-level tokenizer needs at least {smallest}")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(WORD_PATTERN, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=[AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Reads the tokenizer of a local Hugging Face directory; nothing is fetched.
+
+    Raises:
+      UserError: the folder holds no tokenizer, or one without a chat template.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder}: no tokenizer could be read from this folder ({_first_line(error)})") from error
+    if not tokenizer.chat_template:
+        raise UserError(
+            f"{folder}: the tokenizer has no chat template; add `chat_template.jinja` (or `chat_template` in "
+            "tokenizer_config.json), as instruction-tuned checkpoints ship it"
+        )
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().split("\n")[0]

@@ -1,0 +1,72 @@
+"""Small pictures of coloured cards, and reading a card's colour back from the pixels.
+
+The quickstart's tiny policy has to *see* something. A 56x56 picture with three cards, each in its own
+quadrant, asks for one visual skill only: in which quadrant is a colour? Drawing and reading live together so
+that one table says what a colour and what a region is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+PICTURE_SIDE = 56  # pixels
+QUADRANT_SIDE = 28  # pixels
+CARD_SIDE = 17  # pixels
+MARGINS = (3, 7)  # pixels between a quadrant's upper left corner and its card, inclusive bounds
+
+REGIONS = {"topleft": (0, 0), "topright": (1, 0), "lowleft": (0, 1), "lowright": (1, 1)}  # (column, row)
+COLOURS = {"red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 220), "yellow": (230, 210, 40)}
+
+_SAME_COLOUR = 60  # sum of absolute channel differences; any two of the colours are at least 180 apart
+_SMALLEST_CARD = CARD_SIDE * CARD_SIDE // 2  # pixels of one colour that count as a card
+
+
+@dataclass(frozen=True)
+class Card:
+    """One card: its colour and region, and its place (pixels) inside that region's quadrant."""
+
+    colour: str
+    region: str
+    left: int
+    top: int
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A grey background (one channel value, 0-255) with a few cards on it, each in its own region."""
+
+    background: int
+    cards: tuple[Card, ...]
+
+
+def draw_picture(picture: Picture) -> Image.Image:
+    """Draw the cards; returns an RGB image of 56 x 56 pixels."""
+    grey = picture.background
+    image = Image.new("RGB", (PICTURE_SIDE, PICTURE_SIDE), (grey, grey, grey))
+    canvas = ImageDraw.Draw(image)
+    for card in picture.cards:
+        column, row = REGIONS[card.region]
+        left, top = column * QUADRANT_SIDE + card.left, row * QUADRANT_SIDE + card.top
+        canvas.rectangle((left, top, left + CARD_SIDE - 1, top + CARD_SIDE - 1), fill=COLOURS[card.colour])
+    return image
+
+
+def crop_region(image: Image.Image, region: str) -> Image.Image:
+    """Cut one quadrant out of a picture of any size; `region` is a key of `REGIONS`."""
+    column, row = REGIONS[region]
+    width, height = image.width // 2, image.height // 2
+    return image.crop((column * width, row * height, (column + 1) * width, (row + 1) * height))
+
+
+def colour_of(crop: Image.Image) -> str | None:
+    """Name the card colour that fills most of a crop, or None where no colour fills half a card."""
+    pixels = np.asarray(crop.convert("RGB"), dtype=np.int32)  # [row, column, channel]
+    counts = {}
+    for name, colour in COLOURS.items():
+        distances = np.abs(pixels - np.asarray(colour, dtype=np.int32)).sum(axis=-1)  # [row, column]
+        counts[name] = int((distances <= _SAME_COLOUR).sum())
+    best = max(counts, key=lambda name: counts[name])
+    return best if counts[best] >= _SMALLEST_CARD else None

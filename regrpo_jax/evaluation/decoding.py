@@ -1,0 +1,152 @@
+"""Assistant turns from the policy, for many conversations at once."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from regrpo_jax.data.batches import collate_prefixes
+from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.groups import Group
+from regrpo_jax.models.policy import PolicyFunctions
+from regrpo_jax.models.sampler import Prompt, Samples, sample
+from regrpo_jax.records import extract_code, split_reflection
+from regrpo_jax.records.types import ImageReference, Turn
+
+# What the gate puts in the policy's mouth: it decides whether a block opens, the policy writes the rest.
+REFLECTION_OPENING = "Reflection:\n- ErrorType:"
+ACTION_OPENING = "Thought:"
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnRequest:
+    """A conversation that waits for an assistant turn, and the words that the turn must start with."""
+
+    turns: tuple[Turn, ...]
+    images: tuple[ImageReference, ...]
+    opening: str
+
+
+@dataclasses.dataclass(frozen=True)
+class GeneratedTurn:
+    """A turn that the policy wrote.
+
+    Attributes:
+      text: the turn, opening included.
+      reflection_tokens: number of tokens of its reflection block.
+      code_logprobs: log-probs of the tokens of its code (of the whole action where there is no code).  # [token]
+      finished: whether it ended within the budget.
+    """
+
+    text: str
+    reflection_tokens: int
+    code_logprobs: tuple[float, ...]
+    finished: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnWriter:
+    """The policy as a writer of assistant turns.
+
+    Attributes:
+      batch: conversations decoded at once.
+      max_new_tokens: budget of one turn, opening included.
+      temperature: 0 takes the likeliest token.
+      prefix_buckets: padded prompt lengths; a longer prompt is cut on its left.
+      seed: of the sampling.
+    """
+
+    functions: PolicyFunctions
+    variables: dict[str, Any]
+    reader: ConversationReader
+    batch: int
+    max_new_tokens: int
+    temperature: float
+    prefix_buckets: tuple[int, ...]
+    seed: int
+
+    def write(self, requests: Sequence[TurnRequest]) -> list[GeneratedTurn]:
+        """One turn per request.
+
+        Raises:
+          ChatError: a prompt does not fit the template, or an image of it would be cut.
+        """
+        turns: list[GeneratedTurn] = []
+        for start in range(0, len(requests), self.batch):
+            chosen = list(requests[start : start + self.batch])
+            padded = chosen + [chosen[-1]] * (self.batch - len(chosen))
+            samples = self._sample(padded, start)
+            turns += [self._turn(samples, row) for row in range(len(chosen))]
+        return turns
+
+    def _sample(self, requests: Sequence[TurnRequest], start: int) -> Samples:
+        tokenizer = self.reader.renderer.tokenizer
+        groups = [self._prompt_group(request) for request in requests]
+        image_token_id = self.reader.renderer.image_token_id
+        prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=self.prefix_buckets)
+        openings = [tokenizer(request.opening, add_special_tokens=False)["input_ids"] for request in requests]
+        width = 16 * -(-max(len(opening) for opening in openings) // 16)
+        forced = np.zeros((len(requests), 1, width), np.int32)
+        for row, opening in enumerate(openings):
+            forced[row, 0, : len(opening)] = opening
+        prompt = Prompt(
+            prefix=prefix,
+            images=images,
+            last_token=np.array([group.prefix[-1] for group in groups], np.int32),
+            next_position=np.array([group.positions[-1].max() + 1 for group in groups], np.int32),
+            forced=forced,
+            forced_lengths=np.array([[len(opening)] for opening in openings], np.int32),
+        )
+        stop_id = self.reader.renderer.end_of_turn_id
+        banned = tuple(token for token in tokenizer.all_special_ids if token != stop_id)
+        samples = sample(
+            self.functions,
+            self.variables,
+            prompt,
+            jax.random.fold_in(jax.random.key(self.seed), start),
+            jnp.asarray(self.temperature, jnp.float32),
+            max_tokens=self.max_new_tokens,
+            stop_id=stop_id,
+            banned_ids=banned,
+        )
+        return jax.device_get(samples)
+
+    def _prompt_group(self, request: TurnRequest) -> Group:
+        tokens, positions, images = self.reader.read_prompt(request.turns, request.images)
+        excess = max(0, len(tokens) - 1 - max(self.prefix_buckets))
+        if (tokens[:excess] == self.reader.renderer.image_token_id).any():
+            raise ChatError(
+                f"a prompt of {len(tokens)} tokens exceeds the largest of config.data.prefix_buckets and cutting on the left "
+                "would cut an image"
+            )
+        return Group("", tokens[excess:], positions[excess:], images, ())
+
+    def _turn(self, samples: Samples, row: int) -> GeneratedTurn:
+        finished = bool(samples.stopped[row, 0])
+        count = int(samples.lengths[row, 0]) - int(finished)
+        tokens = samples.tokens[row, 0, :count]
+        pieces = [_decode(self.reader, [token]) for token in tokens]
+        text = _decode(self.reader, tokens)
+        reflection, action = split_reflection(text)
+        ends = np.cumsum([len(piece) for piece in pieces])
+        code = extract_code(action) or action
+        code_start = len(reflection) + action.find(code)
+        in_code = (ends > code_start) & (ends - [len(p) for p in pieces] < code_start + len(code))
+        return GeneratedTurn(
+            text,
+            int(np.sum(ends <= len(reflection))) if reflection else 0,
+            tuple(float(value) for value in samples.logprobs[row, 0, :count][in_code]),
+            finished,
+        )
+
+
+def _decode(reader: ConversationReader, tokens: Sequence[int] | np.ndarray) -> str:
+    return str(
+        reader.renderer.tokenizer.decode(
+            [int(t) for t in tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
+    )

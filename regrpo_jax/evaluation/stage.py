@@ -1,0 +1,97 @@
+"""The stage `eval`: measures the policy wherever the config's list of stages says so, and keeps the numbers."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from regrpo_jax.data.chat import Segment
+from regrpo_jax.data.corpus import Corpus, rot_groups
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.evaluation.decoding import TurnWriter
+from regrpo_jax.evaluation.replay import replay
+from regrpo_jax.evaluation.report import metrics_by_error_type, print_error_types, print_table, replay_metrics
+from regrpo_jax.evaluation.scoring import recorded_confidences
+from regrpo_jax.training.stages import RunContext, reference_logprobs
+
+TITLES = {"sft": "SFT", "rl": "ReGRPO"}
+
+
+class Evaluation:
+    """Columns of the table so far, kept in `evaluation.json` so that a second start need not measure again."""
+
+    def __init__(self, context: RunContext, corpus: Corpus, reader: ConversationReader) -> None:
+        self._context, self._reader = context, reader
+        self._records = corpus.eval_rot[: context.config.eval.records]
+        self._held_out = corpus.held_out
+        self._path = context.workdir / "evaluation.json"
+        self._columns: dict[str, dict[str, Any]] = {}
+
+    def measure(self, variables: dict[str, Any], trained: Sequence[str]) -> None:
+        """Measures a policy after the stages `trained`, or reads the numbers of an earlier start."""
+        config = self._context.config
+        name = f"after {TITLES[trained[-1]]}" if trained else "before training"
+        identity = {stage: config[stage].steps for stage in trained} | {"eval": config.eval.to_dict()}
+        identity = json.loads(json.dumps(identity))
+        earlier = json.loads(self._path.read_text()) if self._path.exists() else {}
+        if earlier.get(name, {}).get("identity") == identity:
+            self._columns[name] = earlier[name]
+            return
+        print(f"eval: {len(self._records)} records, {name}", flush=True)
+        overall, by_type = self._replay(variables)
+        self._columns[name] = {"identity": identity, "overall": overall, "by_error_type": by_type}
+        self._path.write_text(json.dumps(earlier | self._columns, indent=2) + "\n")
+        step = config[trained[-1]].steps if trained else 0
+        self._context.writer.write("eval", step, overall)
+
+    def print_tables(self) -> None:
+        """The table a run ends with."""
+        if not self._columns:
+            return
+        count = len(self._records)
+        where = "held-out records" if self._held_out else "records, the ones it was trained on"
+        print_table(
+            f"offline replay of {count} {where}", {name: c["overall"] for name, c in self._columns.items()}
+        )
+        print_error_types({name: column["by_error_type"] for name, column in self._columns.items()})
+
+    def _replay(self, variables: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+        context, config = self._context, self._context.config
+        confidences = recorded_confidences(
+            context.functions,
+            variables,
+            self._reader,
+            self._records,
+            batch=config.eval.batch,
+            chunk_size=config.model.logprob_chunk,
+        )
+        writer = TurnWriter(
+            context.functions,
+            variables,
+            self._reader,
+            batch=config.eval.batch,
+            max_new_tokens=config.eval.max_new_tokens,
+            temperature=config.eval.temperature,
+            prefix_buckets=tuple(config.data.prefix_buckets),
+            seed=config.seed,
+        )
+        episodes = replay(self._records, confidences, writer)
+        overall = replay_metrics(episodes) | self._preference(variables)
+        return overall, metrics_by_error_type(episodes)
+
+    def _preference(self, variables: dict[str, Any]) -> dict[str, float]:
+        """Is the correction, after its reflection, likelier than the failed action was?"""
+        data = self._context.config.data
+        groups = rot_groups(self._records, self._reader, data, data.eval_rot)
+        margins = []
+        for group, logprobs in zip(groups, reference_logprobs(self._context, variables, groups), strict=True):
+            totals = {}
+            for branch, values in zip(group.branches, logprobs, strict=True):
+                action = branch.segments == Segment.ACTION
+                totals[branch.label] = float(np.sum(values[: len(action)][action]))
+            margins.append(totals["reflect_correct"] - totals["failed"])
+        return {
+            "correction_preferred": float(np.mean(np.array(margins) > 0)),
+            "correction_margin": float(np.mean(margins)),
+        }

@@ -1,0 +1,195 @@
+"""The policy network: a Qwen2-style decoder that runs a shared prefix once and many branches against it."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
+from regrpo_jax.models.layers import (
+    Projection,
+    RMSNorm,
+    grouped_query_attention,
+    rotary_angles,
+    rotate,
+)
+from regrpo_jax.models.vision import VisionTower
+
+Array = jax.Array
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention over `[prefix | own tokens]`, then SwiGLU."""
+
+    config: PolicyConfig
+
+    @nn.compact
+    def __call__(self, hidden: Array, layer_caches: dict[str, Any], context: dict[str, Any]) -> tuple[Array, Any]:
+        """hidden: [group, branch, token, hidden]; returns it with the layer's own (keys, values)."""
+        config = self.config
+        normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="input_norm")(hidden)
+        queries = self._heads("q_proj", config.num_heads)(normed, context["angles"], rotated=True)
+        keys = self._heads("k_proj", config.num_key_value_heads)(normed, context["angles"], rotated=True)
+        values = self._heads("v_proj", config.num_key_value_heads)(normed, context["angles"], rotated=False)
+        if "own_keys" in layer_caches:
+            start = (0, 0, context["length"], 0, 0)
+            keys = jax.lax.dynamic_update_slice(layer_caches["own_keys"], keys, start)
+            values = jax.lax.dynamic_update_slice(layer_caches["own_values"], values, start)
+        prefix = None
+        if "prefix_keys" in layer_caches:
+            prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
+        mixed = grouped_query_attention(queries, keys, values, context["mask"], prefix)
+        hidden = hidden + self._linear("o_proj", config.hidden_size)(mixed)
+        normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="post_attention_norm")(hidden)
+        gate = self._linear("gate_proj", config.intermediate_size)(normed)
+        inner = jax.nn.silu(gate) * self._linear("up_proj", config.intermediate_size)(normed)
+        return hidden + self._linear("down_proj", config.hidden_size)(inner), (keys, values)
+
+    def _linear(self, name: str, features: int, use_bias: bool = False) -> Projection:
+        return Projection(features, use_bias, self.config.param_dtype, self.config.lora_alpha, name=name)
+
+    def _heads(self, name: str, heads: int) -> Any:
+        def project(inputs: Array, angles: Array, *, rotated: bool) -> Array:
+            flat = self._linear(name, heads * self.config.head_dim, use_bias=True)(inputs)
+            split = flat.reshape(*flat.shape[:-1], heads, self.config.head_dim)
+            return rotate(split, angles) if rotated else split
+
+        return project
+
+
+class Policy(nn.Module):
+    """The vision-language policy. Use it through `policy.PolicyFunctions`, which hides the module."""
+
+    config: PolicyConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.embedding = self.param(
+            "embedding",
+            nn.initializers.normal(config.hidden_size**-0.5),
+            (config.vocab_size, config.hidden_size),
+            config.param_dtype,
+        )
+        if not config.tie_word_embeddings:
+            self.lm_head = self.param(
+                "lm_head",
+                nn.initializers.normal(config.hidden_size**-0.5),
+                (config.vocab_size, config.hidden_size),
+                config.param_dtype,
+            )
+        if config.token_mixing_width:
+            self.token_mixing = self.param(
+                "token_mixing",
+                nn.initializers.normal(0.5 * config.hidden_size**-0.5),
+                (config.token_mixing_width, config.hidden_size, config.hidden_size),
+                config.param_dtype,
+            )
+        if config.vision is not None:
+            self.vision = VisionTower(config)
+        layer = nn.remat(DecoderLayer, prevent_cse=False) if config.remat == "full" else DecoderLayer
+        self.layers = nn.scan(
+            layer,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),
+            length=config.num_layers,
+        )(config)
+        self.norm = RMSNorm(config.rms_norm_eps, config.param_dtype)
+
+    def run_prefix(self, prefix: TokenBlock, images: ImagePatches | None) -> tuple[Array, PrefixCache]:
+        """Runs [group, prefix] tokens; returns normalised hidden states and the cache that branches attend to."""
+        hidden = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), images)
+        positions = jnp.arange(prefix.tokens.shape[-1])
+        same_segment = prefix.segment_ids[:, :, None] == prefix.segment_ids[:, None, :]
+        mask = same_segment & (positions[:, None] >= positions[None, :])  # [group, prefix, prefix]
+        context = {"angles": self._angles(prefix)[:, None], "mask": mask[:, None]}
+        hidden, (keys, values) = self.layers(hidden[:, None], {}, context)
+        valid = prefix.segment_ids > 0  # [group, prefix]
+        width = self.config.token_mixing_width
+        last_tokens = jnp.where(valid, prefix.tokens, -1)[:, prefix.tokens.shape[1] - width :]
+        return self.norm(hidden[:, 0]), PrefixCache(keys[:, :, 0], values[:, :, 0], valid, last_tokens)
+
+    def run_branches(self, branches: TokenBlock, prefix: PrefixCache) -> Array:
+        """Runs whole branches [group, branch, token] against their group's prefix; normalised hidden states."""
+        preceding = jnp.broadcast_to(
+            prefix.last_tokens[:, None], (*branches.tokens.shape[:2], prefix.last_tokens.shape[-1])
+        )
+        hidden = self._embed(branches, preceding, None)
+        order = jnp.arange(branches.tokens.shape[-1])
+        valid = branches.segment_ids > 0  # [group, branch, token]
+        mask = valid[..., None, :] & (order[:, None] >= order[None, :])  # [group, branch, token, token]
+        context = {"angles": self._angles(branches), "mask": mask, "prefix_valid": prefix.valid}
+        caches = {"prefix_keys": prefix.keys, "prefix_values": prefix.values}
+        hidden, _ = self.layers(hidden, caches, context)
+        return self.norm(hidden)
+
+    def decode_branches(
+        self, branches: TokenBlock, prefix: PrefixCache, cache: BranchCache
+    ) -> tuple[Array, BranchCache]:
+        """Appends a few tokens to live branches; returns their hidden states and the longer cache."""
+        hidden = self._embed(branches, cache.last_tokens, None)
+        new = branches.tokens.shape[-1]
+        written = jnp.arange(cache.keys.shape[3])
+        mask = written[None, :] <= (cache.length + jnp.arange(new))[:, None]  # [token, source]
+        context = {
+            "angles": self._angles(branches),
+            "mask": jnp.broadcast_to(mask, (*branches.tokens.shape[:2], *mask.shape)),
+            "prefix_valid": prefix.valid,
+            "length": cache.length,
+        }
+        caches = {
+            "prefix_keys": prefix.keys,
+            "prefix_values": prefix.values,
+            "own_keys": cache.keys,
+            "own_values": cache.values,
+        }
+        hidden, (keys, values) = self.layers(hidden, caches, context)
+        width = cache.last_tokens.shape[-1]
+        last_tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)[..., new : new + width]
+        return self.norm(hidden), BranchCache(keys, values, last_tokens, cache.length + new)
+
+    def head(self) -> Array:
+        """Output embedding.  # [vocab, hidden]"""
+        return self.embedding if self.config.tie_word_embeddings else self.lm_head
+
+    def initialise(self, prefix: TokenBlock, images: ImagePatches | None) -> Array:
+        """Touches every parameter once, for `init`."""
+        hidden, _ = self.run_prefix(prefix, images)
+        return hidden @ self.head().T
+
+    def _angles(self, block: TokenBlock) -> Array:
+        config = self.config
+        return rotary_angles(block.positions, config.head_dim, config.rope_theta, config.mrope_sections)
+
+    def _embed(self, block: TokenBlock, preceding: Array, images: ImagePatches | None) -> Array:
+        """Token embeddings, mixed with preceding ones where the preset says so, images in their places."""
+        config = self.config
+        embedding = self.embedding.astype(config.dtype) * config.embedding_scale
+        hidden = embedding[block.tokens]  # [.., token, hidden]
+        if config.token_mixing_width:
+            hidden = hidden + self._mixed_preceding(embedding, block, preceding)
+        if config.vision is not None and images is not None:
+            features = self.vision(images)  # [group, feature, hidden]
+            placed = jnp.take_along_axis(features, jnp.maximum(block.image_index, 0)[..., None], axis=1)
+            hidden = jnp.where((block.image_index >= 0)[..., None], placed.astype(hidden.dtype), hidden)
+        return hidden
+
+    def _mixed_preceding(self, embedding: Array, block: TokenBlock, preceding: Array) -> Array:
+        """sum_j W_j e_{t-j} over the `token_mixing_width` tokens before t in the same segment."""
+        width, length = self.config.token_mixing_width, block.tokens.shape[-1]
+        tokens = jnp.concatenate([preceding, block.tokens], axis=-1)  # [.., width + token]
+        first = block.segment_ids[..., :1]
+        segments = jnp.concatenate([jnp.broadcast_to(first, preceding.shape), block.segment_ids], axis=-1)
+        mixed = jnp.zeros((), embedding.dtype)
+        for offset in range(1, width + 1):
+            earlier = slice(width - offset, width - offset + length)
+            seen = (tokens[..., earlier] >= 0) & (segments[..., earlier] == block.segment_ids)
+            vectors = embedding[jnp.maximum(tokens[..., earlier], 0)] * seen[..., None]
+            mixed = mixed + vectors @ self.token_mixing[offset - 1].astype(embedding.dtype)
+        return mixed
+
+
+def _no_preceding_tokens(tokens: Array, config: PolicyConfig) -> Array:
+    return jnp.full((*tokens.shape[:-1], config.token_mixing_width), -1, tokens.dtype)

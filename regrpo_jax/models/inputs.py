@@ -1,0 +1,75 @@
+"""What crosses the bridge into the policy: arrays that the host computed, so that jitted code never looks at values.
+
+Every array starts with the group (or row) axis, which is the one that data parallelism splits.
+"""
+
+import jax
+from flax import struct
+
+Array = jax.Array
+
+
+@struct.dataclass
+class TokenBlock:
+    """Tokens with the index arrays that the policy needs; leading axes are [group] or [group, branch].
+
+    Attributes:
+      tokens: int32 token ids.  # [.., token]
+      segment_ids: int32, 0 at padding; a token attends only within its own segment id (packing).  # [.., token]
+      positions: int32 rotary positions (time, row, column), equal for text.  # [.., token, 3]
+      image_index: int32 index into the row's merged image features, -1 for text.  # [.., token]
+    """
+
+    tokens: Array
+    segment_ids: Array
+    positions: Array
+    image_index: Array
+
+
+@struct.dataclass
+class ImagePatches:
+    """All images of a row, packed; patches of one 2x2 merge group are neighbours.
+
+    Attributes:
+      patches: flattened, normalised pixel patches.  # [group, patch, patch_dim]
+      segment_ids: int32, which image of the row a patch belongs to, 0 at padding.  # [group, patch]
+      positions: int32 row and column of the patch in its image.  # [group, patch, 2]
+    """
+
+    patches: Array
+    segment_ids: Array
+    positions: Array
+
+
+@struct.dataclass
+class PrefixCache:
+    """Keys and values of a group's shared prefix, which every branch of the group attends to.
+
+    Attributes:
+      keys: after rotary embedding.  # [layer, group, prefix, kv_head, head_dim]
+      values: # [layer, group, prefix, kv_head, head_dim]
+      valid: bool, False at padding.  # [group, prefix]
+      last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
+    """
+
+    keys: Array
+    values: Array
+    valid: Array
+    last_tokens: Array
+
+
+@struct.dataclass
+class BranchCache:
+    """Keys and values of the branches' own tokens while they are being decoded; buffers of fixed length.
+
+    Attributes:
+      keys: # [layer, group, branch, token, kv_head, head_dim]
+      values: # [layer, group, branch, token, kv_head, head_dim]
+      last_tokens: int32, the tokens before the next one, -1 where there is none.  # [group, branch, mixing]
+      length: int32 scalar, tokens written so far (the same for all branches).
+    """
+
+    keys: Array
+    values: Array
+    last_tokens: Array
+    length: Array

@@ -1,0 +1,144 @@
+"""One run from a config: corpus, policy, stages in order, and everything a person needs afterwards in the workdir.
+
+    workdir/config.json      the configuration, versions and commit of the run
+    workdir/corpus/          the generated corpus, where no data file is named
+    workdir/tokenizer/       the tokenizer
+    workdir/metrics.jsonl    one object a line, with "stage" and "step"
+    workdir/tensorboard/     the same, for TensorBoard
+    workdir/checkpoints/     sft/ and rl/
+    workdir/evaluation.json  the numbers of the table
+    workdir/adapter/         the LoRA adapter in PEFT's format
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from regrpo_jax.data.chat import ChatRenderer
+from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.tokenizer import IMAGE_TOKEN, load_tokenizer, train_tokenizer
+from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.stage import Evaluation
+from regrpo_jax.models.config import PolicyConfig, tiny
+from regrpo_jax.models.huggingface import load_text_policy
+from regrpo_jax.models.peft import export_adapter
+from regrpo_jax.models.policy import PolicyFunctions, policy_functions
+from regrpo_jax.run_record import prepare_workdir, record_run
+from regrpo_jax.training.metrics import MetricsWriter
+from regrpo_jax.training.parallel import data_mesh, replicate
+from regrpo_jax.training.stages import RunContext, run_rl, run_sft
+
+STAGES = ("sft", "rl", "eval")
+
+
+def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Runs the stages of a config.
+
+    Raises:
+      UserError: for everything that a person can mend.
+    """
+    check_stages(config.stages)
+    prepare_workdir(workdir)
+    record_run(config, workdir)
+    if config.compilation_cache:
+        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    needs_clean = "sft" in config.stages and config.sft.clean_ratio > 0
+    corpus = load_corpus(config, workdir, needs_clean=needs_clean)
+    functions, variables, reader = load_policy(config, corpus, workdir)
+    writer = MetricsWriter(workdir)
+    mesh = data_mesh()
+    context = RunContext(config, workdir, functions, mesh, reader.renderer.image_token_id, writer)
+    try:
+        _run_stages(context, corpus, reader, replicate(variables, mesh))
+    finally:
+        writer.close()
+    print(f"everything was written to {workdir}", flush=True)
+
+
+def check_stages(stages: Sequence[str]) -> None:
+    """Raises UserError for an unknown stage, or a training stage that is listed twice."""
+    for stage in stages:
+        if stage not in STAGES:
+            raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
+        if stage != "eval" and list(stages).count(stage) > 1:
+            raise UserError(f"config.stages lists {stage!r} twice; its checkpoints would overwrite each other")
+    if not stages:
+        raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
+
+
+def load_policy(
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path
+) -> tuple[PolicyFunctions, dict[str, Any], ConversationReader]:
+    """The policy that the run starts from: a Hugging Face directory, or the tiny preset with fresh weights."""
+    model = config.model
+    if model.path:
+        tokenizer = load_tokenizer(Path(model.path))
+        policy_config, params = load_text_policy(
+            Path(model.path),
+            dtype=model.dtype,
+            param_dtype=model.param_dtype,
+            remat=model.remat,
+            lora_alpha=config.lora.alpha,
+        )
+        functions, variables = policy_functions(policy_config), {"params": params}
+    else:
+        folder = workdir / "tokenizer"
+        if folder.exists():
+            tokenizer = load_tokenizer(folder)
+        else:
+            tokenizer = train_tokenizer(corpus.texts(), vocab_size=model.vocab_size)
+            tokenizer.save_pretrained(folder)
+        functions = policy_functions(_tiny_config(config, len(tokenizer)))
+        variables = functions.init(jax.random.fold_in(jax.random.key(config.seed), 0))
+    image_token = IMAGE_TOKEN if functions.config.vision else None
+    renderer = ChatRenderer(tokenizer, config.data.train_end_of_turn, image_token)
+    return functions, variables, ConversationReader(renderer, functions.config.vision, config.data.max_pixels)
+
+
+def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:
+    import dataclasses
+
+    model = config.model
+    if model.hidden_size % 32:
+        raise UserError(f"config.model.hidden_size={model.hidden_size} must be a multiple of 32")
+    preset = tiny(vocab_size, hidden_size=model.hidden_size, num_layers=model.num_layers, images=model.images)
+    return dataclasses.replace(
+        preset,
+        dtype=model.dtype,
+        param_dtype=model.param_dtype,
+        remat=model.remat,
+        lora_alpha=config.lora.alpha,
+    )
+
+
+def _run_stages(
+    context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]
+) -> None:
+    config, data = context.config, context.config.data
+    evaluation = Evaluation(context, corpus, reader)
+    trained: list[str] = []
+    for stage in config.stages:
+        if stage == "eval":
+            evaluation.measure(variables, trained)
+            continue
+        if stage == "sft":
+            length = min(data.max_length, config.sft.row_length)
+            ratio = config.sft.clean_ratio
+            clean = clean_examples(corpus.clean, reader, data, length) if ratio > 0 else []
+            rot = rot_examples(corpus.rot, reader, data, length) if ratio < 1 else []
+            variables = run_sft(context, variables, clean, rot)
+        else:
+            variables = run_rl(context, variables, rot_groups(corpus.rot, reader, data, data.rot))
+        trained.append(stage)
+        if "lora" in variables:
+            folder = context.workdir / "adapter"
+            export_adapter(
+                folder, variables["lora"], alpha=config.lora.alpha, base_model=config.model.path or "tiny"
+            )
+            print(f"{stage}: adapter written to {folder}", flush=True)
+    evaluation.print_tables()

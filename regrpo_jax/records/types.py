@@ -1,0 +1,141 @@
+"""The vocabulary of the host wing: what a step, a failure, a reflection and a recovery are.
+
+Every other file speaks in these few frozen types, so that a record means the same thing in the data engine,
+in the agent, in the batches and in the reports. Nothing here does work; parsing lives in the files named
+after what they parse.
+
+Source: ReGRPO (arXiv 2606.31392), section "Reflection-of-Thought": a local trajectory is `a1 -> o1` or
+`a0 -> o0 -> z -> a1 -> o1` with `z = (ErrorType, Evidence, FixPlan)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Status(StrEnum):
+    """What the tool runtime says happened to an action; the gate reads this and never the words."""
+
+    OK = "ok"
+    EMPTY = "empty"
+    TOOL_ERROR = "tool_error"
+    TIMEOUT = "timeout"
+    INVALID_ACTION = "invalid_action"
+    INFRA_ERROR = "infra_error"
+
+
+class ErrorType(StrEnum):
+    """The six kinds of failure a reflection may name (four of the paper, two more of the release)."""
+
+    GROUNDING_DRIFT = "GroundingDrift"
+    TOOL_MISMATCH = "ToolMismatch"
+    ARG_INVALID = "ArgInvalid"
+    INFO_INSUFFICIENT = "InfoInsufficient"
+    NON_COMMIT = "NonCommit"
+    CODE_ERROR = "CodeError"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation; `role` is "system", "user" or "assistant"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What came back from the environment after an action; `images` are file paths."""
+
+    status: Status
+    text: str
+    images: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Reflection:
+    """The structured reflection `z`: the kind of failure, words of the observation, and the next move."""
+
+    error_type: ErrorType
+    evidence: str
+    fix_plan: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """One call found in an action's code; arguments are unparsed Python source, `line` counts from 1."""
+
+    name: str
+    arguments: tuple[str, ...]
+    keywords: tuple[tuple[str, str], ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One assistant turn and what came back; `text` is the turn as written, reflection block included."""
+
+    index: int
+    thought: str
+    code: str
+    tool_calls: tuple[ToolCall, ...]
+    observation: Observation | None
+    reflection: Reflection | None
+    text: str
+
+
+@dataclass(frozen=True)
+class ImageReference:
+    """An image of a record: its placeholder in the text ("" for a bare path) and the file it stands for."""
+
+    placeholder: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A whole episode: its conversation as written, and the same parsed into a task and steps."""
+
+    id: str
+    images: tuple[ImageReference, ...]
+    answer: str
+    conversation: tuple[Turn, ...]
+    system: str
+    task: str
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class RotRecord:
+    """A Reflection-of-Thought record: one failed step, the reflection on it, and the action that mends it.
+
+    `failed_turn` and `reflection_turn` are indices into `conversation`: the failed assistant turn `a0`, and
+    the turn that starts with "Reflection:" and goes on with `a1`. Turn `failed_turn + 1` is the failed
+    observation `o0`.
+    """
+
+    id: str
+    images: tuple[ImageReference, ...]
+    answer: str
+    conversation: tuple[Turn, ...]
+    source_id: str
+    step_index: int
+    error_type: ErrorType
+    failed_action: str
+    failed_observation: str
+    reflection: Reflection
+    corrected_action: str
+    final_answer: str
+    failed_turn: int
+    reflection_turn: int
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """Why a record of a file was not used; `position` counts from 0, a reason is "rule_name: sentence"."""
+
+    path: str
+    position: int
+    record_id: str
+    reasons: tuple[str, ...]

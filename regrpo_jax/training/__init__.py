@@ -1,0 +1,1 @@
+"""Train steps, checkpoints and the stages that `main` runs."""

@@ -1,0 +1,96 @@
+"""Where numbers go: `metrics.jsonl` (one object a line), TensorBoard, and a progress bar a person can read."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from tensorboardX import SummaryWriter
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl` and TensorBoard of a run."""
+
+    def __init__(self, workdir: Path) -> None:
+        self._path = workdir / "metrics.jsonl"
+        self._board = SummaryWriter(str(workdir / "tensorboard"))
+
+    def drop_after(self, stage: str, step: int) -> None:
+        """Forgets lines of `stage` beyond `step`: a resumed run writes them again."""
+        if not self._path.exists():
+            return
+        kept = [line for line in self._path.read_text().splitlines() if not _is_after(line, stage, step)]
+        temporary = self._path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        os.replace(temporary, self._path)
+
+    def write(self, stage: str, step: int, values: dict[str, float]) -> None:
+        """One line: {"stage": .., "step": .., name: value, ..}."""
+        with self._path.open("a") as lines:
+            lines.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            self._board.add_scalar(f"{stage}/{name}", value, step)
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def _is_after(line: str, stage: str, step: int) -> bool:
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return True  # a line cut short by a crash
+    return entry.get("stage") == stage and entry.get("step", 0) > step
+
+
+class StageProgress:
+    """A bar with time left on a terminal; a line now and then where the output is a file."""
+
+    def __init__(self, title: str, total: int, *, done: int = 0, seconds_between_lines: float = 20.0) -> None:
+        self._console = Console(file=sys.stderr)
+        self._bar = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(title, total=total, completed=done, note="")
+        self._title, self._total, self._done = title, total, done
+        self._started, self._first = time.monotonic(), done
+        self._seconds_between_lines, self._last_line = seconds_between_lines, time.monotonic()
+
+    def __enter__(self) -> "StageProgress":
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more are done."""
+        self._done += count
+        fields: dict[str, Any] = {"note": note} if note else {}
+        self._bar.update(self._task, advance=count, **fields)
+        now = time.monotonic()
+        due = now - self._last_line >= self._seconds_between_lines or self._done == self._total
+        if not self._console.is_terminal and due and note:
+            elapsed = now - self._started
+            left = elapsed / max(1, self._done - self._first) * (self._total - self._done)
+            print(
+                f"{self._title} {self._done}/{self._total}  {elapsed:.0f} s, {left:.0f} s left  {note}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._last_line = now
