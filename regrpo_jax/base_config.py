@@ -36,7 +36,9 @@ def _data() -> ml_collections.ConfigDict:
     data.prefix_buckets = (256, 512, 1024)  # padded lengths of a group's prefix, in tokens
     data.branch_buckets = (128, 256, 512)  # padded lengths of a branch, in tokens
     data.max_pixels = 512 * 28 * 28  # pixels of an image after resizing
-    data.compact = ml_collections.ConfigDict({"train_records": 2000, "test_records": 200})  # generated corpus, RoT records
+    data.compact = ml_collections.ConfigDict(
+        {"train_records": 2000, "test_records": 200}
+    )  # generated corpus, RoT records
     return data
 
 

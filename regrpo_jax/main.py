@@ -12,7 +12,9 @@ from ml_collections import config_flags
 
 from regrpo_jax.errors import UserError
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "A Python file with get_config(); see configs/.", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "A Python file with get_config(); see configs/.", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run: metrics, checkpoints, adapter. Made if missing.")
 
 
@@ -20,12 +22,13 @@ def main(arguments: list[str]) -> None:
     """Runs the stages of `--config`."""
     if len(arguments) > 1:
         raise UserError(f"unexpected argument {arguments[1]!r}; overrides are written --config.rl.eta=0.05")
-    for flag, value in (("config", _CONFIG.value), ("workdir", _WORKDIR.value)):
-        if value is None:
-            raise UserError(f"--{flag} is missing; try: python -m regrpo_jax.main --help")
+    config, workdir = _CONFIG.value, _WORKDIR.value
+    if config is None or workdir is None:
+        flag = "config" if config is None else "workdir"
+        raise UserError(f"--{flag} is missing; try: python -m regrpo_jax.main --help")
     from regrpo_jax.pipeline import run  # jax is imported only once the flags are known to be good
 
-    run(_CONFIG.value, Path(_WORKDIR.value))
+    run(config, Path(workdir))
 
 
 def run_from_command_line() -> None:

@@ -1,21 +1,23 @@
 """One run from a config: corpus, policy, stages in order, and everything a person needs afterwards in the workdir.
 
-    workdir/config.json      the configuration, versions and commit of the run
-    workdir/corpus/          the generated corpus, where no data file is named
-    workdir/tokenizer/       the tokenizer
-    workdir/metrics.jsonl    one object a line, with "stage" and "step"
-    workdir/tensorboard/     the same, for TensorBoard
-    workdir/checkpoints/     sft/ and rl/
-    workdir/evaluation.json  the numbers of the table
-    workdir/adapter/         the LoRA adapter in PEFT's format
+workdir/config.json      the configuration, versions and commit of the run
+workdir/corpus/          the generated corpus, where no data file is named
+workdir/tokenizer/       the tokenizer
+workdir/metrics.jsonl    one object a line, with "stage" and "step"
+workdir/tensorboard/     the same, for TensorBoard
+workdir/checkpoints/     sft/ and rl/
+workdir/evaluation.json  the numbers of the table
+workdir/adapter/         the LoRA adapter in PEFT's format
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
@@ -27,6 +29,7 @@ from regrpo_jax.models.config import PolicyConfig, tiny
 from regrpo_jax.models.huggingface import load_text_policy
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
+from regrpo_jax.records import RotRecord
 from regrpo_jax.run_record import prepare_workdir, record_run
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import data_mesh, replicate
@@ -100,9 +103,13 @@ def load_policy(
     return functions, variables, ConversationReader(renderer, functions.config.vision, config.data.max_pixels)
 
 
-def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:
-    import dataclasses
+def records_for_rl(records: Sequence[RotRecord], config: ml_collections.ConfigDict) -> list[RotRecord]:
+    """A seeded choice of as many records as the stage's updates can visit, so that no group is built in vain."""
+    order = np.random.default_rng(config.seed).permutation(len(records))
+    return [records[index] for index in order[: config.rl.steps * config.rl.groups_per_batch]]
 
+
+def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:
     model = config.model
     if model.hidden_size % 32:
         raise UserError(f"config.model.hidden_size={model.hidden_size} must be a multiple of 32")
@@ -116,9 +123,7 @@ def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyCo
     )
 
 
-def _run_stages(
-    context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]
-) -> None:
+def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
     config, data = context.config, context.config.data
     evaluation = Evaluation(context, corpus, reader)
     trained: list[str] = []
@@ -133,12 +138,11 @@ def _run_stages(
             rot = rot_examples(corpus.rot, reader, data, length) if ratio < 1 else []
             variables = run_sft(context, variables, clean, rot)
         else:
-            variables = run_rl(context, variables, rot_groups(corpus.rot, reader, data, data.rot))
+            records = records_for_rl(corpus.rot, config)
+            variables = run_rl(context, variables, rot_groups(records, reader, data, data.rot))
         trained.append(stage)
         if "lora" in variables:
             folder = context.workdir / "adapter"
-            export_adapter(
-                folder, variables["lora"], alpha=config.lora.alpha, base_model=config.model.path or "tiny"
-            )
+            export_adapter(folder, variables["lora"], alpha=config.lora.alpha, base_model=config.model.path or "tiny")
             print(f"{stage}: adapter written to {folder}", flush=True)
     evaluation.print_tables()

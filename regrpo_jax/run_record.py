@@ -27,9 +27,7 @@ def prepare_workdir(workdir: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise UserError(
-            f"--workdir={workdir}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
+        raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror}); choose another folder") from error
 
 
 def record_run(config: ml_collections.ConfigDict, workdir: Path) -> None:

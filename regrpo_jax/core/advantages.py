@@ -104,9 +104,7 @@ def group_variance(rewards: ArrayLike, mask: ArrayLike | None = None) -> Array:
     return _mean_square(*_centred(rewards, mask))  # [...]
 
 
-def zero_variance_groups(
-    rewards: ArrayLike, *, mask: ArrayLike | None = None, tolerance: float = 1e-8
-) -> Array:
+def zero_variance_groups(rewards: ArrayLike, *, mask: ArrayLike | None = None, tolerance: float = 1e-8) -> Array:
     """Groups in which all real branches got the same reward, so that no branch can be preferred.
 
     Args:

@@ -115,9 +115,7 @@ def regrpo_loss(
     return policy_loss + beta * kl_loss, jax.lax.stop_gradient(metrics)
 
 
-def branch_denominator(
-    branch_mask: Array, group_keep: Array | None = None, *, keep_kl: bool = False
-) -> Array:
+def branch_denominator(branch_mask: Array, group_keep: Array | None = None, *, keep_kl: bool = False) -> Array:
     """Number of branches in the mean of `regrpo_loss`: the real ones of the groups that are in the loss.
 
     With keep_kl=False a dropped group is not in the loss; with keep_kl=True it is (its policy term is 0), so

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from flax import struct
 
 from regrpo_jax.data.examples import PackedImages
 from regrpo_jax.data.groups import Group
-from regrpo_jax.models.inputs import ImagePatches, TokenBlock
-
-Array = jax.Array | np.ndarray
+from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
 
 
 @struct.dataclass
@@ -128,7 +125,10 @@ def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
         return None
     length = 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16))))
     patches = np.zeros((len(images), length, images[0].patches.shape[-1]), np.float32)
-    segment_ids, positions = np.zeros((len(images), length), np.int32), np.zeros((len(images), length, 2), np.int32)
+    segment_ids, positions = (
+        np.zeros((len(images), length), np.int32),
+        np.zeros((len(images), length, 2), np.int32),
+    )
     for row, packed in enumerate(images):
         patches[row, : len(packed.patches)] = packed.patches
         segment_ids[row, : len(packed.patches)] = packed.segment_ids

@@ -73,7 +73,7 @@ class ChatRenderer:
 
     @property
     def image_token_id(self) -> int:
-        return -1 if self.image_token is None else int(self.tokenizer.convert_tokens_to_ids(self.image_token))
+        return -1 if self.image_token is None else int(self.tokenizer.convert_tokens_to_ids([self.image_token])[0])
 
     @property
     def end_of_turn_id(self) -> int:
@@ -162,9 +162,7 @@ class ChatRenderer:
     ) -> list[str]:
         """Template text and assistant texts in turn: [template, assistant, template, .., assistant, template]."""
         markers = {index: f"\ue000{index}\ue001" for index, turn in enumerate(turns) if turn.role == "assistant"}
-        marked = [
-            Turn(turn.role, markers[index]) if index in markers else turn for index, turn in enumerate(turns)
-        ]
+        marked = [Turn(turn.role, markers[index]) if index in markers else turn for index, turn in enumerate(turns)]
         rest = self._apply_template(marked, images, bool(generation_prompt))
         pieces = []
         for index, marker in markers.items():
@@ -178,15 +176,11 @@ class ChatRenderer:
             raise ChatError(f"{self._name}: the chat template rewrites the text of assistant turns")
         return pieces
 
-    def _apply_template(
-        self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool
-    ) -> str:
+    def _apply_template(self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool) -> str:
         messages = with_image_parts(turns, images)
         try:
             return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=generation_prompt
-                )
+                self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=generation_prompt)
             )
         except (TemplateError, ValueError, TypeError) as error:
             raise ChatError(f"{self._name}: the chat template rejects this conversation: {error}") from error

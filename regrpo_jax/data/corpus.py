@@ -37,10 +37,11 @@ class Corpus:
     held_out: bool
 
     def texts(self) -> Iterable[str]:
-        """All training text, for a tokenizer."""
-        for record in (*self.clean, *self.rot):
-            for turn in record.conversation:
-                yield turn.content
+        """All training text, for a tokenizer; the first line is what the chat template adds around it."""
+        yield "system\nuser\nassistant\n" * len(self.rot)
+        conversations = [record.conversation for record in self.clean] + [record.conversation for record in self.rot]
+        for turns in conversations:
+            yield from (turn.content for turn in turns)
 
 
 def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool) -> Corpus:
@@ -77,7 +78,10 @@ def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean
 
 
 def clean_examples(
-    records: Sequence[Trajectory], reader: ConversationReader, data: ml_collections.ConfigDict, max_length: int
+    records: Sequence[Trajectory],
+    reader: ConversationReader,
+    data: ml_collections.ConfigDict,
+    max_length: int,
 ) -> list[Example]:
     """Supervised examples of clean trajectories."""
     return build_all(records, lambda record: clean_example(record, reader, max_length=max_length), data, data.clean)

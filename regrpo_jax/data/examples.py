@@ -92,10 +92,7 @@ class ConversationReader:
         """Patches of all images, in the order of their tokens."""
         if images and self.vision is None:
             raise ChatError("the conversation has images, but config.model.images is off (a text-only policy)")
-        ordered = [
-            _cached_image(image.path, self.vision, self.max_pixels)  # type: ignore[arg-type]
-            for image in image_order(turns, images)
-        ]
+        ordered = [_cached_image(image.path, self.vision, self.max_pixels) for image in image_order(turns, images)]
         patch_dim = self.vision.patch_dim if self.vision else 0
         ids = [np.full(len(image.patches), index + 1, np.int32) for index, image in enumerate(ordered)]
         return PackedImages(
@@ -147,8 +144,8 @@ def cut_left(example: Example, max_length: int, image_token_id: int) -> Example:
         )
     if (example.tokens[:excess] == image_token_id).any():
         raise ChatError(
-            f"{len(example.tokens)} tokens exceed config.data.max_length={max_length} and cutting on the left would cut an "
-            "image; raise it or lower config.data.max_pixels"
+            f"{len(example.tokens)} tokens exceed config.data.max_length={max_length} and cutting on the left would "
+            "cut an image; raise it or lower config.data.max_pixels"
         )
     return dataclasses.replace(
         example,

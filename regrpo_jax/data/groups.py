@@ -86,8 +86,8 @@ def build_group(
         branch = _build_branch(candidate, record, reader, prefix, images, conditioning)
         if len(branch.tokens) > max_branch:
             raise ChatError(
-                f"the {branch.label} branch has {len(branch.tokens)} tokens but the largest of config.data.branch_buckets is "
-                f"{max_branch}; add a larger bucket"
+                f"the {branch.label} branch has {len(branch.tokens)} tokens but the largest of "
+                f"config.data.branch_buckets is {max_branch}; add a larger bucket"
             )
         branches.append(branch)
     return Group(record.id, prefix[excess:], positions[excess:], images, tuple(branches))

@@ -52,7 +52,10 @@ def sft_batches(
     lengths = {"tokens": row_length, "segments": row_length, "positions": row_length}
     lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images")}
     packed = grain.experimental.FirstFitPackIterDataset(
-        mixed.to_iter_dataset(READ_OPTIONS), length_struct=lengths, num_packing_bins=4 * batch_rows, shuffle_bins=False
+        mixed.to_iter_dataset(READ_OPTIONS),
+        length_struct=lengths,
+        num_packing_bins=4 * batch_rows,
+        shuffle_bins=False,
     )
     return iter(packed.batch(batch_rows).map(lambda batch: _sft_batch(batch, image_token_id)))
 

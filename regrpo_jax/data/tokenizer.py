@@ -9,7 +9,14 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from regrpo_jax.errors import UserError
 
 IMAGE_TOKEN = "<|image_pad|>"
-SPECIAL_TOKENS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN)
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|vision_start|>",
+    "<|vision_end|>",
+    IMAGE_TOKEN,
+)
 
 # ChatML, as Qwen2-VL writes it: a message is a string or a list of text and image parts.
 CHAT_TEMPLATE = (

@@ -85,9 +85,7 @@ def write_compact_corpus(
     """
     for name, count in (("train_records", train_records), ("test_records", test_records)):
         if count < 2:
-            raise UserError(
-                f"{name} is {count}, but a split needs at least 2: a clean and a RoT record. Raise {name}."
-            )
+            raise UserError(f"{name} is {count}, but a split needs at least 2: a clean and a RoT record. Raise {name}.")
     folder = Path(folder)
     try:
         clean_train, rot_train = _write_split(folder, TRAIN, train_records, seed, images)

@@ -189,9 +189,7 @@ def note_task(rng: random.Random, words: Words) -> CompactTask:
     places = [(cities[0], years[0]), (cities[1], years[0]), (cities[1], years[1])]
     if not by_city:
         places = [(cities[0], years[0]), (cities[0], years[1]), (cities[1], years[1])]
-    lines = [
-        f"{person}, {city}, {year}, {value}" for (city, year), value in zip(places, values[:3], strict=True)
-    ]
+    lines = [f"{person}, {city}, {year}, {value}" for (city, year), value in zip(places, values[:3], strict=True)]
     lines.append(f"{stranger}, {cities[0]}, {years[0]}, {values[3]}")
     rng.shuffle(lines)
     detail = cities[0] if by_city else years[0]

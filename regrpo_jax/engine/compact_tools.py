@@ -171,9 +171,7 @@ def _bind(call: ast.Call) -> tuple[str, tuple[str, ...]]:
     tool = _TOOLS[name]
     if len(call.args) > len(tool.parameters):
         raise _BadAction(f"TypeError: {name} takes {len(tool.parameters)} arguments, not {len(call.args)}")
-    bound = {
-        parameter: _text(node, parameter) for parameter, node in zip(tool.parameters, call.args, strict=False)
-    }
+    bound = {parameter: _text(node, parameter) for parameter, node in zip(tool.parameters, call.args, strict=False)}
     for keyword in call.keywords:
         if keyword.arg not in tool.parameters or keyword.arg in bound:
             raise _BadAction(f'TypeError: {name} cannot take "{keyword.arg or "**"}" here')

@@ -120,8 +120,8 @@ class TurnWriter:
         excess = max(0, len(tokens) - 1 - max(self.prefix_buckets))
         if (tokens[:excess] == self.reader.renderer.image_token_id).any():
             raise ChatError(
-                f"a prompt of {len(tokens)} tokens exceeds the largest of config.data.prefix_buckets and cutting on the left "
-                "would cut an image"
+                f"a prompt of {len(tokens)} tokens exceeds the largest of config.data.prefix_buckets and "
+                "cutting on the left would cut an image"
             )
         return Group("", tokens[excess:], positions[excess:], images, ())
 

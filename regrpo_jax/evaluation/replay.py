@@ -9,7 +9,13 @@ import dataclasses
 from collections.abc import Sequence
 
 from regrpo_jax.agent.gate import GateDecision, confidence, reflection_gate
-from regrpo_jax.evaluation.decoding import ACTION_OPENING, REFLECTION_OPENING, GeneratedTurn, TurnRequest, TurnWriter
+from regrpo_jax.evaluation.decoding import (
+    ACTION_OPENING,
+    REFLECTION_OPENING,
+    GeneratedTurn,
+    TurnRequest,
+    TurnWriter,
+)
 from regrpo_jax.records import (
     actions_equivalent,
     classify_observation_text,

@@ -30,9 +30,7 @@ def recorded_confidences(
     """
 
     @jax.jit
-    def score(
-        variables: dict[str, Any], block: TokenBlock, images: ImagePatches | None, mask: jax.Array
-    ) -> jax.Array:
+    def score(variables: dict[str, Any], block: TokenBlock, images: ImagePatches | None, mask: jax.Array) -> jax.Array:
         hidden, _ = functions.run_prefix(variables, block, images)
         head = functions.head(variables)
         return token_logprobs(hidden[:, :-1], head, block.tokens[:, 1:], mask[:, 1:], chunk_size=chunk_size)

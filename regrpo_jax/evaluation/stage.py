@@ -51,9 +51,7 @@ class Evaluation:
             return
         count = len(self._records)
         where = "held-out records" if self._held_out else "records, the ones it was trained on"
-        print_table(
-            f"offline replay of {count} {where}", {name: c["overall"] for name, c in self._columns.items()}
-        )
+        print_table(f"offline replay of {count} {where}", {name: c["overall"] for name, c in self._columns.items()})
         print_error_types({name: column["by_error_type"] for name, column in self._columns.items()})
 
     def _replay(self, variables: dict[str, Any]) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -12,6 +12,7 @@ from regrpo_jax.models.layers import (
     Projection,
     RMSNorm,
     grouped_query_attention,
+    matmul,
     rotary_angles,
     rotate,
 )
@@ -187,7 +188,7 @@ class Policy(nn.Module):
             earlier = slice(width - offset, width - offset + length)
             seen = (tokens[..., earlier] >= 0) & (segments[..., earlier] == block.segment_ids)
             vectors = embedding[jnp.maximum(tokens[..., earlier], 0)] * seen[..., None]
-            mixed = mixed + vectors @ self.token_mixing[offset - 1].astype(embedding.dtype)
+            mixed = mixed + matmul(vectors, self.token_mixing[offset - 1])
         return mixed
 
 

@@ -39,11 +39,10 @@ def load_text_policy(
     description = _read_json(folder / "config.json")
     if description.get("model_type") != "qwen2":
         raise UserError(
-            f"{folder}/config.json: model_type is {description.get('model_type')!r}; this loads 'qwen2' (Qwen2 and Qwen2.5 text)"
+            f"{folder}/config.json: model_type is {description.get('model_type')!r}; this loads 'qwen2' "
+            "(Qwen2 and Qwen2.5 text)"
         )
-    config = _policy_config(
-        description, dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha
-    )
+    config = _policy_config(description, dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha)
     shapes = _expected_shapes(config)
     params = {path: np.zeros(shape, jnp.dtype(param_dtype)) for path, shape in shapes.items()}
     missing = {(path, layer) for path, shape in shapes.items() for layer in _layers_of(path, shape)}
@@ -62,7 +61,9 @@ def load_text_policy(
             continue
         place[...] = array.astype(np.float32)
         missing.discard((path, layer))
-    problems += [f"missing {path}" + ("" if layer is None else f" of layer {layer}") for path, layer in sorted(missing, key=str)]
+    problems += [
+        f"missing {path}" + ("" if layer is None else f" of layer {layer}") for path, layer in sorted(missing, key=str)
+    ]
     if problems:
         raise UserError(f"{folder}: the weights do not fit config.json: " + "; ".join(problems[:20]))
     arrays = {path: jnp.asarray(array) for path, array in params.items()}

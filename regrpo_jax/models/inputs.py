@@ -3,10 +3,11 @@
 Every array starts with the group (or row) axis, which is the one that data parallelism splits.
 """
 
-import jax
+from typing import Any
+
 from flax import struct
 
-Array = jax.Array
+Array = Any  # numpy on the host, jax.Array on a device and under jit
 
 
 @struct.dataclass

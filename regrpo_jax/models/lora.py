@@ -35,9 +35,7 @@ def init_adapter(key: Array, params: Tree, *, rank: int, targets: tuple[str, ...
         raise ValueError(f"LoRA rank must be at least 1, got {rank}")
     pattern = re.compile(rf"layers/({'|'.join(map(re.escape, targets))})/kernel")
     kernels = {
-        path: kernel
-        for path, kernel in traverse_util.flatten_dict(params, sep="/").items()
-        if pattern.fullmatch(path)
+        path: kernel for path, kernel in traverse_util.flatten_dict(params, sep="/").items() if pattern.fullmatch(path)
     }
     if not kernels:
         raise ValueError(f"no projection of this policy is named {', '.join(targets)}")

@@ -7,11 +7,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
+from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixCache, TokenBlock
 from regrpo_jax.models.layers import at_least_float32
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache
-
-Array = jax.Array
 
 
 @struct.dataclass
@@ -103,7 +101,7 @@ def sample(
         }
 
     shape = (groups, branches)
-    loop = {
+    loop: dict[str, Any] = {
         "time": jnp.zeros((), jnp.int32),
         "cache": empty_branch_cache(prefix, branches, max_tokens),
         "fed": jnp.broadcast_to(prompt.last_token[:, None], shape),
@@ -131,9 +129,7 @@ def _next_logits(
     block = TokenBlock(tokens, jnp.ones_like(tokens), positions, jnp.full_like(tokens, -1))
     hidden, cache = functions.decode_branches(variables, block, prefix, cache)
     wide = at_least_float32(hidden.dtype)
-    logits = jnp.einsum(
-        "gkd,vd->gkv", hidden[:, :, 0], head.astype(hidden.dtype), preferred_element_type=wide
-    )
+    logits = jnp.einsum("gkd,vd->gkv", hidden[:, :, 0], head.astype(hidden.dtype), preferred_element_type=wide)
     return logits, cache
 
 

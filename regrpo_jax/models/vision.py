@@ -1,12 +1,14 @@
 """The Qwen2-VL vision tower over packed patches: rows and columns come from the host, images never see each other."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from regrpo_jax.models.config import PolicyConfig, VisionConfig
 from regrpo_jax.models.inputs import ImagePatches
-from regrpo_jax.models.layers import at_least_float32, grouped_query_attention, rotate
+from regrpo_jax.models.layers import Projection, at_least_float32, grouped_query_attention, rotate
 
 Array = jax.Array
 
@@ -30,6 +32,7 @@ class VisionBlock(nn.Module):
 
     config: VisionConfig
     param_dtype: str
+    lora_alpha: float
 
     @nn.compact
     def __call__(self, hidden: Array, context: tuple[Array, Array]) -> tuple[Array, None]:
@@ -37,19 +40,20 @@ class VisionBlock(nn.Module):
         config = self.config
         heads = (config.num_heads, config.head_dim)
         normed = LayerNorm(self.param_dtype, name="norm1")(hidden)
-        qkv = nn.Dense(3 * config.embed_dim, dtype=hidden.dtype, param_dtype=self.param_dtype, name="qkv")(normed)
+        qkv = self._linear("qkv", 3 * config.embed_dim)(normed)
         queries, keys, values = jnp.split(qkv.reshape(*qkv.shape[:2], 3 * heads[0], heads[1]), 3, axis=2)
         queries, keys = rotate(queries, angles), rotate(keys, angles)
         mixed = grouped_query_attention(queries[:, None], keys[:, None], values[:, None], mask[:, None], None)[:, 0]
-        hidden = hidden + nn.Dense(config.embed_dim, dtype=hidden.dtype, param_dtype=self.param_dtype, name="proj")(
-            mixed
-        )
+        hidden = hidden + self._linear("proj", config.embed_dim)(mixed)
         normed = LayerNorm(self.param_dtype, name="norm2")(hidden)
         width = int(config.embed_dim * config.mlp_ratio)
-        inner = nn.Dense(width, dtype=hidden.dtype, param_dtype=self.param_dtype, name="fc1")(normed)
+        inner = self._linear("fc1", width)(normed)
         inner = inner * jax.nn.sigmoid(1.702 * inner)
-        outer = nn.Dense(config.embed_dim, dtype=hidden.dtype, param_dtype=self.param_dtype, name="fc2")(inner)
+        outer = self._linear("fc2", config.embed_dim)(inner)
         return hidden + outer, None
+
+    def _linear(self, name: str, features: int) -> Projection:
+        return Projection(features, True, self.param_dtype, self.lora_alpha, name=name)
 
 
 class VisionTower(nn.Module):
@@ -62,28 +66,25 @@ class VisionTower(nn.Module):
         """Returns merged features.  # [group, patch / merge^2, hidden]"""
         policy, config = self.config, self.config.vision
         assert config is not None
-        dense = {"dtype": policy.dtype, "param_dtype": policy.param_dtype}
+        linear = functools.partial(Projection, param_dtype=policy.param_dtype, lora_alpha=policy.lora_alpha)
         patches = images.patches.astype(policy.dtype)
-        hidden = nn.Dense(config.embed_dim, use_bias=False, name="patch_embed", **dense)(patches)
+        hidden = linear(config.embed_dim, use_bias=False, name="patch_embed")(patches)
         same_image = images.segment_ids[:, :, None] == images.segment_ids[:, None, :]
         mask = same_image & (images.segment_ids > 0)[:, None, :]  # [group, patch, patch]
         context = (vision_angles(images.positions, config.head_dim), mask)
         blocks = nn.scan(
             nn.remat(VisionBlock, prevent_cse=False) if policy.remat == "full" else VisionBlock,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
             in_axes=nn.broadcast,
             length=config.depth,
         )
-        hidden, _ = blocks(config, policy.param_dtype, name="blocks")(hidden, context)
+        hidden, _ = blocks(config, policy.param_dtype, policy.lora_alpha, name="blocks")(hidden, context)
         merged_width = config.embed_dim * config.spatial_merge_size**2
         normed = LayerNorm(policy.param_dtype, name="merger_norm")(hidden)
         merged = normed.reshape(hidden.shape[0], -1, merged_width)
-        inner = jax.nn.gelu(nn.Dense(merged_width, name="merger_fc1", **dense)(merged), approximate=False)
-        return nn.Dense(policy.hidden_size, name="merger_fc2", **dense)(inner)
-
-
-
+        inner = jax.nn.gelu(linear(merged_width, use_bias=True, name="merger_fc1")(merged), approximate=False)
+        return linear(policy.hidden_size, use_bias=True, name="merger_fc2")(inner)
 
 
 class LayerNorm(nn.Module):

@@ -118,9 +118,7 @@ def _position(call: ast.Call) -> tuple[int, int, int, int]:
 def _call_nodes(tree: ast.Module, tools: frozenset[str]) -> list[tuple[str, ast.Call]]:
     bound = _bindings(tree)
     named = ((_call_name(node, bound), node) for node in ast.walk(tree) if isinstance(node, ast.Call))
-    return sorted(
-        ((name, call) for name, call in named if name in tools), key=lambda pair: _position(pair[1])
-    )
+    return sorted(((name, call) for name, call in named if name in tools), key=lambda pair: _position(pair[1]))
 
 
 def _tool_call(name: str, call: ast.Call) -> ToolCall:
@@ -143,8 +141,7 @@ def extract_tool_calls(code: str, tools: frozenset[str] | None = None) -> tuple[
         return ()
     try:
         return tuple(
-            _tool_call(name, call)
-            for name, call in _call_nodes(tree, KNOWN_TOOLS if tools is None else tools)
+            _tool_call(name, call) for name, call in _call_nodes(tree, KNOWN_TOOLS if tools is None else tools)
         )
     except RecursionError:
         return ()
@@ -177,9 +174,7 @@ def _constants(tree: ast.Module) -> dict[str, ast.expr]:
     found: dict[str, ast.expr] = {}
     for node in tree.body:
         match node:
-            case ast.Assign(targets=[ast.Name(id=name)], value=value) if bindings[name] == 1 and _is_literal(
-                value
-            ):
+            case ast.Assign(targets=[ast.Name(id=name)], value=value) if bindings[name] == 1 and _is_literal(value):
                 found[name] = value
     return found
 

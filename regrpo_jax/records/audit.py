@@ -82,11 +82,7 @@ def _corrected_tool(record: Mapping[str, Any]) -> str:
 
 def _warnings(record: Mapping[str, Any]) -> list[str]:
     found = ["corrected_without_tool"] if _corrected_tool(record) == UNKNOWN else []
-    return (
-        [*found, "doubled_code_label"]
-        if _DOUBLED_LABEL.search(_text(_meta(record), "corrected_action"))
-        else found
-    )
+    return [*found, "doubled_code_label"] if _DOUBLED_LABEL.search(_text(_meta(record), "corrected_action")) else found
 
 
 def _lengths(records: list[dict[str, Any]]) -> dict[str, Spread]:

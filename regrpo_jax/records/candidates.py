@@ -48,9 +48,7 @@ def corrupted_action(corrected_action: str) -> str:
     return f'Thought: I will go on with something else.\n\nCode:\n```py\n{tool}("")\n```'
 
 
-def _candidate(
-    record: RotRecord, label: str, action: str, *, after_failure: bool, reflection: str = ""
-) -> Candidate:
+def _candidate(record: RotRecord, label: str, action: str, *, after_failure: bool, reflection: str = "") -> Candidate:
     success = actions_equivalent(action, record.corrected_action)
     grounded = bool(reflection) and cites_observation(record.reflection.evidence, record.failed_observation)
     # An action is offline a success exactly when it is the planned one, so that answer and plan score alike.

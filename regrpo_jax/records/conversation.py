@@ -74,9 +74,7 @@ def _normalise_turn(raw: object, index: int) -> Turn:
         return raw
     where = f"turn {index}"
     if not isinstance(raw, dict):
-        raise RecordError(
-            (f"turn_shape: {where} must be an object with role and content, not {kind_of(raw)}",)
-        )
+        raise RecordError((f"turn_shape: {where} must be an object with role and content, not {kind_of(raw)}",))
     name = raw.get("role", raw.get("from"))
     role = name.strip().lower() if isinstance(name, str) else ""
     text = _content_text(raw.get("content", raw.get("value")), where)
@@ -126,9 +124,7 @@ def _step(conversation: tuple[Turn, ...], turn_index: int, step_index: int) -> S
     text = conversation[turn_index].content
     thought, code = split_action(text)
     observation = _observation_after(conversation, turn_index)
-    return Step(
-        step_index, thought, code, extract_tool_calls(code), observation, parse_reflection(text), text
-    )
+    return Step(step_index, thought, code, extract_tool_calls(code), observation, parse_reflection(text), text)
 
 
 def steps_of(conversation: tuple[Turn, ...]) -> tuple[Step, ...]:
@@ -147,9 +143,7 @@ def answer_text(answer: object) -> str:
     return answer if isinstance(answer, str) else "" if answer is None else str(answer)
 
 
-def parse_trajectory(
-    record: Mapping[str, object] | Trajectory | RotRecord, base_dir: Path | None = None
-) -> Trajectory:
+def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base_dir: Path | None = None) -> Trajectory:
     """Read a raw record (keys id, image, answer, conversations) or a RotRecord as a trajectory.
 
     A Trajectory is returned as it is. The task is the first user turn. Image paths of a raw record are

@@ -26,9 +26,7 @@ def image_reasons(image: object) -> tuple[str, ...]:
     items = image if isinstance(image, list) else [] if image is None else [image]
     if all(_is_reference(item) for item in items):
         return ()
-    return (
-        "schema_types: `image` must be an object of placeholders and paths, a path, a list of these, or null",
-    )
+    return ("schema_types: `image` must be an object of placeholders and paths, a path, a list of these, or null",)
 
 
 def _located(path: str, base_dir: Path | None) -> str:
@@ -45,9 +43,7 @@ def image_references(image: object, base_dir: Path | None = None) -> tuple[Image
     if reasons:
         raise RecordError(reasons)
     if isinstance(image, dict):
-        return tuple(
-            ImageReference(placeholder, _located(path, base_dir)) for placeholder, path in image.items()
-        )
+        return tuple(ImageReference(placeholder, _located(path, base_dir)) for placeholder, path in image.items())
     if isinstance(image, list):
         return tuple(reference for item in image for reference in image_references(item, base_dir))
     return (ImageReference("", _located(image, base_dir)),) if isinstance(image, str) and image else ()
@@ -55,9 +51,7 @@ def image_references(image: object, base_dir: Path | None = None) -> tuple[Image
 
 def images_to_json(images: tuple[ImageReference, ...]) -> object:
     """The inverse of `image_references`: an object of placeholders, else a bare path, else a list of both."""
-    if all(image.placeholder for image in images) and len({image.placeholder for image in images}) == len(
-        images
-    ):
+    if all(image.placeholder for image in images) and len({image.placeholder for image in images}) == len(images):
         return {image.placeholder: image.path for image in images}
     if len(images) == 1:
         return images[0].path
@@ -77,12 +71,6 @@ def inline_images(raw_turns: object, base_dir: Path | None = None) -> tuple[Imag
     """The images given as parts of turns' content, in order; a part without a path adds none."""
     turns = raw_turns if isinstance(raw_turns, list) else []
     contents = [turn.get("content", turn.get("value")) for turn in turns if isinstance(turn, dict)]
-    parts = [
-        part
-        for content in contents
-        if isinstance(content, list)
-        for part in content
-        if isinstance(part, dict)
-    ]
+    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
     paths = [_inline_path(part) for part in parts if part.get("type") in ("image", "image_url")]
     return tuple(ImageReference("", _located(path, base_dir)) for path in paths if path)

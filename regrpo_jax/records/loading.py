@@ -43,20 +43,15 @@ def _read_text(path: str | Path) -> str:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(
-            f"{_shown(path)}: not UTF-8 text (byte {error.start}); save the file as UTF-8"
-        ) from None
+        raise UserError(f"{_shown(path)}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
     if not text.strip():
-        raise UserError(
-            f"{_shown(path)}: the file is empty; it must hold a JSON list of records or one record a line"
-        )
+        raise UserError(f"{_shown(path)}: the file is empty; it must hold a JSON list of records or one record a line")
     return text
 
 
 def _broken_json(path: str | Path, line: int, column: int, message: str) -> UserError:
     return UserError(
-        f"{_shown(path)}: invalid or truncated JSON at line {line}, column {column}: {message}; "
-        "write the file again"
+        f"{_shown(path)}: invalid or truncated JSON at line {line}, column {column}: {message}; write the file again"
     )
 
 
@@ -68,9 +63,7 @@ def _decode(text: str, path: str | Path, first_line: int = 1) -> Any:
         raise
     except (ValueError, RecursionError) as error:
         cause = "it is nested too deeply" if isinstance(error, RecursionError) else printable(error)
-        raise UserError(
-            f"{_shown(path)}: JSON that starts at line {first_line} cannot be read: {cause}"
-        ) from None
+        raise UserError(f"{_shown(path)}: JSON that starts at line {first_line} cannot be read: {cause}") from None
 
 
 def _read_lines(text: str, path: str | Path) -> list[Any]:
@@ -111,9 +104,7 @@ def read_records(path: str | Path) -> list[dict[str, Any]]:
     values = _read_values(_read_text(path), path)
     for position, value in enumerate(values):
         if not isinstance(value, dict):
-            raise UserError(
-                f"{_shown(path)}: item {position} is {kind_of(value)}, but every record must be an object"
-            )
+            raise UserError(f"{_shown(path)}: item {position} is {kind_of(value)}, but every record must be an object")
     return values
 
 

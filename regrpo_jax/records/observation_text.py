@@ -39,9 +39,7 @@ _HTTP_STATUS = re.compile(
     r"|bad request|bad gateway|too many requests|request timeout|gateway timeout|service unavailable)\b)",
     re.IGNORECASE,
 )
-_HTTP_PHRASE = re.compile(
-    r"(?P<code>[45][0-9]{2}) (?:Client Error|Server Error|Not Found|Forbidden|Unauthorized)\b"
-)
+_HTTP_PHRASE = re.compile(r"(?P<code>[45][0-9]{2}) (?:Client Error|Server Error|Not Found|Forbidden|Unauthorized)\b")
 _MISSING_FILE = re.compile(
     r"(?:\[Errno [0-9]+\]|no such file or directory\b|file not found(?:\Z|\s*[:.!]|\s+at\b)"
     r"|(?:the )?file [^\n]{1,300}? (?:not found|does not exist)\.?\s*\Z)",
@@ -60,9 +58,7 @@ _TIMED_OUT = re.compile(
     r"|timeout(?:\Z|\s*[:.!]|\s+(?:after|of|while|reached|exceeded)\b)",
     re.IGNORECASE,
 )
-_TIMEOUT_WORDS = re.compile(
-    r"\btimed out\b|\A\s*timeout\b|Timeout(?:Error|Expired|Exception)?(?::|\Z)", re.IGNORECASE
-)
+_TIMEOUT_WORDS = re.compile(r"\btimed out\b|\A\s*timeout\b|Timeout(?:Error|Expired|Exception)?(?::|\Z)", re.IGNORECASE)
 _TIMEOUT_CODES = frozenset({"408", "504"})
 
 

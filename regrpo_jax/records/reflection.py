@@ -110,9 +110,7 @@ def quoted_span(evidence: str, observation: str) -> str:
     for index, word in enumerate(quoted):
         positions.setdefault(word, []).append(index)
     best_length, best_span = 0, (0, 0)
-    runs: dict[
-        int, tuple[int, int]
-    ] = {}  # position in the evidence -> (characters, start in the observation)
+    runs: dict[int, tuple[int, int]] = {}  # position in the evidence -> (characters, start in the observation)
     for match in _WORD.finditer(observation):
         word = match.group().lower()
         previous, runs = runs, {}

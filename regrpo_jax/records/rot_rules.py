@@ -72,9 +72,7 @@ def encoding_reasons(record: object) -> tuple[str, ...]:
         elif isinstance(value, list):
             waiting.extend(value)
         elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
-            return (
-                f"text_encoding: {printable(value)!r} holds a lone surrogate; write the character itself",
-            )
+            return (f"text_encoding: {printable(value)!r} holds a lone surrogate; write the character itself",)
     return ()
 
 
@@ -104,9 +102,7 @@ def _type_reasons(
     yield from _not_scalar(meta, "final_answer", "`rot_meta`")
     if type(meta["step_index"]) is not int:
         yield "schema_types: `step_index` of `rot_meta` must be a whole number"
-    yield from _not_text(
-        reflection, REFLECTION_KEYS, "`rot_meta.reflection`", filled=("evidence", "fix_plan")
-    )
+    yield from _not_text(reflection, REFLECTION_KEYS, "`rot_meta.reflection`", filled=("evidence", "fix_plan"))
 
 
 def _role_order_reasons(conversation: tuple[Turn, ...]) -> Iterator[str]:
@@ -168,9 +164,7 @@ def _failed_turn_reasons(
         return
     if conversation[reflection_turn - 2].content.strip() != _text(meta, "failed_action").strip():
         yield f"failed_turn: turn {reflection_turn - 2} is not `rot_meta.failed_action`"
-    if _bare_failure(conversation[reflection_turn - 1].content) != _bare_failure(
-        _text(meta, "failed_observation")
-    ):
+    if _bare_failure(conversation[reflection_turn - 1].content) != _bare_failure(_text(meta, "failed_observation")):
         yield f"failed_turn: turn {reflection_turn - 1} is not `rot_meta.failed_observation`"
 
 

@@ -45,7 +45,8 @@ class StageCheckpoints:
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self._folder}: the checkpoint at step {self.latest_step()} does not fit this configuration "
-                f"({str(error).strip().splitlines()[0]}); use the configuration it was written with, or another --workdir"
+                f"({str(error).strip().splitlines()[0]}); use the configuration it was "
+                "written with, or another --workdir"
             ) from error
         return restored["state"], restored["data"]
 

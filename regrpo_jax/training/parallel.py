@@ -67,6 +67,4 @@ def parallel_gradient(loss: Loss, mesh: Mesh, *, microbatches: int) -> Callable[
         totals, _ = jax.lax.scan(add, nothing, parts)
         return jax.lax.psum(totals, "data")
 
-    return jax.shard_map(
-        of_shard, mesh=mesh, in_specs=(P(), P(), P("data"), P()), out_specs=P(), check_vma=False
-    )
+    return jax.shard_map(of_shard, mesh=mesh, in_specs=(P(), P(), P("data"), P()), out_specs=P(), check_vma=False)

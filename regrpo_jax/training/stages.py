@@ -1,4 +1,4 @@
-"""The stages `sft` and `rl`: data in, updates, metrics and checkpoints out; a second start goes on where one stopped."""
+"""The stages `sft` and `rl`: data in; updates, metrics and checkpoints out; a second start resumes."""
 
 import dataclasses
 import time
@@ -247,7 +247,7 @@ def _check_finite(name: str, step: int, values: dict[str, float]) -> None:
         )
     if name == "rl" and values.get("groups/dropped_share", 0.0) == 1.0:
         print(
-            f"rl step {step}: every group since the last line had zero reward variance, so nothing was learnt from them",
+            f"rl step {step}: every group since the last line had zero reward variance: nothing was learnt",
             flush=True,
         )
 

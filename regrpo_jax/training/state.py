@@ -29,7 +29,13 @@ class TrainState:
 
 
 def split_variables(
-    variables: Tree, trainable: Trainable, key: jax.Array, *, rank: int, alpha: float, targets: tuple[str, ...]
+    variables: Tree,
+    trainable: Trainable,
+    key: jax.Array,
+    *,
+    rank: int,
+    alpha: float,
+    targets: tuple[str, ...],
 ) -> tuple[Tree, Tree]:
     """(trainable, frozen) collections of a policy.
 

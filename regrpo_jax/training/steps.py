@@ -81,9 +81,7 @@ def group_logprobs(functions: PolicyFunctions, variables: Tree, batch: GroupBatc
     """log pi of every scored branch token, 0 elsewhere: the prefix is run once per group.  # [group, branch, token]"""
     _, cache = functions.run_prefix(variables, batch.prefix, batch.images)
     hidden = functions.run_branches(variables, batch.branches, cache)  # [group, branch, token, hidden]
-    return token_logprobs(
-        hidden, functions.head(variables), batch.targets, batch.segments > 0, chunk_size=chunk_size
-    )
+    return token_logprobs(hidden, functions.head(variables), batch.targets, batch.segments > 0, chunk_size=chunk_size)
 
 
 def regrpo_step(
@@ -129,9 +127,7 @@ def regrpo_step(
             jnp.ones(rewards.shape, bool), keep, keep_kl=settings.zero_variance == "keep_kl"
         )
         gradient, sums = gradient_of(state.trainable, frozen, (batch, advantages, keep), denominator)
-        metrics = finalize_metrics(
-            {name: value for name, value in sums.items() if not name.startswith("branch/")}
-        )
+        metrics = finalize_metrics({name: value for name, value in sums.items() if not name.startswith("branch/")})
         metrics |= {
             "reward": jnp.mean(rewards),
             "reward_std": jnp.mean(jnp.std(rewards, axis=-1)),

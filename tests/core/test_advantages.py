@@ -93,9 +93,7 @@ def test_two_streams_equal_definition(
 ) -> None:
     first = loop_advantages(outcomes, "mean", normalize, clip_range)
     second = loop_advantages(verifiers, "mean", normalize, clip_range)
-    actual = two_stream_advantages(
-        outcomes, verifiers, alpha=alpha, normalize=normalize, clip_range=clip_range
-    )
+    actual = two_stream_advantages(outcomes, verifiers, alpha=alpha, normalize=normalize, clip_range=clip_range)
     np.testing.assert_allclose(actual, np.array(first) + alpha * np.array(second), atol=1e-9)
 
 

@@ -168,9 +168,7 @@ def test_two_stream_loss() -> None:
     random = np.random.default_rng(5)
     outcomes, verifiers = random.random((2, GROUPS, BRANCHES))
     batch["advantages"] = np.asarray(two_stream_advantages(outcomes, verifiers, alpha=0.5))
-    expected = (outcomes - outcomes.mean(-1, keepdims=True)) + 0.5 * (
-        verifiers - verifiers.mean(-1, keepdims=True)
-    )
+    expected = (outcomes - outcomes.mean(-1, keepdims=True)) + 0.5 * (verifiers - verifiers.mean(-1, keepdims=True))
     reference = Batch(5)
     reference["advantages"] = expected
     np.testing.assert_allclose(loss_of(batch), loop_loss(reference), rtol=1e-10)
@@ -213,9 +211,7 @@ def test_clipped_tokens_have_no_policy_gradient() -> None:
     trained = batch["reflection_mask"] | batch["action_mask"]  # [group, branch, token]
     expected = np.where(trained, BETA - np.where(clipped, 0.0, ratio * advantages), 0.0)
     np.testing.assert_allclose(gradient, expected, atol=1e-12)
-    metrics = regrpo_loss(
-        **batch, beta=BETA, behaviour_logprobs=batch.behaviour_logprobs, clip_range=(0.2, 0.3)
-    )[1]
+    metrics = regrpo_loss(**batch, beta=BETA, behaviour_logprobs=batch.behaviour_logprobs, clip_range=(0.2, 0.3))[1]
     counted = float(metrics["reflection/clipped_count"] + metrics["action/clipped_count"])
     assert counted == (clipped & trained).sum() > 0
 
@@ -227,9 +223,7 @@ def test_clipped_tokens_have_no_policy_gradient() -> None:
     estimator=st.sampled_from(KL_ESTIMATORS),
     ratio=st.booleans(),
 )
-def test_padding_never_changes_loss_or_gradient(
-    seed: int, garbage: float, estimator: str, ratio: bool
-) -> None:
+def test_padding_never_changes_loss_or_gradient(seed: int, garbage: float, estimator: str, ratio: bool) -> None:
     """Masked tokens, masked branches and dropped groups may hold -inf, nan or anything."""
     clean, dirty = Batch(seed), Batch(seed)
     unseen = ~(clean["reflection_mask"] | clean["action_mask"])  # [group, branch, token]
@@ -314,9 +308,7 @@ def test_metrics_per_segment() -> None:
         logprobs, reference = batch["token_logprobs"][mask], batch["reference_logprobs"][mask]
         assert metrics[f"{segment}/token_count"] == mask.sum() > 0
         np.testing.assert_allclose(metrics[f"{segment}/logprob"], logprobs.mean(), rtol=1e-12)
-        np.testing.assert_allclose(
-            metrics[f"{segment}/kl"], ((logprobs - reference) ** 2 / 2).mean(), rtol=1e-12
-        )
+        np.testing.assert_allclose(metrics[f"{segment}/kl"], ((logprobs - reference) ** 2 / 2).mean(), rtol=1e-12)
         assert metrics[f"{segment}/clip_share"] == 0.0
     assert metrics["branches/count"] == real.sum()
     assert (metrics["groups/kept_count"], metrics["groups/dropped_count"]) == (2.0, 1.0)
@@ -401,9 +393,7 @@ def test_errors() -> None:
 
 def test_sft_loss_is_the_mean_over_trained_tokens() -> None:
     batch = Batch(18)
-    arrays: dict[str, Any] = {
-        name: batch[name].copy() for name in ("token_logprobs", "reflection_mask", "action_mask")
-    }
+    arrays: dict[str, Any] = {name: batch[name].copy() for name in ("token_logprobs", "reflection_mask", "action_mask")}
     trained = arrays["reflection_mask"] | arrays["action_mask"]  # [group, branch, token]
     arrays["token_logprobs"][~trained] = -math.inf
     loss, sums = sft_loss(**arrays)
@@ -422,9 +412,7 @@ def test_sft_loss_is_the_mean_over_trained_tokens() -> None:
 
 def test_sft_microbatches_with_one_denominator_equal_the_big_batch() -> None:
     batch = Batch(19)
-    arrays: dict[str, Any] = {
-        name: batch[name] for name in ("token_logprobs", "reflection_mask", "action_mask")
-    }
+    arrays: dict[str, Any] = {name: batch[name] for name in ("token_logprobs", "reflection_mask", "action_mask")}
     denominator = token_denominator(arrays["reflection_mask"], arrays["action_mask"])
     parts = [
         sft_loss(**{name: array[group] for name, array in arrays.items()}, denominator=denominator)[0]

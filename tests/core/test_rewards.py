@@ -37,9 +37,7 @@ def test_reward_equals_definition(
     success: bool, tokens: int, verifier: float, lambda_exec: float, eta: float, lambda_val: float
 ) -> None:
     expected = (lambda_exec if success else 0.0) - eta * (tokens / 100.0) + lambda_val * verifier
-    actual = trajectory_reward(
-        success, tokens, verifier, lambda_exec=lambda_exec, eta=eta, lambda_val=lambda_val
-    )
+    actual = trajectory_reward(success, tokens, verifier, lambda_exec=lambda_exec, eta=eta, lambda_val=lambda_val)
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
 
 
@@ -53,9 +51,7 @@ def test_reward_broadcasts_and_jits() -> None:
 
 def test_reward_is_float32_by_default() -> None:
     with jax.enable_x64(False):
-        rewards = trajectory_reward(
-            np.array([True, False]), np.array([30, 0]), np.float32(0.5), lambda_val=0.3
-        )
+        rewards = trajectory_reward(np.array([True, False]), np.array([30, 0]), np.float32(0.5), lambda_val=0.3)
         assert rewards.dtype == jnp.float32
         np.testing.assert_allclose(rewards, [1.12, 0.15], rtol=1e-6)
 

@@ -83,9 +83,7 @@ def test_every_observation_comes_back_when_the_actions_run_again(
     for episode in plans(split):
         folders[episode.id].mkdir()
         write_workspace(episode.task, folders[episode.id])
-    paths = (
-        [corpus.clean_train, corpus.rot_train] if split == "train" else [corpus.clean_test, corpus.rot_test]
-    )
+    paths = [corpus.clean_train, corpus.rot_train] if split == "train" else [corpus.clean_test, corpus.rot_test]
     checked = 0
     for record in [record for path in paths for record in records_of(path)]:
         folder = folders[record["rot_meta"]["src_id"] if "rot_meta" in record else record["id"]]
@@ -119,11 +117,7 @@ def test_failures_fail_and_corrections_find_the_answer(split: str) -> None:
 
 
 def test_a_wrong_quadrant_names_the_colour_that_is_there() -> None:
-    drifted = [
-        plan
-        for plan in plans("train")
-        if plan.failure and plan.failure.error_type is ErrorType.GROUNDING_DRIFT
-    ]
+    drifted = [plan for plan in plans("train") if plan.failure and plan.failure.error_type is ErrorType.GROUNDING_DRIFT]
     quotes = Counter(plan.failure.quote == "No object found" for plan in drifted if plan.failure)
     assert quotes[True] >= 5 and quotes[False] >= 5
     for plan in drifted:
@@ -152,10 +146,7 @@ def test_reflections_are_short_and_long_about_equally_often(corpus: CorpusPaths)
 
 
 def test_a_split_knows_nothing_of_the_other(corpus: CorpusPaths) -> None:
-    ids = {
-        path: {record["id"] for record in records_of(path)}
-        for path in (corpus.clean_train, corpus.clean_test)
-    }
+    ids = {path: {record["id"] for record in records_of(path)} for path in (corpus.clean_train, corpus.clean_test)}
     assert ids[corpus.clean_train].isdisjoint(ids[corpus.clean_test])
     assert len(ids[corpus.clean_train]) == len(records_of(corpus.clean_train))
     for other_seed in (SEED, SEED + 1):
@@ -164,11 +155,7 @@ def test_a_split_knows_nothing_of_the_other(corpus: CorpusPaths) -> None:
 
 
 def _names_in(text: str, words: Words) -> bool:
-    return any(
-        f'"{name}' in text
-        for group in (words.stems, words.people, words.cities, words.years)
-        for name in group
-    )
+    return any(f'"{name}' in text for group in (words.stems, words.people, words.cities, words.years) for name in group)
 
 
 def test_a_third_of_the_train_tasks_share_no_name_with_test(corpus: CorpusPaths) -> None:
@@ -182,9 +169,7 @@ def test_a_third_of_the_train_tasks_share_no_name_with_test(corpus: CorpusPaths)
     assert not any(_names_in(texts[name], SHARED_WORDS) for name in own)
     for path in (corpus.clean_test, corpus.rot_test):
         assert not any(
-            _names_in(turn["content"], TRAIN_ONLY_WORDS)
-            for r in records_of(path)
-            for turn in r["conversations"]
+            _names_in(turn["content"], TRAIN_ONLY_WORDS) for r in records_of(path) for turn in r["conversations"]
         )
 
 
@@ -245,9 +230,7 @@ def test_without_images_there_is_no_picture(tmp_path: Path) -> None:
     images=st.booleans(),
     split=st.sampled_from(["train", "test"]),
 )
-def test_any_size_gives_exactly_its_records_of_both_kinds(
-    records: int, seed: int, images: bool, split: str
-) -> None:
+def test_any_size_gives_exactly_its_records_of_both_kinds(records: int, seed: int, images: bool, split: str) -> None:
     episodes = plan_episodes(split, records=records, seed=seed, images=images)
     with_failure = sum(episode.failure is not None for episode in episodes)
     assert with_failure >= 1 and len(episodes) >= 1
@@ -260,9 +243,7 @@ def test_a_drill_has_no_rot_record() -> None:
         rot_record(drill, workspace)
 
 
-@pytest.mark.parametrize(
-    ("train", "test", "name"), [(1, 10, "train_records is 1"), (10, 0, "test_records is 0")]
-)
+@pytest.mark.parametrize(("train", "test", "name"), [(1, 10, "train_records is 1"), (10, 0, "test_records is 0")])
 def test_too_few_records_are_refused_by_name(tmp_path: Path, train: int, test: int, name: str) -> None:
     with pytest.raises(UserError, match=name):
         write_compact_corpus(tmp_path, train_records=train, test_records=test, seed=0)

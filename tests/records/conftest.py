@@ -10,12 +10,8 @@ from typing import Any
 
 import pytest
 
-FAILED = (
-    'Thought: I read the ledger.\n\nCode:\n```py\ninspect_file_as_text("legder.csv", question="total")\n```'
-)
-CORRECTED = (
-    'Thought: The name was wrong.\n\nCode:\n```py\ninspect_file_as_text("ledger.csv", question="total")\n```'
-)
+FAILED = 'Thought: I read the ledger.\n\nCode:\n```py\ninspect_file_as_text("legder.csv", question="total")\n```'
+CORRECTED = 'Thought: The name was wrong.\n\nCode:\n```py\ninspect_file_as_text("ledger.csv", question="total")\n```'
 EVIDENCE = "It answered 'File not found: legder.csv', so the name is misspelled."
 FIX_PLAN = "Read ledger.csv, the attached file."
 BLOCK = f"Reflection:\n- ErrorType: ArgInvalid\n- Evidence: {EVIDENCE}\n- FixPlan: {FIX_PLAN}\n"

@@ -65,9 +65,7 @@ def test_tool_calls_come_in_source_order_with_their_arguments() -> None:
 
 @given(st.lists(st.sampled_from(sorted(KNOWN_TOOLS)), max_size=6))
 def test_order_is_that_of_the_source(names: list[str]) -> None:
-    code = "".join(
-        f"if True:\n    r = [{name}('a')]\n" if len(name) % 2 else f"{name}('a')\n" for name in names
-    )
+    code = "".join(f"if True:\n    r = [{name}('a')]\n" if len(name) % 2 else f"{name}('a')\n" for name in names)
     assert [call.name for call in extract_tool_calls(code)] == names
 
 
@@ -81,9 +79,7 @@ def test_a_given_set_of_tools_replaces_the_known_ones() -> None:
     assert [call.name for call in extract_tool_calls(code, frozenset({"mine"}))] == ["mine"]
 
 
-@pytest.mark.parametrize(
-    "code", ["def", "search('a'", "\x00", "\ud800", "(" * 5000, "-" * 100_000 + "1", "'\\d'"]
-)
+@pytest.mark.parametrize("code", ["def", "search('a'", "\x00", "\ud800", "(" * 5000, "-" * 100_000 + "1", "'\\d'"])
 def test_code_that_is_not_python_has_no_calls(code: str) -> None:
     assert extract_tool_calls(code) == ()
 

@@ -67,9 +67,7 @@ def test_stripping_twice_changes_nothing(text: str) -> None:
 def test_who_is_speaking() -> None:
     assert is_observation_text(" [OUTPUT OF STEP 1] -> Error:\nx")
     assert is_observation_text("Observation:\nx") and is_observation_text("Error: x")
-    assert not is_observation_text("Task: explain the Error: 5") and not is_observation_text(
-        "Observations differ"
-    )
+    assert not is_observation_text("Task: explain the Error: 5") and not is_observation_text("Observations differ")
 
 
 def test_role_names_keys_and_content_parts() -> None:

@@ -26,18 +26,14 @@ JSON_VALUES = st.recursive(
     | st.floats()
     | st.text()
     | st.sampled_from(["assistant", "Reflection:\n"]),
-    lambda children: (
-        st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3)
-    ),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
     max_leaves=6,
 )
 
 
 @given(st.lists(st.dictionaries(st.text(), JSON_VALUES), min_size=1), st.booleans(), st.booleans())
 def test_json_and_jsonl_hold_the_same(records: list[dict[str, Any]], ascii_only: bool, newline: bool) -> None:
-    ascii_only = ascii_only or any(
-        "\ud800" <= letter <= "\udfff" for letter in json.dumps(records, ensure_ascii=False)
-    )
+    ascii_only = ascii_only or any("\ud800" <= letter <= "\udfff" for letter in json.dumps(records, ensure_ascii=False))
     with tempfile.TemporaryDirectory() as folder:
         array, lines = Path(folder, "a.json"), Path(folder, "a.jsonl")
         array.write_text(json.dumps(records, ensure_ascii=ascii_only, indent=1), encoding="utf-8")
@@ -85,9 +81,7 @@ BAD_FILES: dict[str, tuple[bytes, str]] = {
 
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
 @pytest.mark.parametrize("read", [read_records, load_rot, load_clean])
-def test_bad_files_are_named(
-    tmp_path: Path, read: Callable[[Path], object], content: bytes, message: str
-) -> None:
+def test_bad_files_are_named(tmp_path: Path, read: Callable[[Path], object], content: bytes, message: str) -> None:
     path = tmp_path / "bad.json"
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
@@ -143,14 +137,10 @@ def test_fatal_names_file_position_id_and_reason(rot_record: Make, write_json: W
         assert part in str(caught.value)
 
 
-def test_no_usable_record_is_an_error_that_says_why(
-    rot_record: Make, clean_record: Make, write_json: Write
-) -> None:
+def test_no_usable_record_is_an_error_that_says_why(rot_record: Make, clean_record: Make, write_json: Write) -> None:
     silent = clean_record()
     silent["conversations"] = silent["conversations"][:1]
-    with pytest.raises(
-        UserError, match=r"(?s)none of its 1 records.*record 0 \(id 'ledger'\): no_assistant_turn"
-    ):
+    with pytest.raises(UserError, match=r"(?s)none of its 1 records.*record 0 \(id 'ledger'\): no_assistant_turn"):
         load_clean(write_json([silent]))
     with pytest.raises(UserError, match="none of its 0 records"):
         load_rot(write_json([]))

@@ -52,9 +52,7 @@ def test_cutting_loses_nothing(text: str) -> None:
 
 
 def test_a_field_may_have_several_lines_but_not_the_action() -> None:
-    reflection = Reflection(
-        ErrorType.CODE_ERROR, "Traceback:\n  line 3\n\nNameError: x", "Define x\nbefore use"
-    )
+    reflection = Reflection(ErrorType.CODE_ERROR, "Traceback:\n  line 3\n\nNameError: x", "Define x\nbefore use")
     block = render_reflection(reflection)
     assert parse_reflection(block + ACTION) == reflection
     assert split_reflection(block + ACTION) == (block, ACTION)
@@ -94,9 +92,7 @@ def test_a_turn_without_a_block_is_left_alone() -> None:
 
 
 def test_grounding_follows_the_release() -> None:
-    assert evidence_grounded(
-        "says FILE NOT anything", "file gone"
-    )  # a token of 4 letters inside the evidence
+    assert evidence_grounded("says FILE NOT anything", "file gone")  # a token of 4 letters inside the evidence
     assert evidence_grounded("ab cd", "ab, cd!")  # two short tokens shared
     assert not evidence_grounded("ab only", "ab, cd!")
     assert not evidence_grounded("the argument is wrong", "No results")

@@ -105,9 +105,7 @@ BROKEN: list[tuple[str, str, Callable[[Record], object]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("rule", "case", "damage"), BROKEN, ids=[f"{rule}-{case}" for rule, case, _ in BROKEN]
-)
+@pytest.mark.parametrize(("rule", "case", "damage"), BROKEN, ids=[f"{rule}-{case}" for rule, case, _ in BROKEN])
 def test_a_broken_record_is_caught_by_exactly_its_rule(
     rot_record: Make, rule: str, case: str, damage: Callable[[Record], object]
 ) -> None:
@@ -162,9 +160,7 @@ SOUND: dict[str, Callable[[Record], object]] = {
 
 
 @pytest.mark.parametrize("change", SOUND.values(), ids=SOUND.keys())
-def test_sound_variants_are_read_and_written_back(
-    rot_record: Make, change: Callable[[Record], object]
-) -> None:
+def test_sound_variants_are_read_and_written_back(rot_record: Make, change: Callable[[Record], object]) -> None:
     raw = rot_record()
     change(raw)
     assert validate_rot(raw) == ()
