@@ -10,11 +10,12 @@ def get_config():
     config.data.compact.test_records = 400
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (192,)
-    config.sft.steps = 400
+    config.sft.steps = 260
     config.sft.batch_rows = 16
     config.sft.row_length = 256
     config.sft.row_patches = 64
     config.rl.steps = 40
+    config.rl.learning_rate = 1e-3
     config.eval.records = 200
     config.eval.batch = 100
     config.eval.max_new_tokens = 96

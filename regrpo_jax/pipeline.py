@@ -21,7 +21,8 @@ import numpy as np
 
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
-from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.examples import ConversationReader, Example
+from regrpo_jax.data.groups import Group
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, load_tokenizer, train_tokenizer
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.stage import Evaluation
@@ -123,8 +124,23 @@ def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyCo
     )
 
 
+def _sft_examples(
+    config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader
+) -> tuple[list[Example], list[Example]]:
+    """Clean and RoT examples, as far as `clean_ratio` asks for them."""
+    data, ratio = config.data, config.sft.clean_ratio
+    length = min(data.max_length, config.sft.row_length)
+    clean = clean_examples(corpus.clean, reader, data, length) if ratio > 0 else []
+    rot = rot_examples(corpus.rot, reader, data, length) if ratio < 1 else []
+    return clean, rot
+
+
+def _rl_groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader) -> list[Group]:
+    return rot_groups(records_for_rl(corpus.rot, config), reader, config.data, config.data.rot)
+
+
 def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
-    config, data = context.config, context.config.data
+    config = context.config
     evaluation = Evaluation(context, corpus, reader)
     trained: list[str] = []
     for stage in config.stages:
@@ -132,14 +148,9 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
             evaluation.measure(variables, trained)
             continue
         if stage == "sft":
-            length = min(data.max_length, config.sft.row_length)
-            ratio = config.sft.clean_ratio
-            clean = clean_examples(corpus.clean, reader, data, length) if ratio > 0 else []
-            rot = rot_examples(corpus.rot, reader, data, length) if ratio < 1 else []
-            variables = run_sft(context, variables, clean, rot)
+            variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader))
         else:
-            records = records_for_rl(corpus.rot, config)
-            variables = run_rl(context, variables, rot_groups(records, reader, data, data.rot))
+            variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader))
         trained.append(stage)
         if "lora" in variables:
             folder = context.workdir / "adapter"

@@ -34,8 +34,8 @@ class PolicyConfig:
     """A Qwen2-style decoder; `vision=None` is a text-only policy.
 
     Attributes:
-      mrope_sections: rotary frequency pairs given to (time, row, column), summing to head_dim / 2; None is
-        plain one-dimensional rotary position embedding (Qwen2 text).
+      rotary_axes: which position (0 time, 1 row, 2 column) each of the head_dim / 2 rotary frequency pairs turns
+        with; all 0 is plain rotary embedding. See `sectioned_axes` and `interleaved_axes`.
       token_mixing_width: how many preceding tokens are mixed into each embedding by a learnt linear map; 0 for
         every Hugging Face model. Small policies trained from scratch learn to look values up with it.
       embedding_scale: factor on the input embeddings (1 for Hugging Face models).
@@ -55,7 +55,7 @@ class PolicyConfig:
     rope_theta: float = 1_000_000.0
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
-    mrope_sections: tuple[int, int, int] | None = None
+    rotary_axes: tuple[int, ...] = ()
     vision: VisionConfig | None = None
     token_mixing_width: int = 0
     embedding_scale: float = 1.0
@@ -69,8 +69,20 @@ class PolicyConfig:
             raise ValueError(
                 f"num_heads ({self.num_heads}) must be a multiple of num_key_value_heads ({self.num_key_value_heads})"
             )
-        if self.mrope_sections is not None and 2 * sum(self.mrope_sections) != self.head_dim:
-            raise ValueError(f"mrope_sections {self.mrope_sections} must sum to head_dim / 2 = {self.head_dim // 2}")
+        if not self.rotary_axes:
+            object.__setattr__(self, "rotary_axes", (0,) * (self.head_dim // 2))
+        if len(self.rotary_axes) != self.head_dim // 2:
+            raise ValueError(f"rotary_axes has {len(self.rotary_axes)} entries, head_dim / 2 is {self.head_dim // 2}")
+
+
+def sectioned_axes(sections: tuple[int, int, int]) -> tuple[int, ...]:
+    """Contiguous runs of pairs for time, row and column, as in Qwen2-VL (arXiv 2409.12191, section 2.1)."""
+    return tuple(axis for axis, pairs in enumerate(sections) for _ in range(pairs))
+
+
+def interleaved_axes(pairs: int) -> tuple[int, ...]:
+    """Pairs dealt out in turn, as in Qwen3-VL: a small head then sees rows and columns at high frequencies too."""
+    return tuple(pair % 3 for pair in range(pairs))
 
 
 def tiny(vocab_size: int, *, hidden_size: int = 128, num_layers: int = 4, images: bool = True) -> PolicyConfig:
@@ -85,7 +97,7 @@ def tiny(vocab_size: int, *, hidden_size: int = 128, num_layers: int = 4, images
         num_key_value_heads=2,
         head_dim=hidden_size // 4,
         rope_theta=10_000.0,
-        mrope_sections=(hidden_size // 32, hidden_size // 32, hidden_size // 16),
+        rotary_axes=interleaved_axes(hidden_size // 8),
         vision=vision if images else None,
         token_mixing_width=3,
         embedding_scale=hidden_size**0.5 / 2,

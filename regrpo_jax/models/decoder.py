@@ -162,7 +162,7 @@ class Policy(nn.Module):
 
     def _angles(self, block: TokenBlock) -> Array:
         config = self.config
-        return rotary_angles(block.positions, config.head_dim, config.rope_theta, config.mrope_sections)
+        return rotary_angles(block.positions, config.rope_theta, config.rotary_axes)
 
     def _embed(self, block: TokenBlock, preceding: Array, images: ImagePatches | None) -> Array:
         """Token embeddings, mixed with preceding ones where the preset says so, images in their places."""

@@ -69,23 +69,21 @@ class Projection(nn.Module):
         return outputs
 
 
-def rotary_angles(positions: Array, head_dim: int, theta: float, sections: tuple[int, int, int] | None) -> Array:
-    """Rotation angle of each frequency pair.
+def rotary_angles(positions: Array, theta: float, axes: tuple[int, ...]) -> Array:
+    """Rotation angle of each frequency pair: pair i turns by position[axes[i]] * theta^(-i / pairs).
 
-    With M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1) the first `sections[0]` pairs turn with time, the next
-    with the row, the rest with the column; text has three equal positions, so it is plain rotary embedding.
+    M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1) gives some pairs to time, some to rows, some to columns; text has
+    three equal positions, for which it is plain rotary embedding.
 
     Args:
-      positions: int32.  # [.., token, 3]
+      positions: int32 (time, row, column).  # [.., token, 3]
+      axes: which of the three positions each pair turns with, of length head_dim / 2.
     Returns:
       float32 angles.  # [.., token, head_dim / 2]
     """
-    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)  # [head_dim / 2]
-    if sections is None:
-        axis_of_pair = jnp.zeros(head_dim // 2, jnp.int32)
-    else:
-        axis_of_pair = jnp.repeat(jnp.arange(3), jnp.array(sections), total_repeat_length=head_dim // 2)
-    return positions.astype(jnp.float32)[..., axis_of_pair] * frequencies
+    pairs = len(axes)
+    frequencies = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)  # [head_dim / 2]
+    return positions.astype(jnp.float32)[..., jnp.array(axes)] * frequencies
 
 
 def rotate(vectors: Array, angles: Array) -> Array:

@@ -15,12 +15,14 @@ words.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from regrpo_jax.records.actions import FINAL_ANSWER, actions_equivalent, code_of, extract_tool_calls
 from regrpo_jax.records.reflection import cites_observation, render_reflection
 from regrpo_jax.records.types import RotRecord
 
+GROUP_LABELS = ("correct", "failed", "reflect_correct", "retry_correct", "corrupted")
 ANSWER_WEIGHT, GROUNDING_WEIGHT, PLAN_WEIGHT = 0.25, 0.50, 0.25
 
 
@@ -48,8 +50,10 @@ def corrupted_action(corrected_action: str) -> str:
     return f'Thought: I will go on with something else.\n\nCode:\n```py\n{tool}("")\n```'
 
 
-def _candidate(record: RotRecord, label: str, action: str, *, after_failure: bool, reflection: str = "") -> Candidate:
-    success = actions_equivalent(action, record.corrected_action)
+def _candidate(
+    record: RotRecord, label: str, action: str, *, after_failure: bool, strict: bool, reflection: str = ""
+) -> Candidate:
+    success = actions_equivalent(action, record.corrected_action, strict=strict)
     grounded = bool(reflection) and cites_observation(record.reflection.evidence, record.failed_observation)
     # An action is offline a success exactly when it is the planned one, so that answer and plan score alike.
     answer, grounding, plan = float(success), float(grounded and success), float(success)
@@ -57,17 +61,19 @@ def _candidate(record: RotRecord, label: str, action: str, *, after_failure: boo
     return Candidate(label, reflection, action, after_failure, success, value)
 
 
-def contrastive_candidates(record: RotRecord) -> tuple[Candidate, ...]:
+def contrastive_candidates(record: RotRecord, *, strict: bool = True) -> tuple[Candidate, ...]:
     """The five candidates: correct, failed, reflect_correct, retry_correct, corrupted, in this order.
 
     V = 0.25 answer consistency + 0.50 grounding + 0.25 plan validity; grounding is credited only to a
-    candidate that has a reflection, quotes the failed observation and acts rightly.
+    candidate that has a reflection, quotes the failed observation and acts rightly. `strict` is handed to
+    `actions_equivalent`: False is the release's rule, the first tool's name and first argument.
     """
     corrected, reflection = record.corrected_action, render_reflection(record.reflection)
+    candidate = functools.partial(_candidate, record, strict=strict)
     return (
-        _candidate(record, "correct", corrected, after_failure=False),
-        _candidate(record, "failed", record.failed_action, after_failure=False),
-        _candidate(record, "reflect_correct", corrected, after_failure=True, reflection=reflection),
-        _candidate(record, "retry_correct", corrected, after_failure=True),
-        _candidate(record, "corrupted", corrupted_action(corrected), after_failure=True),
+        candidate("correct", corrected, after_failure=False),
+        candidate("failed", record.failed_action, after_failure=False),
+        candidate("reflect_correct", corrected, after_failure=True, reflection=reflection),
+        candidate("retry_correct", corrected, after_failure=True),
+        candidate("corrupted", corrupted_action(corrected), after_failure=True),
     )

@@ -19,6 +19,7 @@ from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import group_batches, sft_batches
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.policy import PolicyFunctions
+from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
@@ -54,20 +55,29 @@ class RunContext:
         return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
 
 
-def run_sft(context: RunContext, variables: Tree, clean: Sequence[Example], rot: Sequence[Example]) -> Tree:
-    """Warm start by supervised fine-tuning; returns the policy's variables after it."""
+def run_sft(context: RunContext, variables: Tree, examples: Callable[[], tuple[list[Example], list[Example]]]) -> Tree:
+    """Warm start by supervised fine-tuning; returns the policy's variables after it.
+
+    Args:
+      variables: the policy before it.
+      examples: makes the clean and the RoT examples; called only if there is something left to train.
+    """
     config, sft = context.config, context.config.sft
     check_divisible(sft.batch_rows, sft.microbatches, context.mesh, key="config.sft.batch_rows")
-    batches = sft_batches(
-        clean,
-        rot,
-        clean_ratio=sft.clean_ratio,
-        batch_rows=sft.batch_rows,
-        row_length=sft.row_length,
-        row_patches=sft.row_patches if context.functions.config.vision else 0,
-        image_token_id=context.image_token_id,
-        seed=config.seed,
-    )
+
+    def batches() -> grain.DatasetIterator:
+        clean, rot = examples()
+        return sft_batches(
+            clean,
+            rot,
+            clean_ratio=sft.clean_ratio,
+            batch_rows=sft.batch_rows,
+            row_length=sft.row_length,
+            row_patches=sft.row_patches if context.functions.config.vision else 0,
+            image_token_id=context.image_token_id,
+            seed=config.seed,
+        )
+
     optimizer = make_optimizer(sft, steps=sft.steps)
     step = sft_step(
         context.functions,
@@ -79,19 +89,28 @@ def run_sft(context: RunContext, variables: Tree, clean: Sequence[Example], rot:
     return _train(context, "sft", sft, variables, optimizer, step, batches, _sft_note)
 
 
-def run_rl(context: RunContext, variables: Tree, groups: Sequence[Group]) -> Tree:
-    """Offline ReGRPO on contrastive groups; the reference is the policy as it comes in. Returns its variables."""
+def run_rl(context: RunContext, variables: Tree, groups: Callable[[], list[Group]]) -> Tree:
+    """Offline ReGRPO on contrastive groups; the reference is the policy as it comes in. Returns its variables.
+
+    Args:
+      variables: the policy before it.
+      groups: makes the groups; called only if there is something left to train.
+    """
     config, rl = context.config, context.config.rl
     check_divisible(rl.groups_per_batch, rl.microbatches, context.mesh, key="config.rl.groups_per_batch")
-    batches = group_batches(
-        groups,
-        reference_logprobs(context, variables, groups),
-        groups_per_batch=rl.groups_per_batch,
-        image_token_id=context.image_token_id,
-        prefix_buckets=config.data.prefix_buckets,
-        branch_buckets=config.data.branch_buckets,
-        seed=config.seed,
-    )
+
+    def batches() -> grain.DatasetIterator:
+        built = groups()
+        return group_batches(
+            built,
+            reference_logprobs(context, variables, built),
+            groups_per_batch=rl.groups_per_batch,
+            image_token_id=context.image_token_id,
+            prefix_buckets=config.data.prefix_buckets,
+            branch_buckets=config.data.branch_buckets,
+            seed=config.seed,
+        )
+
     optimizer = make_optimizer(rl, steps=rl.steps)
     step = regrpo_step(
         context.functions,
@@ -101,13 +120,12 @@ def run_rl(context: RunContext, variables: Tree, groups: Sequence[Group]) -> Tre
         microbatches=rl.microbatches,
         chunk_size=config.model.logprob_chunk,
     )
-    labels = [branch.label for branch in groups[0].branches]
 
     def named(step: Step) -> Step:
         def run(state: TrainState, frozen: Tree, batch: Any) -> tuple[TrainState, dict[str, Any]]:
             state, metrics = step(state, frozen, batch)
             per_branch = metrics.pop("branch/action_logprob")
-            metrics |= {f"action_logprob/{label}": per_branch[index] for index, label in enumerate(labels)}
+            metrics |= {f"action_logprob/{label}": per_branch[index] for index, label in enumerate(GROUP_LABELS)}
             return state, metrics
 
         return run
@@ -179,11 +197,16 @@ def _train(
     variables: Tree,
     optimizer: optax.GradientTransformation,
     step: Step,
-    batches: grain.DatasetIterator,
+    make_batches: Callable[[], grain.DatasetIterator],
     note: Callable[[dict[str, float], float], str],
 ) -> Tree:
     """The loop of a stage; returns the policy's variables after it."""
     config = context.config
+    if config.checkpoint.every % config.log_every:
+        raise UserError(
+            f"config.checkpoint.every={config.checkpoint.every} must be a multiple of config.log_every="
+            f"{config.log_every}, so that a resumed run writes the same lines as an uninterrupted one"
+        )
     trainable, frozen = split_variables(
         variables,
         stage.trainable,
@@ -194,11 +217,18 @@ def _train(
     )
     state, frozen = replicate((initial_state(trainable, optimizer), frozen), context.mesh)
     checkpoints = StageCheckpoints(context.workdir / "checkpoints" / name, keep=config.checkpoint.keep)
+    data_state = None
     if checkpoints.latest_step() is not None:
         state, data_state = checkpoints.restore(state)
-        batches.set_state(data_state)
-        print(f"{name}: resuming at step {int(state.step)} of {stage.steps}", flush=True)
     done = int(state.step)
+    if done >= stage.steps:
+        print(f"{name}: complete at step {done}", flush=True)
+        checkpoints.close()
+        return {**frozen, **state.trainable}
+    batches = make_batches()
+    if data_state is not None:
+        batches.set_state(data_state)
+        print(f"{name}: resuming at step {done} of {stage.steps}", flush=True)
     context.writer.drop_after(name, done)
     since = _Interval()
     with StageProgress(name, stage.steps, done=done) as progress:
