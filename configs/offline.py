@@ -21,10 +21,10 @@ def get_config() -> ConfigDict:
     config.stages = ("eval", "sft", "eval", "rl", "eval")
     config.data.prefix_buckets = (128, 512, 2048)
     config.data.branch_buckets = (256, 512)
-    config.sft.steps = 100
+    config.sft.steps = 60
     config.sft.batch_rows = 4
     config.sft.warmup_steps = 10
-    config.rl.steps = 40
+    config.rl.steps = 20
     config.rl.groups_per_batch = 2
     config.rl.learning_rate = 1e-3
     config.rl.warmup_steps = 5

@@ -18,7 +18,9 @@ from typing import Any
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
 
+from regrpo_jax.config_checks import check_config
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
 from regrpo_jax.data.examples import ConversationReader, Example
@@ -31,12 +33,11 @@ from regrpo_jax.models.huggingface import load_text_policy
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.records import RotRecord
-from regrpo_jax.run_record import prepare_workdir, record_run
+from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run
+from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import MetricsWriter
-from regrpo_jax.training.parallel import data_mesh, replicate
-from regrpo_jax.training.stages import RunContext, run_rl, run_sft
-
-STAGES = ("sft", "rl", "eval")
+from regrpo_jax.training.parallel import check_divisible, data_mesh, replicate
+from regrpo_jax.training.stages import run_rl, run_sft
 
 
 def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
@@ -45,17 +46,19 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
     Raises:
       UserError: for everything that a person can mend.
     """
-    check_stages(config.stages)
+    check_config(config)
     prepare_workdir(workdir)
-    record_run(config, workdir)
+    resuming = check_earlier_start(config, workdir)
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    mesh = data_mesh()
+    check_batches(config, mesh)
     needs_clean = "sft" in config.stages and config.sft.clean_ratio > 0
     corpus = load_corpus(config, workdir, needs_clean=needs_clean)
-    functions, variables, reader = load_policy(config, corpus, workdir)
+    functions, variables, reader = load_policy(config, corpus, workdir, resuming=resuming)
+    record_run(config, workdir)
     writer = MetricsWriter(workdir)
-    mesh = data_mesh()
     context = RunContext(config, workdir, functions, mesh, reader.renderer.image_token_id, writer)
     try:
         _run_stages(context, corpus, reader, replicate(variables, mesh))
@@ -64,21 +67,24 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
     print(f"everything was written to {workdir}", flush=True)
 
 
-def check_stages(stages: Sequence[str]) -> None:
-    """Raises UserError for an unknown stage, or a training stage that is listed twice."""
-    for stage in stages:
-        if stage not in STAGES:
-            raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
-        if stage != "eval" and list(stages).count(stage) > 1:
-            raise UserError(f"config.stages lists {stage!r} twice; its checkpoints would overwrite each other")
-    if not stages:
-        raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
+def check_batches(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
+    """Raises UserError when a stage's batch does not split evenly, before an earlier stage has cost hours."""
+    if "sft" in config.stages:
+        check_divisible(config.sft.batch_rows, config.sft.microbatches, mesh, key="config.sft.batch_rows")
+    if "rl" in config.stages:
+        check_divisible(config.rl.groups_per_batch, config.rl.microbatches, mesh, key="config.rl.groups_per_batch")
 
 
 def load_policy(
-    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, *, resuming: bool
 ) -> tuple[PolicyFunctions, dict[str, Any], ConversationReader]:
-    """The policy that the run starts from: a Hugging Face directory, or the tiny preset with fresh weights."""
+    """The policy that the run starts from: a Hugging Face directory, or the tiny preset with fresh weights.
+
+    Args:
+      resuming: the tokenizer in `workdir` belongs to this run; without it a leftover one is written anew.
+    Raises:
+      UserError: the directory cannot be used.
+    """
     model = config.model
     if model.path:
         tokenizer = load_tokenizer(Path(model.path))
@@ -89,10 +95,15 @@ def load_policy(
             remat=model.remat,
             lora_alpha=config.lora.alpha,
         )
+        if len(tokenizer) > policy_config.vocab_size:
+            raise UserError(
+                f"{model.path}: the tokenizer has {len(tokenizer)} tokens, but config.json says that the model knows "
+                f"{policy_config.vocab_size}; the two belong to different models"
+            )
         functions, variables = policy_functions(policy_config), {"params": params}
     else:
         folder = workdir / "tokenizer"
-        if folder.exists():
+        if resuming:
             tokenizer = load_tokenizer(folder)
         else:
             tokenizer = train_tokenizer(corpus.texts(), vocab_size=model.vocab_size)
@@ -112,8 +123,6 @@ def records_for_rl(records: Sequence[RotRecord], config: ml_collections.ConfigDi
 
 def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:
     model = config.model
-    if model.hidden_size % 32:
-        raise UserError(f"config.model.hidden_size={model.hidden_size} must be a multiple of 32")
     preset = tiny(vocab_size, hidden_size=model.hidden_size, num_layers=model.num_layers, images=model.images)
     return dataclasses.replace(
         preset,
@@ -142,16 +151,16 @@ def _rl_groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: Conver
 def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
     config = context.config
     evaluation = Evaluation(context, corpus, reader)
-    trained: list[str] = []
+    trained: dict[str, int] = {}  # stage -> its updates, in order
     for stage in config.stages:
         if stage == "eval":
             evaluation.measure(variables, trained)
             continue
         if stage == "sft":
-            variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader))
+            variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader), after=trained)
         else:
-            variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader))
-        trained.append(stage)
+            variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader), after=trained)
+        trained = trained | {stage: config[stage].steps}
         if "lora" in variables:
             folder = context.workdir / "adapter"
             export_adapter(folder, variables["lora"], alpha=config.lora.alpha, base_model=config.model.path or "tiny")

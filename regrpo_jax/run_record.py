@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -30,26 +31,49 @@ def prepare_workdir(workdir: Path) -> None:
         raise UserError(f"--workdir={workdir}: cannot be written ({error.strerror}); choose another folder") from error
 
 
-def record_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
-    """Writes `config.json` with configuration, versions and commit; says what changed since an earlier start.
+def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> bool:
+    """Whether the folder holds an earlier start of this run; says what changed since then.
 
     Raises:
       UserError: the earlier start had another model or data, so that its checkpoints would not fit.
     """
     path = workdir / "config.json"
-    current = json.loads(config.to_json_best_effort())
-    if path.exists():
-        earlier = json.loads(path.read_text()).get("config", {})
-        changed = sorted(_changed_fields(earlier, current))
-        fatal = [field for field in changed if field.split(".")[0] in ("seed", "model", "data", "lora")]
-        if fatal:
-            raise UserError(
-                f"{path}: this folder holds a run with other {', '.join(fatal)}; use those values, or another --workdir"
-            )
-        if changed:
-            print(f"resuming with changed {', '.join(changed)}", flush=True)
-    record = {"config": current, "versions": _versions(), "commit": _commit()}
-    path.write_text(json.dumps(record, indent=2) + "\n")
+    if not path.exists():
+        return False
+    try:
+        earlier = json.loads(path.read_text())["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
+    changed = sorted(_changed_fields(earlier, _as_json(config)))
+    fatal = [field for field in changed if field.split(".")[0] in ("seed", "model", "data", "lora")]
+    if fatal:
+        raise UserError(
+            f"{path}: this folder holds a run with other {', '.join(fatal)}; use those values, or another --workdir"
+        )
+    if changed:
+        print(f"resuming with changed {', '.join(changed)}", flush=True)
+    return True
+
+
+def record_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Writes `config.json` with configuration, versions and commit.
+
+    From then on the folder belongs to this run. It is written once data and model were read, so that a mistyped path
+    can be mended under the same folder.
+    """
+    record = {"config": _as_json(config), "versions": _versions(), "commit": _commit()}
+    replace_text(workdir / "config.json", json.dumps(record, indent=2) + "\n")
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that no one, not even a start after a crash, sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _as_json(config: ml_collections.ConfigDict) -> dict:
+    return json.loads(config.to_json_best_effort())
 
 
 def _changed_fields(earlier: dict, current: dict, prefix: str = "") -> list[str]:

@@ -8,12 +8,15 @@ keep the trick honest: the pieces must add up to the template's own rendering, a
 
 import dataclasses
 import enum
+import functools
+import re
 from collections.abc import Sequence
 
 import numpy as np
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from regrpo_jax.data.image_parts import with_image_parts
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import extract_code
 from regrpo_jax.records.reflection import split_reflection
@@ -71,9 +74,26 @@ class ChatRenderer:
     train_end_of_turn: bool = True
     image_token: str | None = None
 
-    @property
+    @functools.cached_property
+    def control_tokens(self) -> dict[str, int]:
+        """Text and id of every token that text must not spell, such as "<|im_start|>"."""
+        # `all_special_tokens` alone leaves out the markers that the tokenizer has no named role for.
+        added = {token.content: index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        return added | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
+
+    @functools.cached_property
     def image_token_id(self) -> int:
-        return -1 if self.image_token is None else int(self.tokenizer.convert_tokens_to_ids([self.image_token])[0])
+        """Id of `image_token`, -1 for a text-only policy.
+
+        Raises:
+          ChatError: the tokenizer has no such token.
+        """
+        if self.image_token is None:
+            return -1
+        token_id = self.tokenizer.get_vocab().get(self.image_token)
+        if token_id is None:
+            raise ChatError(f"{self._name}: the tokenizer has no image token {self.image_token!r}")
+        return token_id
 
     @property
     def end_of_turn_id(self) -> int:
@@ -82,14 +102,7 @@ class ChatRenderer:
         Raises:
           ChatError: the template closes turns with ordinary text.
         """
-        pieces = self._pieces((Turn("user", "a"), Turn("assistant", "b")), (), None)
-        closing = self._encode(pieces[-1])
-        if not closing or closing[0] not in self.tokenizer.all_special_ids:
-            raise ChatError(
-                f"{self._name}: the chat template does not close an assistant turn with a special token, so a "
-                "policy could not learn to stop; set config.data.train_end_of_turn=False or mend the template"
-            )
-        return closing[0]
+        return self._closing_ids(self._pieces((Turn("user", "a"), Turn("assistant", "b")), (), False)[-1])[0]
 
     def render(
         self, turns: Sequence[Turn], images: Sequence[ImageReference] = (), image_lengths: Sequence[int] = ()
@@ -104,6 +117,7 @@ class ChatRenderer:
           ChatError: the template rewrites an assistant turn, a span does not decode to its text, a turn contains a
             control token of the tokenizer, or image tokens and images do not match.
         """
+        self._check_no_control_tokens(turns)
         pieces = self._pieces(turns, images, False)
         tokens: list[int] = []
         segments: list[int] = []
@@ -120,10 +134,8 @@ class ChatRenderer:
                     code += [is_code] * len(ids)
                 spans.append((start, len(tokens)))
             else:
-                ids = self._encode(piece)
                 closes_turn = order > 0 and self.train_end_of_turn
-                if closes_turn and (not ids or ids[0] not in self.tokenizer.all_special_ids):
-                    ids[:1] = [self.end_of_turn_id]  # raises: there is no closing token to train
+                ids = self._closing_ids(piece) if closes_turn else self._encode(piece)
                 tokens += ids
                 segments += [Segment.ACTION if closes_turn and i == 0 else Segment.NONE for i in range(len(ids))]
                 code += [False] * len(ids)
@@ -157,13 +169,13 @@ class ChatRenderer:
     def _name(self) -> str:
         return str(self.tokenizer.name_or_path or type(self.tokenizer).__name__)
 
-    def _pieces(
-        self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool | None
-    ) -> list[str]:
+    def _pieces(self, turns: Sequence[Turn], images: Sequence[ImageReference], generation_prompt: bool) -> list[str]:
         """Template text and assistant texts in turn: [template, assistant, template, .., assistant, template]."""
-        markers = {index: f"\ue000{index}\ue001" for index, turn in enumerate(turns) if turn.role == "assistant"}
+        said = "".join(turn.content for turn in turns)
+        unsaid = next(character for character in map(chr, range(0xE000, 0xF900)) if character not in said)
+        markers = {index: f"{unsaid}{index}{unsaid}" for index, turn in enumerate(turns) if turn.role == "assistant"}
         marked = [Turn(turn.role, markers[index]) if index in markers else turn for index, turn in enumerate(turns)]
-        rest = self._apply_template(marked, images, bool(generation_prompt))
+        rest = self._apply_template(marked, images, generation_prompt)
         pieces = []
         for index, marker in markers.items():
             before, found, rest = rest.partition(marker)
@@ -172,7 +184,7 @@ class ChatRenderer:
             pieces += [before, turns[index].content.strip()]
         pieces.append(rest)
         stripped = [Turn(t.role, t.content.strip()) if t.role == "assistant" else t for t in turns]
-        if "".join(pieces) != self._apply_template(stripped, images, bool(generation_prompt)):
+        if "".join(pieces) != self._apply_template(stripped, images, generation_prompt):
             raise ChatError(f"{self._name}: the chat template rewrites the text of assistant turns")
         return pieces
 
@@ -196,6 +208,23 @@ class ChatRenderer:
                 )
         return ids
 
+    def _closing_ids(self, piece: str) -> list[int]:
+        """Tokens of the template's text after an assistant turn, which must open with a control token."""
+        ids = self._encode(piece)
+        if not ids or ids[0] not in self.control_tokens.values():
+            raise ChatError(
+                f"{self._name}: the chat template does not close an assistant turn with a special token, so a "
+                "policy could not learn to stop; set config.data.train_end_of_turn=False or mend the template"
+            )
+        return ids
+
+    def _check_no_control_tokens(self, turns: Sequence[Turn]) -> None:
+        """Refuses text that would be read as a control token, such as "<|im_end|>" inside a tool's output."""
+        for index, turn in enumerate(turns):
+            for token in self.control_tokens:
+                if token in turn.content:
+                    raise ChatError(f"turn {index} contains the tokenizer's control token {token!r} as text")
+
     def _with_images(self, chat: RenderedChat, image_lengths: Sequence[int]) -> RenderedChat:
         """Expands each image token into as many as the image has features."""
         places = np.flatnonzero(chat.tokens == self.image_token_id)
@@ -215,63 +244,22 @@ class ChatRenderer:
         )
 
 
-def check_no_control_tokens(tokenizer: PreTrainedTokenizerBase, turns: Sequence[Turn]) -> None:
-    """Refuses text that would be read as a control token, such as "<|im_end|>" inside a tool's output.
-
-    Raises:
-      ChatError: naming the turn and the token.
-    """
-    for index, turn in enumerate(turns):
-        for token in tokenizer.all_special_tokens:
-            if token in turn.content:
-                raise ChatError(f"turn {index} contains the tokenizer's control token {token!r} as text")
-
-
-def with_image_parts(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[dict]:
-    """Messages for a chat template; placeholders become image parts, images without one lead the first user turn."""
-    first_user = next((index for index, turn in enumerate(turns) if turn.role == "user"), -1)
-    text = "".join(turn.content for turn in turns if turn.role == "user")
-    leading = [image for image in images if not image.placeholder or image.placeholder not in text]
-    messages = []
-    for index, turn in enumerate(turns):
-        parts: list[dict] = [{"type": "image"} for _ in leading] if index == first_user else []
-        if turn.role == "user":
-            parts += _split_placeholders(turn.content, [image.placeholder for image in images])
-        if any(part["type"] == "image" for part in parts):
-            messages.append({"role": turn.role, "content": parts})
-        else:
-            messages.append({"role": turn.role, "content": turn.content})
-    return messages
-
-
-def image_order(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[ImageReference]:
-    """The images in the order in which their tokens stand in the rendered conversation."""
-    text = "".join(turn.content for turn in turns if turn.role == "user")
-    leading = [image for image in images if not image.placeholder or image.placeholder not in text]
-    placed = [image for image in images if image.placeholder and image.placeholder in text]
-    return leading + sorted(placed, key=lambda image: text.index(image.placeholder))
-
-
-def _split_placeholders(text: str, placeholders: Sequence[str]) -> list[dict]:
-    """Text and image parts; each placeholder counts once, where it first stands."""
-    parts: list[dict] = []
-    places = sorted((text.index(mark), mark) for mark in placeholders if mark and mark in text)
-    cursor = 0
-    for place, mark in places:
-        if place > cursor:
-            parts.append({"type": "text", "text": text[cursor:place]})
-        parts.append({"type": "image"})
-        cursor = place + len(mark)
-    if cursor < len(text):
-        parts.append({"type": "text", "text": text[cursor:]})
-    return parts
-
-
 def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:
     """(text, segment, is code) of an assistant turn: the reflection block, then the action around its code."""
     reflection, action = split_reflection(text)
-    parts = [(reflection, Segment.REFLECTION, False)]
-    code = extract_code(action)
-    before, _, after = action.partition(code) if code else (action, "", "")
-    parts += [(before, Segment.ACTION, False), (code, Segment.ACTION, True), (after, Segment.ACTION, False)]
+    start, end = _code_range(action)
+    parts = [
+        (reflection, Segment.REFLECTION, False),
+        (action[:start], Segment.ACTION, False),
+        (action[start:end], Segment.ACTION, True),
+        (action[end:], Segment.ACTION, False),
+    ]
     return [part for part in parts if part[0]]
+
+
+def _code_range(action: str) -> tuple[int, int]:
+    """Where the characters of an action's code stand; an empty range when it has none."""
+    # The words of the thought may be those of the code, and `extract_code` drops a common indentation.
+    lines = r"\n[ \t]*".join(re.escape(line) for line in extract_code(action).split("\n"))
+    match = re.search(rf"```[ \t]*(?i:py|python)?[ \t]*\n\s*({lines})", action) if lines else None
+    return match.span(1) if match else (len(action), len(action))

@@ -68,12 +68,9 @@ def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean
             f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
             "trajectories; set the file or --config.sft.clean_ratio=0"
         )
-    policy = data.on_bad_record
-    if policy not in ("skip", "fatal"):
-        raise UserError(f"config.data.on_bad_record is {policy!r}; choose 'skip' or 'fatal'")
-    rot = load_rot(data.rot, on_bad_record=policy)
-    clean = load_clean(data.clean, on_bad_record=policy) if needs_clean else []
-    eval_rot = load_rot(data.eval_rot, on_bad_record=policy) if data.eval_rot else rot
+    rot = load_rot(data.rot, on_bad_record=data.on_bad_record)
+    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean else []
+    eval_rot = load_rot(data.eval_rot, on_bad_record=data.on_bad_record) if data.eval_rot else rot
     return Corpus(clean, rot, eval_rot, bool(data.eval_rot))
 
 
@@ -84,14 +81,22 @@ def clean_examples(
     max_length: int,
 ) -> list[Example]:
     """Supervised examples of clean trajectories."""
-    return build_all(records, lambda record: clean_example(record, reader, max_length=max_length), data, data.clean)
+
+    def build(record: Trajectory) -> Example:
+        return _trained(clean_example(record, reader, max_length=max_length))
+
+    return build_all(records, build, data, data.clean)
 
 
 def rot_examples(
     records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, max_length: int
 ) -> list[Example]:
     """Supervised examples of RoT records."""
-    return build_all(records, lambda record: rot_example(record, reader, max_length=max_length), data, data.rot)
+
+    def build(record: RotRecord) -> Example:
+        return _trained(rot_example(record, reader, max_length=max_length))
+
+    return build_all(records, build, data, data.rot)
 
 
 def rot_groups(
@@ -107,6 +112,18 @@ def rot_groups(
             max_prefix=max(data.prefix_buckets),
             max_branch=max(data.branch_buckets),
         )
+
+    return build_all(records, build, data, source)
+
+
+def replayable(
+    records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, source: str
+) -> list[RotRecord]:
+    """The records that can be tokenised as a whole, which evaluation needs."""
+
+    def build(record: RotRecord) -> RotRecord:
+        reader.read(record.conversation, record.images)
+        return record
 
     return build_all(records, build, data, source)
 
@@ -131,3 +148,10 @@ def build_all(
     if not built:
         raise UserError(f"{source or 'compact corpus'}: no record fits; the last reason is in the log above")
     return built
+
+
+def _trained(example: Example) -> Example:
+    """Refuses an example that would fill a row and teach nothing."""
+    if not example.segments.any():
+        raise ChatError("none of its tokens would be trained on: its assistant turns are empty")
+    return example

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat, check_no_control_tokens, image_order
+from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat
+from regrpo_jax.data.image_parts import image_order
 from regrpo_jax.data.images import PatchedImage, load_image
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
@@ -71,7 +72,6 @@ class ConversationReader:
           UserError: an image file cannot be read.
         """
         packed = self.read_images(turns, images)
-        check_no_control_tokens(self.renderer.tokenizer, turns)
         chat = self.renderer.render(turns, images, _token_counts(packed))
         return chat, self.positions(chat.tokens, packed), packed
 
@@ -80,7 +80,6 @@ class ConversationReader:
     ) -> tuple[np.ndarray, np.ndarray, PackedImages]:
         """Tokens up to and including the header of the next assistant turn, positions, images."""
         packed = self.read_images(turns, images)
-        check_no_control_tokens(self.renderer.tokenizer, turns)
         tokens = self.renderer.render_prompt(turns, images, _token_counts(packed))
         return tokens, self.positions(tokens, packed), packed
 

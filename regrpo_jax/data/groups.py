@@ -67,7 +67,8 @@ def build_group(
 
     Args:
       record: a validated record.
-      conditioning: "paper" puts repairs after `a0, o0`; "release" puts every candidate after the context.
+      conditioning: "paper" puts repairs after `a0, o0`; "release" puts every candidate after the context and
+        takes the release's looser rule for when an action counts as right.
       max_prefix: a longer prefix is cut on its left.
       max_branch: a longer branch is an error, since scored tokens are never cut.
     Raises:
@@ -82,7 +83,7 @@ def build_group(
             "cutting on the left would cut an image; add a larger bucket or lower config.data.max_pixels"
         )
     branches = []
-    for candidate in contrastive_candidates(record):
+    for candidate in contrastive_candidates(record, strict=conditioning == "paper"):
         branch = _build_branch(candidate, record, reader, prefix, images, conditioning)
         if len(branch.tokens) > max_branch:
             raise ChatError(

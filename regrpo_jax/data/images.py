@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
@@ -45,7 +45,7 @@ def load_image(path: str | Path, config: VisionConfig, *, max_pixels: int) -> Pa
             image = ImageOps.exif_transpose(opened).convert("RGB")
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such image file") from error
-    except (UnidentifiedImageError, OSError, ValueError) as error:
+    except Exception as error:  # a decoder may end in an error of any type on a damaged file
         raise UserError(f"{path}: not a readable image ({error})") from error
     height, width = fitted_size(image.height, image.width, config, max_pixels=max_pixels, path=str(path))
     if (height, width) != (image.height, image.width):
@@ -62,8 +62,9 @@ def fitted_size(height: int, width: int, config: VisionConfig, *, max_pixels: in
     rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
     if rows * columns * unit * unit > max_pixels:
         shrink = math.sqrt(height * width / max_pixels)
-        rows = max(1, math.floor(height / shrink / unit))
-        columns = max(1, math.floor(width / shrink / unit))
+        most = max(1, max_pixels // unit**2)  # binds where a side of an elongated image was raised to one unit
+        rows = min(max(1, math.floor(height / shrink / unit)), most)
+        columns = min(max(1, math.floor(width / shrink / unit)), most // rows)
     return rows * unit, columns * unit
 
 

@@ -35,10 +35,14 @@ def sft_batches(
       row_length: tokens in a row.
       row_patches: image patches in a row, 0 for a policy without images.
     Raises:
-      UserError: a source that `clean_ratio` asks for is empty, or an example has more patches than a row holds.
+      UserError: a source that `clean_ratio` asks for is empty, or an example has more tokens or patches than a row.
     """
     sources = _mixed_sources(clean, rot, clean_ratio)
     for example in (example for source, _ in sources for example in source):
+        if len(example.tokens) > row_length:
+            raise UserError(
+                f"{example.record_id}: {len(example.tokens)} tokens exceed config.sft.row_length={row_length}; raise it"
+            )
         if len(example.images.patches) > row_patches:
             raise UserError(
                 f"{example.record_id}: {len(example.images.patches)} image patches exceed config.sft.row_patches="
@@ -70,7 +74,13 @@ def group_batches(
     branch_buckets: Sequence[int],
     seed: int,
 ) -> grain.DatasetIterator:
-    """Endless `GroupBatch`es over shuffled groups, each with its reference log-probs [branch, token]."""
+    """Endless `GroupBatch`es over shuffled groups, each with its reference log-probs [branch, token].
+
+    Raises:
+      UserError: there are no groups.
+    """
+    if not groups:
+        raise UserError("there are no groups to train on; config.data.rot must hold at least one usable record")
 
     def collate(indices: Sequence[int]) -> GroupBatch:
         return collate_groups(

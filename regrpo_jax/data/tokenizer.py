@@ -77,9 +77,11 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
       UserError: the folder holds no tokenizer, or one without a chat template.
     """
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name a local Hugging Face directory")
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged tokenizer file may end in an error of any type
         raise UserError(f"{folder}: no tokenizer could be read from this folder ({_first_line(error)})") from error
     if not tokenizer.chat_template:
         raise UserError(

@@ -208,19 +208,16 @@ def note_task(rng: random.Random, words: Words) -> CompactTask:
 
 
 def seeing_task(rng: random.Random) -> CompactTask:
-    """A drill without a tool: say where a card is, which card is somewhere, or all of them by region."""
+    """A drill without a tool: name the card in every region, or the region of every colour.
+
+    One picture gives four lookups, each "none" where there is nothing to see.
+    """
     picture = _draw_cards(rng)
     by_region = {card.region: card.colour for card in picture.cards}
-    region = rng.choice(list(REGIONS))
-    caption = ",".join(f"{name},{by_region[name]}" for name in REGIONS if name in by_region)
-    card = picture.cards[0]
-    prompt, answer = rng.choice(
-        (
-            (f'Where is the "{card.colour}" card?', card.region),
-            (f'Which card is at "{region}"?', by_region.get(region, "none")),
-            ("List the cards.", caption),
-        )
-    )
+    by_colour = {card.colour: card.region for card in picture.cards}
+    places = ",".join(f"{region}={by_region.get(region, 'none')}" for region in REGIONS)
+    cards = ",".join(f"{colour}={by_colour.get(colour, 'none')}" for colour in COLOURS)
+    prompt, answer = rng.choice((("List the regions.", places), ("List the cards.", cards)))
     return CompactTask("seeing", prompt, None, answer, (), picture, None)
 
 

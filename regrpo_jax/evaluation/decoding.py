@@ -1,6 +1,7 @@
 """Assistant turns from the policy, for many conversations at once."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,10 +13,13 @@ from regrpo_jax.data.batches import collate_prefixes
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Group
+from regrpo_jax.errors import UserError
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Prompt, Samples, sample
 from regrpo_jax.records import extract_code, split_reflection
 from regrpo_jax.records.types import ImageReference, Turn
+
+_log = logging.getLogger(__name__)
 
 # What the gate puts in the policy's mouth: it decides whether a block opens, the policy writes the rest.
 REFLECTION_OPENING = "Reflection:\n- ErrorType:"
@@ -70,27 +74,40 @@ class TurnWriter:
     seed: int
 
     def write(self, requests: Sequence[TurnRequest]) -> list[GeneratedTurn]:
-        """One turn per request.
+        """One turn per request: an empty, unfinished one where the conversation so far cannot be a prompt.
+
+        A record is known to fit, but what the policy itself said before may fill the context or spell a control token.
 
         Raises:
-          ChatError: a prompt does not fit the template, or an image of it would be cut.
+          UserError: the opening alone is longer than `max_new_tokens`.
         """
-        turns: list[GeneratedTurn] = []
+        turns = [GeneratedTurn("", 0, (), False)] * len(requests)
         for start in range(0, len(requests), self.batch):
-            chosen = list(requests[start : start + self.batch])
+            indices = range(start, min(start + self.batch, len(requests)))
+            prompts = [(index, self._prompt_group(requests[index])) for index in indices]
+            chosen = [(index, group) for index, group in prompts if group is not None]
+            if not chosen:
+                continue
             padded = chosen + [chosen[-1]] * (self.batch - len(chosen))
-            samples = self._sample(padded, start)
-            turns += [self._turn(samples, row) for row in range(len(chosen))]
+            openings = [requests[index].opening for index, _ in padded]
+            samples = self._sample([group for _, group in padded], openings, start)
+            for row, (index, _) in enumerate(chosen):
+                turns[index] = self._turn(samples, row)
         return turns
 
-    def _sample(self, requests: Sequence[TurnRequest], start: int) -> Samples:
+    def _sample(self, groups: Sequence[Group], texts: Sequence[str], start: int) -> Samples:
         tokenizer = self.reader.renderer.tokenizer
-        groups = [self._prompt_group(request) for request in requests]
         image_token_id = self.reader.renderer.image_token_id
         prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=self.prefix_buckets)
-        openings = [tokenizer(request.opening, add_special_tokens=False)["input_ids"] for request in requests]
-        width = 16 * -(-max(len(opening) for opening in openings) // 16)
-        forced = np.zeros((len(requests), 1, width), np.int32)
+        openings = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+        longest = max(len(opening) for opening in openings)
+        if longest >= self.max_new_tokens:
+            raise UserError(
+                f"config.eval.max_new_tokens={self.max_new_tokens} leaves no room after the {longest} tokens that a "
+                "turn opens with; raise it"
+            )
+        width = min(16 * -(-longest // 16), self.max_new_tokens)
+        forced = np.zeros((len(groups), 1, width), np.int32)
         for row, opening in enumerate(openings):
             forced[row, 0, : len(opening)] = opening
         prompt = Prompt(
@@ -115,14 +132,20 @@ class TurnWriter:
         )
         return jax.device_get(samples)
 
-    def _prompt_group(self, request: TurnRequest) -> Group:
-        tokens, positions, images = self.reader.read_prompt(request.turns, request.images)
+    def _prompt_group(self, request: TurnRequest) -> Group | None:
+        try:
+            tokens, positions, images = self.reader.read_prompt(request.turns, request.images)
+        except ChatError as error:
+            _log.warning("a conversation ends early: %s", error)
+            return None
         excess = max(0, len(tokens) - 1 - max(self.prefix_buckets))
         if (tokens[:excess] == self.reader.renderer.image_token_id).any():
-            raise ChatError(
-                f"a prompt of {len(tokens)} tokens exceeds the largest of config.data.prefix_buckets and "
-                "cutting on the left would cut an image"
+            _log.warning(
+                "a conversation ends early: its %d tokens exceed the largest of config.data.prefix_buckets and "
+                "cutting on the left would cut an image",
+                len(tokens),
             )
+            return None
         return Group("", tokens[excess:], positions[excess:], images, ())
 
     def _turn(self, samples: Samples, row: int) -> GeneratedTurn:

@@ -10,17 +10,18 @@ from regrpo_jax.evaluation.replay import Episode
 
 # name -> (what a person reads, number format)
 ROWS = {
-    "one_shot": ("one-shot success", ".1%"),
-    "task_success": ("task success, no failure injected", ".1%"),
-    "gate_opened": ("gate opened after the injected failure", ".1%"),
-    "recovery": ("recovery rate (injected failure repaired)", ".1%"),
-    "recovery_gate_open": ("recovery rate where the gate opened", ".1%"),
-    "task_success_after_failure": ("task success after the injected failure", ".1%"),
-    "reflection_tokens": ("reflection tokens per opened block", ".1f"),
+    "one_shot": ("right at the first attempt", ".1%"),
+    "task_success": ("task solved", ".1%"),
+    "gate_opened": ("failure injected: gate opens", ".1%"),
+    "recovery": ("failure injected: repaired", ".1%"),
+    "recovery_gate_open": ("  of those with the gate open", ".1%"),
+    "task_success_after_failure": ("failure injected: task solved", ".1%"),
+    "reflection_tokens": ("tokens of a reflection", ".1f"),
     "well_formed": ("reflections well formed", ".1%"),
-    "evidence_grounded": ("evidence found in the observation", ".1%"),
+    "evidence_grounded": ("evidence in the observation", ".1%"),
     "error_type_right": ("error type as recorded", ".1%"),
-    "needless_reflection": ("needless reflections (gate opens on a right action)", ".1%"),
+    "needless_reflection": ("needless reflections", ".1%"),
+    "correction_preferred": ("correction likelier than failure", ".1%"),
 }
 
 
@@ -55,7 +56,7 @@ def metrics_by_error_type(episodes: Sequence[Episode]) -> dict[str, dict[str, fl
 def print_table(title: str, columns: Mapping[str, Mapping[str, float]]) -> None:
     """One column per stage."""
     table = Table(title=title, title_justify="left")
-    table.add_column("")
+    table.add_column("", no_wrap=True)
     for name in columns:
         table.add_column(name, justify="right")
     for key, (label, spec) in ROWS.items():

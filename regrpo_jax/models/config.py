@@ -8,7 +8,13 @@ RematPolicy = Literal["none", "full"]
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """A Qwen2-VL vision tower (names and defaults follow `Qwen2VLVisionConfig` of transformers)."""
+    """A Qwen2-VL vision tower (names and defaults follow `Qwen2VLVisionConfig` of transformers).
+
+    Attributes:
+      learned_grid: side of a grid of learnt absolute position embeddings added to the patches, as Qwen3-VL has them;
+        0 for Qwen2-VL, whose rotary embedding knows only distances. From scratch a small policy learns where things
+        are far sooner with it.
+    """
 
     depth: int
     embed_dim: int
@@ -18,6 +24,7 @@ class VisionConfig:
     temporal_patch_size: int = 2
     spatial_merge_size: int = 2
     in_channels: int = 3
+    learned_grid: int = 0
 
     @property
     def head_dim(self) -> int:
@@ -87,7 +94,9 @@ def interleaved_axes(pairs: int) -> tuple[int, ...]:
 
 def tiny(vocab_size: int, *, hidden_size: int = 128, num_layers: int = 4, images: bool = True) -> PolicyConfig:
     """A policy of one to three million parameters that trains from scratch on a CPU in minutes."""
-    vision = VisionConfig(depth=2, embed_dim=64, num_heads=2, mlp_ratio=2.0, temporal_patch_size=1)
+    vision = VisionConfig(
+        depth=2, embed_dim=64, num_heads=2, mlp_ratio=2.0, temporal_patch_size=1, learned_grid=16
+    )
     return PolicyConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,

@@ -1,5 +1,6 @@
 """The policy network: a Qwen2-style decoder that runs a shared prefix once and many branches against it."""
 
+import functools
 from typing import Any
 
 import jax
@@ -35,9 +36,9 @@ class DecoderLayer(nn.Module):
         keys = self._heads("k_proj", config.num_key_value_heads)(normed, context["angles"], rotated=True)
         values = self._heads("v_proj", config.num_key_value_heads)(normed, context["angles"], rotated=False)
         if "own_keys" in layer_caches:
-            start = (0, 0, context["length"], 0, 0)
-            keys = jax.lax.dynamic_update_slice(layer_caches["own_keys"], keys, start)
-            values = jax.lax.dynamic_update_slice(layer_caches["own_values"], values, start)
+            append = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=context["length"], axis=2)
+            keys = append(layer_caches["own_keys"], keys)
+            values = append(layer_caches["own_values"], values)
         prefix = None
         if "prefix_keys" in layer_caches:
             prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
@@ -108,8 +109,9 @@ class Policy(nn.Module):
         context = {"angles": self._angles(prefix)[:, None], "mask": mask[:, None]}
         hidden, (keys, values) = self.layers(hidden[:, None], {}, context)
         valid = prefix.segment_ids > 0  # [group, prefix]
-        width = self.config.token_mixing_width
-        last_tokens = jnp.where(valid, prefix.tokens, -1)[:, prefix.tokens.shape[1] - width :]
+        nothing = _no_preceding_tokens(prefix.tokens, self.config)  # a prefix may be shorter than the mixing
+        tokens = jnp.concatenate([nothing, jnp.where(valid, prefix.tokens, -1)], axis=-1)
+        last_tokens = tokens[:, prefix.tokens.shape[1] :]  # [group, mixing]
         return self.norm(hidden[:, 0]), PrefixCache(keys[:, :, 0], values[:, :, 0], valid, last_tokens)
 
     def run_branches(self, branches: TokenBlock, prefix: PrefixCache) -> Array:

@@ -1,7 +1,6 @@
 """Qwen2 and Qwen2.5 text weights from a local Hugging Face directory, tensor by tensor."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +12,25 @@ from safetensors import SafetensorError, safe_open
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, RematPolicy
 
-# Hugging Face name -> (our path, transposed). "{}" stands for the layer, which becomes the leading axis.
-TEXT_WEIGHTS = (
-    (r"model\.embed_tokens\.weight", "embedding", False),
-    (r"lm_head\.weight", "lm_head", False),
-    (r"model\.norm\.weight", "norm/scale", False),
-    (r"model\.layers\.(\d+)\.input_layernorm\.weight", "layers/input_norm/scale", False),
-    (r"model\.layers\.(\d+)\.post_attention_layernorm\.weight", "layers/post_attention_norm/scale", False),
-    (r"model\.layers\.(\d+)\.self_attn\.(q|k|v)_proj\.weight", r"layers/\2_proj/kernel", True),
-    (r"model\.layers\.(\d+)\.self_attn\.(q|k|v)_proj\.bias", r"layers/\2_proj/bias", False),
-    (r"model\.layers\.(\d+)\.self_attn\.o_proj\.weight", "layers/o_proj/kernel", True),
-    (r"model\.layers\.(\d+)\.mlp\.(gate|up|down)_proj\.weight", r"layers/\2_proj/kernel", True),
-)
+# Our path -> Hugging Face name; "{}" stands for the layer, our leading axis. Kernels are transposed.
+TEXT_WEIGHTS = {
+    "embedding": "model.embed_tokens.weight",
+    "lm_head": "lm_head.weight",
+    "norm/scale": "model.norm.weight",
+    "layers/input_norm/scale": "model.layers.{}.input_layernorm.weight",
+    "layers/post_attention_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
+    "layers/q_proj/kernel": "model.layers.{}.self_attn.q_proj.weight",
+    "layers/q_proj/bias": "model.layers.{}.self_attn.q_proj.bias",
+    "layers/k_proj/kernel": "model.layers.{}.self_attn.k_proj.weight",
+    "layers/k_proj/bias": "model.layers.{}.self_attn.k_proj.bias",
+    "layers/v_proj/kernel": "model.layers.{}.self_attn.v_proj.weight",
+    "layers/v_proj/bias": "model.layers.{}.self_attn.v_proj.bias",
+    "layers/o_proj/kernel": "model.layers.{}.self_attn.o_proj.weight",
+    "layers/gate_proj/kernel": "model.layers.{}.mlp.gate_proj.weight",
+    "layers/up_proj/kernel": "model.layers.{}.mlp.up_proj.weight",
+    "layers/down_proj/kernel": "model.layers.{}.mlp.down_proj.weight",
+}
+LISTED_PROBLEMS = 20
 
 
 def load_text_policy(
@@ -34,47 +40,72 @@ def load_text_policy(
 
     Raises:
       UserError: files are missing or broken, the architecture is another one, or tensors are missing, unexpected
-        or of the wrong shape (all are listed).
+        or of the wrong shape (they are named).
     """
-    description = _read_json(folder / "config.json")
-    if description.get("model_type") != "qwen2":
-        raise UserError(
-            f"{folder}/config.json: model_type is {description.get('model_type')!r}; this loads 'qwen2' "
-            "(Qwen2 and Qwen2.5 text)"
-        )
-    config = _policy_config(description, dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha)
+    config = _read_config(
+        folder / "config.json", dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha
+    )
     shapes = _expected_shapes(config)
     params = {path: np.zeros(shape, jnp.dtype(param_dtype)) for path, shape in shapes.items()}
-    missing = {(path, layer) for path, shape in shapes.items() for layer in _layers_of(path, shape)}
-    problems = []
+    places = {name: place for path, array in params.items() for name, place in _places(path, array)}
+    missing, problems = set(places), []
     for name, tensor in _tensors(folder):
-        target = _target(name)
-        if target is None or target[0] not in params:
+        if name not in places:
             if not _is_known_extra(name, config):
                 problems.append(f"unexpected {name}")
             continue
-        path, layer, transposed = target
-        array = tensor.T if transposed else tensor
-        place = params[path] if layer is None else params[path][layer]
-        if array.shape != place.shape:
-            problems.append(f"{name} has shape {tensor.shape}, expected {(place.T if transposed else place).shape}")
+        missing.discard(name)
+        if tensor.shape != places[name].shape:
+            problems.append(f"{name} has shape {tensor.shape}, expected {places[name].shape}")
             continue
-        place[...] = array.astype(np.float32)
-        missing.discard((path, layer))
-    problems += [
-        f"missing {path}" + ("" if layer is None else f" of layer {layer}") for path, layer in sorted(missing, key=str)
-    ]
+        places[name][...] = tensor.astype(np.float32)
+    problems += [f"missing {name}" for name in sorted(missing)]
     if problems:
-        raise UserError(f"{folder}: the weights do not fit config.json: " + "; ".join(problems[:20]))
+        listed = "; ".join(problems[:LISTED_PROBLEMS])
+        more = f"; and {len(problems) - LISTED_PROBLEMS} more" if len(problems) > LISTED_PROBLEMS else ""
+        raise UserError(f"{folder}: the weights do not fit config.json: {listed}{more}")
     arrays = {path: jnp.asarray(array) for path, array in params.items()}
     return config, traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def _read_config(path: Path, *, dtype: str, param_dtype: str, remat: RematPolicy, lora_alpha: float) -> PolicyConfig:
+    description = _read_json(path)
+    if description.get("model_type") != "qwen2":
+        raise UserError(
+            f"{path}: model_type is {description.get('model_type')!r}; this loads 'qwen2' (Qwen2 and Qwen2.5 text)"
+        )
+    _reject_unsupported(path, description)
+    try:
+        return _policy_config(description, dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha)
+    except KeyError as error:
+        raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: the sizes do not fit together: {error}") from error
+
+
+def _reject_unsupported(path: Path, description: dict[str, Any]) -> None:
+    """Variants of the architecture that would load without a complaint and compute something else."""
+    rope = _rope_parameters(description)
+    rope_type = rope.get("rope_type", rope.get("type", "default"))
+    for name, value, supported in (
+        ("rope_type", rope_type, "default"),
+        ("hidden_act", description.get("hidden_act", "silu"), "silu"),
+        ("use_sliding_window", description.get("use_sliding_window") or False, False),
+    ):
+        if value != supported:
+            raise UserError(f"{path}: {name} {value!r} is not supported, only {supported!r} is")
+
+
+def _rope_parameters(description: dict[str, Any]) -> dict[str, Any]:
+    """Under the name of transformers 5, or of 4 before it."""
+    return description.get("rope_parameters") or description.get("rope_scaling") or {}
 
 
 def _policy_config(
     description: dict[str, Any], *, dtype: str, param_dtype: str, remat: RematPolicy, lora_alpha: float
 ) -> PolicyConfig:
     heads = description["num_attention_heads"]
-    theta = description.get("rope_theta") or description.get("rope_parameters", {}).get("rope_theta", 10_000.0)
+    theta = description.get("rope_theta") or _rope_parameters(description).get("rope_theta", 10_000.0)
     return PolicyConfig(
         vocab_size=description["vocab_size"],
         hidden_size=description["hidden_size"],
@@ -113,17 +144,11 @@ def _expected_shapes(config: PolicyConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _layers_of(path: str, shape: tuple[int, ...]) -> list[int | None]:
-    return list(range(shape[0])) if path.startswith("layers/") else [None]
-
-
-def _target(name: str) -> tuple[str, int | None, bool] | None:
-    for pattern, path, transposed in TEXT_WEIGHTS:
-        match = re.fullmatch(pattern, name)
-        if match:
-            layer = int(match[1]) if r"(\d+)" in pattern else None
-            return match.expand(path), layer, transposed
-    return None
+def _places(path: str, array: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(Hugging Face name, view into `array` of the Hugging Face shape) of every tensor that makes up our array."""
+    name = TEXT_WEIGHTS[path]
+    parts = [(name.format(layer), part) for layer, part in enumerate(array)] if "{}" in name else [(name, array)]
+    return [(part_name, part.T if path.endswith("/kernel") else part) for part_name, part in parts]
 
 
 def _is_known_extra(name: str, config: PolicyConfig) -> bool:
@@ -133,9 +158,7 @@ def _is_known_extra(name: str, config: PolicyConfig) -> bool:
 
 def _tensors(folder: Path) -> Any:
     """(name, array) of every tensor, read from its file one at a time."""
-    index = folder / "model.safetensors.index.json"
-    names = sorted(set(_read_json(index)["weight_map"].values())) if index.exists() else ["model.safetensors"]
-    for name in names:
+    for name in _tensor_files(folder):
         path = folder / name
         try:
             with safe_open(path, framework="flax") as tensors:
@@ -147,10 +170,25 @@ def _tensors(folder: Path) -> Any:
             raise UserError(f"{path}: broken or truncated safetensors file ({error})") from error
 
 
+def _tensor_files(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        return ["model.safetensors"]
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict):
+        raise UserError(f"{index}: the key 'weight_map' is missing; download the file again")
+    return sorted(set(weight_map.values()))
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; config.model.path must be a Hugging Face model directory") from error
     except json.JSONDecodeError as error:
         raise UserError(f"{path}: invalid JSON at line {error.lineno}, column {error.colno}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable JSON file ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
+    return content

@@ -29,24 +29,24 @@ def init_adapter(key: Array, params: Tree, *, rank: int, targets: tuple[str, ...
     Returns:
       tree with `down` [layer, in_features, rank] and `up` [layer, rank, out_features] per projection.
     Raises:
-      ValueError: rank below 1, or no projection matches.
+      ValueError: rank below 1, no target, or a target that is not a projection of the decoder.
     """
     if rank < 1:
         raise ValueError(f"LoRA rank must be at least 1, got {rank}")
-    pattern = re.compile(rf"layers/({'|'.join(map(re.escape, targets))})/kernel")
-    kernels = {
-        path: kernel for path, kernel in traverse_util.flatten_dict(params, sep="/").items() if pattern.fullmatch(path)
-    }
-    if not kernels:
-        raise ValueError(f"no projection of this policy is named {', '.join(targets)}")
+    flat = traverse_util.flatten_dict(params, sep="/")
+    available = {path.split("/")[1] for path in flat if re.fullmatch(r"layers/\w+/kernel", path)}
+    unknown = sorted(set(targets) - available)
+    if unknown or not targets:
+        complaint = f"no projection is named {', '.join(unknown)}" if unknown else "name at least one projection"
+        raise ValueError(f"LoRA targets: {complaint}; there are {', '.join(sorted(available))}")
+    kernels = {f"layers/{target}": flat[f"layers/{target}/kernel"] for target in targets}
     adapter: Tree = {}
-    for index, (path, kernel) in enumerate(sorted(kernels.items())):
+    for index, (name, kernel) in enumerate(sorted(kernels.items())):
         layers, in_features, out_features = kernel.shape
         bound = in_features**-0.5
         down = jax.random.uniform(
             jax.random.fold_in(key, index), (layers, in_features, rank), jnp.float32, -bound, bound
         )
-        name = path.removesuffix("/kernel")
         adapter[f"{name}/down"] = down
         adapter[f"{name}/up"] = jnp.zeros((layers, rank, out_features), jnp.float32)
     return traverse_util.unflatten_dict(adapter, sep="/")

@@ -69,6 +69,15 @@ class VisionTower(nn.Module):
         linear = functools.partial(Projection, param_dtype=policy.param_dtype, lora_alpha=policy.lora_alpha)
         patches = images.patches.astype(policy.dtype)
         hidden = linear(config.embed_dim, use_bias=False, name="patch_embed")(patches)
+        if config.learned_grid:
+            table = self.param(
+                "position_embedding",
+                nn.initializers.normal(0.5),
+                (config.learned_grid, config.learned_grid, config.embed_dim),
+                policy.param_dtype,
+            )
+            row, column = jnp.moveaxis(jnp.minimum(images.positions, config.learned_grid - 1), -1, 0)
+            hidden = hidden + table[row, column].astype(hidden.dtype)
         same_image = images.segment_ids[:, :, None] == images.segment_ids[:, None, :]
         mask = same_image & (images.segment_ids > 0)[:, None, :]  # [group, patch, patch]
         context = (vision_angles(images.positions, config.head_dim), mask)

@@ -1,9 +1,9 @@
 """Where numbers go: `metrics.jsonl` (one object a line), TensorBoard, and a progress bar a person can read."""
 
 import json
-import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,22 +19,20 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
+from regrpo_jax.run_record import replace_text
+
 
 class MetricsWriter:
     """Appends to `metrics.jsonl` and TensorBoard of a run."""
 
     def __init__(self, workdir: Path) -> None:
         self._path = workdir / "metrics.jsonl"
+        self._keep(lambda line: _entry(line) is not None)
         self._board = SummaryWriter(str(workdir / "tensorboard"))
 
     def drop_after(self, stage: str, step: int) -> None:
         """Forgets lines of `stage` beyond `step`: a resumed run writes them again."""
-        if not self._path.exists():
-            return
-        kept = [line for line in self._path.read_text().splitlines() if not _is_after(line, stage, step)]
-        temporary = self._path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(temporary, self._path)
+        self._keep(lambda line: not _is_after(line, stage, step))
 
     def write(self, stage: str, step: int, values: dict[str, float]) -> None:
         """One line: {"stage": .., "step": .., name: value, ..}."""
@@ -46,13 +44,24 @@ class MetricsWriter:
     def close(self) -> None:
         self._board.close()
 
+    def _keep(self, wanted: Callable[[str], bool]) -> None:
+        if self._path.exists():
+            lines = [line for line in self._path.read_text().splitlines() if wanted(line)]
+            replace_text(self._path, "".join(f"{line}\n" for line in lines))
 
-def _is_after(line: str, stage: str, step: int) -> bool:
+
+def _entry(line: str) -> dict[str, Any] | None:
+    """The object of a line, None for one that a crash cut short."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:
-        return True  # a line cut short by a crash
-    return entry.get("stage") == stage and entry.get("step", 0) > step
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
+def _is_after(line: str, stage: str, step: int) -> bool:
+    entry = _entry(line)
+    return entry is None or (entry.get("stage") == stage and entry.get("step", 0) > step)
 
 
 class StageProgress:

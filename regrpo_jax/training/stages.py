@@ -1,66 +1,43 @@
-"""The stages `sft` and `rl`: data in; updates, metrics and checkpoints out; a second start resumes."""
+"""The stages `sft` and `rl`: what each of them trains on, and how; `loop` does the training."""
 
-import dataclasses
-import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
 import jax
 import ml_collections
 import numpy as np
-import optax
-from jax.sharding import Mesh
 
 from regrpo_jax.data.batches import collate_groups
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import group_batches, sft_batches
-from regrpo_jax.errors import UserError
-from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.candidates import GROUP_LABELS
-from regrpo_jax.training.checkpoints import StageCheckpoints
-from regrpo_jax.training.metrics import MetricsWriter, StageProgress
+from regrpo_jax.training.loop import RunContext, train_stage
+from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
-from regrpo_jax.training.parallel import check_divisible, replicate, shard_batch
-from regrpo_jax.training.state import TrainState, initial_state, split_variables
+from regrpo_jax.training.parallel import check_divisible, shard_batch
+from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import RegrpoSettings, Step, group_logprobs, regrpo_step, sft_step
 
 Tree = dict[str, Any]
 
 
-@dataclasses.dataclass(frozen=True)
-class RunContext:
-    """What every stage needs.
-
-    Attributes:
-      config: the whole configuration.
-      workdir: the run's folder.
-      functions: the policy.
-      mesh: devices for data parallelism.
-      image_token_id: the id that stands for image features, -1 without images.
-      writer: the run's metrics.
-    """
-
-    config: ml_collections.ConfigDict
-    workdir: Path
-    functions: PolicyFunctions
-    mesh: Mesh
-    image_token_id: int
-    writer: MetricsWriter
-
-    def key(self, purpose: int) -> jax.Array:
-        """A random key of its own for each purpose, all from the one seed."""
-        return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
-
-
-def run_sft(context: RunContext, variables: Tree, examples: Callable[[], tuple[list[Example], list[Example]]]) -> Tree:
+def run_sft(
+    context: RunContext,
+    variables: Tree,
+    examples: Callable[[], tuple[list[Example], list[Example]]],
+    *,
+    after: Mapping[str, int],
+) -> Tree:
     """Warm start by supervised fine-tuning; returns the policy's variables after it.
 
     Args:
       variables: the policy before it.
       examples: makes the clean and the RoT examples; called only if there is something left to train.
+      after: the stages before this one, and their updates.
+    Raises:
+      UserError: the batch does not split, the checkpoint is of another run, or the loss is not finite.
     """
     config, sft = context.config, context.config.sft
     check_divisible(sft.batch_rows, sft.microbatches, context.mesh, key="config.sft.batch_rows")
@@ -86,15 +63,20 @@ def run_sft(context: RunContext, variables: Tree, examples: Callable[[], tuple[l
         microbatches=sft.microbatches,
         chunk_size=config.model.logprob_chunk,
     )
-    return _train(context, "sft", sft, variables, optimizer, step, batches, _sft_note)
+    return train_stage(context, "sft", sft, variables, optimizer, step, batches, _sft_note, after)
 
 
-def run_rl(context: RunContext, variables: Tree, groups: Callable[[], list[Group]]) -> Tree:
+def run_rl(
+    context: RunContext, variables: Tree, groups: Callable[[], list[Group]], *, after: Mapping[str, int]
+) -> Tree:
     """Offline ReGRPO on contrastive groups; the reference is the policy as it comes in. Returns its variables.
 
     Args:
       variables: the policy before it.
       groups: makes the groups; called only if there is something left to train.
+      after: the stages before this one, and their updates.
+    Raises:
+      UserError: as `run_sft`.
     """
     config, rl = context.config, context.config.rl
     check_divisible(rl.groups_per_batch, rl.microbatches, context.mesh, key="config.rl.groups_per_batch")
@@ -130,21 +112,11 @@ def run_rl(context: RunContext, variables: Tree, groups: Callable[[], list[Group
 
         return run
 
-    return _train(context, "rl", rl, variables, optimizer, named(step), batches, _rl_note)
+    return train_stage(context, "rl", rl, variables, optimizer, named(step), batches, _rl_note, after)
 
 
 def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
-    """The objective's numbers from `config.rl`.
-
-    Raises:
-      UserError: a choice that does not exist.
-    """
-    if rl.zero_variance not in ("skip", "keep_kl"):
-        raise UserError(f"config.rl.zero_variance is {rl.zero_variance!r}; choose 'skip' or 'keep_kl'")
-    if rl.kl_estimator not in ("k1", "k2", "k3", "k3_release"):
-        raise UserError(f"config.rl.kl_estimator is {rl.kl_estimator!r}; choose k1, k2, k3 or k3_release")
-    if rl.baseline not in ("mean", "leave_one_out"):
-        raise UserError(f"config.rl.baseline is {rl.baseline!r}; choose 'mean' or 'leave_one_out'")
+    """The objective's numbers from `config.rl`."""
     return RegrpoSettings(
         lambda_exec=rl.lambda_exec,
         eta=rl.eta,
@@ -188,98 +160,6 @@ def reference_logprobs(context: RunContext, variables: Tree, groups: Sequence[Gr
                 scored[index] = logprobs[row, :, :longest]
             progress.advance(len(chosen), "log-probs of the frozen reference")
     return scored
-
-
-def _train(
-    context: RunContext,
-    name: str,
-    stage: ml_collections.ConfigDict,
-    variables: Tree,
-    optimizer: optax.GradientTransformation,
-    step: Step,
-    make_batches: Callable[[], grain.DatasetIterator],
-    note: Callable[[dict[str, float], float], str],
-) -> Tree:
-    """The loop of a stage; returns the policy's variables after it."""
-    config = context.config
-    if config.checkpoint.every % config.log_every:
-        raise UserError(
-            f"config.checkpoint.every={config.checkpoint.every} must be a multiple of config.log_every="
-            f"{config.log_every}, so that a resumed run writes the same lines as an uninterrupted one"
-        )
-    trainable, frozen = split_variables(
-        variables,
-        stage.trainable,
-        context.key(1 if name == "sft" else 2),
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=tuple(config.lora.targets),
-    )
-    state, frozen = replicate((initial_state(trainable, optimizer), frozen), context.mesh)
-    checkpoints = StageCheckpoints(context.workdir / "checkpoints" / name, keep=config.checkpoint.keep)
-    data_state = None
-    if checkpoints.latest_step() is not None:
-        state, data_state = checkpoints.restore(state)
-    done = int(state.step)
-    if done >= stage.steps:
-        print(f"{name}: complete at step {done}", flush=True)
-        checkpoints.close()
-        return {**frozen, **state.trainable}
-    batches = make_batches()
-    if data_state is not None:
-        batches.set_state(data_state)
-        print(f"{name}: resuming at step {done} of {stage.steps}", flush=True)
-    context.writer.drop_after(name, done)
-    since = _Interval()
-    with StageProgress(name, stage.steps, done=done) as progress:
-        for number in range(done + 1, stage.steps + 1):
-            state, metrics = step(state, frozen, shard_batch(next(batches), context.mesh))
-            since.add(metrics)
-            shown = ""
-            if number % config.log_every == 0 or number == stage.steps:
-                values, seconds = since.flush()
-                _check_finite(name, number, values)
-                context.writer.write(name, number, values | {"seconds": seconds})
-                shown = note(values, seconds)
-            progress.advance(1, shown)
-            if number % config.checkpoint.every == 0 or number == stage.steps:
-                checkpoints.save(state, batches.get_state())
-    checkpoints.close()
-    return {**frozen, **state.trainable}
-
-
-class _Interval:
-    """Means of metrics since the last line, and the time they took; arrays are fetched only when a line is due."""
-
-    def __init__(self) -> None:
-        self._metrics: list[dict[str, Any]] = []
-        self._last = time.monotonic()
-
-    def add(self, metrics: dict[str, Any]) -> None:
-        self._metrics.append(metrics)
-
-    def flush(self) -> tuple[dict[str, float], float]:
-        fetched = jax.device_get(self._metrics)
-        self._metrics = []
-        now = time.monotonic()
-        seconds, self._last = max(now - self._last, 1e-9), now
-        means = {name: float(np.mean([entry[name] for entry in fetched])) for name in fetched[0]}
-        means["tokens_per_second"] = means.pop("tokens") * len(fetched) / seconds
-        return means, seconds
-
-
-def _check_finite(name: str, step: int, values: dict[str, float]) -> None:
-    broken = [key for key, value in values.items() if not np.isfinite(value)]
-    if broken:
-        raise UserError(
-            f"{name} step {step}: {', '.join(broken)} is not finite; lower config.{name}.learning_rate. "
-            "The last checkpoint is from before this step."
-        )
-    if name == "rl" and values.get("groups/dropped_share", 0.0) == 1.0:
-        print(
-            f"rl step {step}: every group since the last line had zero reward variance: nothing was learnt",
-            flush=True,
-        )
 
 
 def _sft_note(values: dict[str, float], seconds: float) -> str:

@@ -1,0 +1,120 @@
+"""Is every value of a config one that exists? Asked before anything costs time: a typo must not end a night's run.
+
+An unknown choice that no one refuses is worse still: compared with one known word, it silently means the other.
+"""
+
+import math
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.base_config import base_config
+from regrpo_jax.command_line import field_values
+from regrpo_jax.errors import UserError
+
+STAGES = ("sft", "rl", "eval")
+TRAINING_STAGES = ("sft", "rl")
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "data.on_bad_record": ("skip", "fatal"),
+    "data.conditioning": ("paper", "release"),
+    "model.dtype": ("float32", "bfloat16"),
+    "model.param_dtype": ("float32", "bfloat16"),
+    "model.remat": ("none", "full"),
+    "sft.trainable": ("full", "lora"),
+    "rl.trainable": ("full", "lora"),
+    "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
+    "rl.baseline": ("mean", "leave_one_out"),
+    "rl.zero_variance": ("skip", "keep_kl"),
+}
+TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+# Field -> lowest value, which is allowed.
+AT_LEAST: dict[str, int] = {
+    "log_every": 1,
+    "data.max_length": 1,
+    "data.max_pixels": 28 * 28,
+    "data.compact.train_records": 2,
+    "data.compact.test_records": 2,
+    "model.num_layers": 1,
+    "model.hidden_size": 32,
+    "model.logprob_chunk": 1,
+    "lora.rank": 1,
+    "sft.row_patches": 0,
+    "sft.batch_rows": 1,
+    "sft.row_length": 2,
+    "rl.groups_per_batch": 1,
+    "rl.lambda_exec": 0,
+    "rl.eta": 0,
+    "rl.lambda_val": 0,
+    "rl.beta": 0,
+    "eval.records": 1,
+    "eval.batch": 1,
+    "eval.max_new_tokens": 1,
+    "eval.temperature": 0,
+    "checkpoint.every": 1,
+    "checkpoint.keep": 1,
+} | {
+    f"{stage}.{field}": lowest
+    for stage in TRAINING_STAGES
+    for field, lowest in {"steps": 0, "microbatches": 1, "warmup_steps": 0, "weight_decay": 0}.items()
+}
+ABOVE_ZERO = ("lora.alpha", "rl.advantage_clip") + tuple(
+    f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")
+)
+SHARES = ("sft.clean_ratio", *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")))
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises UserError for a value that means nothing, naming the field and what it may be."""
+    _check_fields(config)
+    check_stages(config.stages)
+    values = field_values(config)
+    for field, choices in CHOICES.items():
+        _require(values[field] in choices, field, values[field], f"choose {' or '.join(map(repr, choices))}")
+    for field, lowest in AT_LEAST.items():
+        _require(lowest <= values[field] < math.inf, field, values[field], f"it must be at least {lowest}")
+    for field in ABOVE_ZERO:
+        value = 1.0 if values[field] is None else values[field]
+        _require(0 < value < math.inf, field, value, "it must be above 0")
+    for field in SHARES:
+        _require(0 <= values[field] <= 1, field, values[field], "it must be between 0 and 1")
+    for field in ("data.prefix_buckets", "data.branch_buckets"):
+        fits = bool(values[field]) and all(isinstance(length, int) and length > 0 for length in values[field])
+        _require(fits, field, values[field], "list one or more lengths in tokens")
+    unknown = [name for name in values["lora.targets"] if name not in TARGETS]
+    _require(bool(values["lora.targets"]) and not unknown, "lora.targets", values["lora.targets"],
+             f"choose some of {', '.join(TARGETS)}")  # fmt: skip
+    hidden = values["model.hidden_size"]
+    _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
+    if config.checkpoint.every % config.log_every:
+        raise UserError(
+            f"config.checkpoint.every={config.checkpoint.every} must be a multiple of config.log_every="
+            f"{config.log_every}, so that a resumed run writes the same lines as an uninterrupted one"
+        )
+
+
+def check_stages(stages: tuple[str, ...]) -> None:
+    """Raises UserError for an unknown stage, or a training stage that is listed twice."""
+    for stage in stages:
+        if stage not in STAGES:
+            raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
+        if stage != "eval" and list(stages).count(stage) > 1:
+            raise UserError(f"config.stages lists {stage!r} twice; its checkpoints would overwrite each other")
+    if not stages:
+        raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
+
+
+def _check_fields(config: ConfigDict) -> None:
+    """A config file may build its own ConfigDict; it must have the fields of `base_config`."""
+    given, known = field_values(config), field_values(base_config())
+    missing, unknown = sorted(known.keys() - given.keys()), sorted(given.keys() - known.keys())
+    if missing or unknown:
+        wrong = [f"lacks {', '.join(missing)}"] if missing else []
+        wrong += [f"has the unknown {', '.join(unknown)}"] if unknown else []
+        raise UserError(f"the config {' and '.join(wrong)}; start from regrpo_jax.base_config.base_config()")
+    for field, value in given.items():
+        _require(value is not None or known[field] is None, field, value, f"give a value such as {known[field]}")
+
+
+def _require(holds: bool, field: str, value: object, remedy: str) -> None:
+    if not holds:
+        raise UserError(f"config.{field} is {value!r}; {remedy}")

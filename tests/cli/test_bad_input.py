@@ -1,0 +1,345 @@
+"""What a person can get wrong: every mistake ends in one line that names it, exit status 2, and no checkpoint."""
+
+import copy
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from regrpo_jax.data.tokenizer import train_tokenizer
+from regrpo_jax.engine import CorpusPaths, write_compact_corpus
+from regrpo_jax.errors import UserError
+from regrpo_jax.main import main
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
+
+# Arguments beside the config and the workdir -> words of the message. None of these gets as far as importing jax.
+EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
+    "unknown_field": (["--config.rl.etaa=1"], ["rl.etaa", "did you mean --config.rl.eta?"]),
+    "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.rl.eta?"]),
+    "field_without_section": (["--config.learning_rate=1"], ["did you mean --config.rl.learning_rate or --config.sft.learning_rate?"]),
+    "section_as_field": (["--config.rl=1"], ["--config.rl is a section", "--config.rl."]),
+    "field_as_section": (["--config.seed.x=1"], ["no field 'seed.x'"]),
+    "text_for_float": (["--config.rl.eta=abc"], ["--config.rl.eta=abc", "a number is needed"]),
+    "float_for_int": (["--config.rl.steps=2.5"], ["--config.rl.steps=2.5", "a whole number is needed"]),
+    "text_for_bool": (["--config.model.images=maybe"], ["--config.model.images=maybe", "true or false is needed"]),
+    "text_for_tuple_of_int": (["--config.data.branch_buckets=64,x"], ["--config.data.branch_buckets=64,x"]),
+    "none_for_number": (["--config.rl.eta=none"], ["--config.rl.eta=none", "a number is needed"]),
+    "field_without_value": (["--config.rl.eta"], ["--config.rl.eta has no value"]),
+    "unknown_flag": (["--rl.eta=1"], ["unknown flag --rl.eta", "did you mean --config.rl.eta?"]),
+    "misspelled_flag": (["--wrkdir=x"], ["unknown flag --wrkdir", "did you mean --workdir?"]),
+    "stray_word": (["train"], ["unexpected argument 'train'"]),
+    "unknown_stage": (["--config.stages=sft,rll"], ["config.stages", "'rll'", "sft, rl, eval"]),
+    "stage_twice": (["--config.stages=rl,rl"], ["config.stages", "'rl' twice"]),
+    "no_stage": (["--config.stages="], ["config.stages is empty"]),
+    "unknown_policy": (["--config.data.on_bad_record=drop"], ["config.data.on_bad_record", "'drop'", "'skip' or 'fatal'"]),
+    "unknown_conditioning": (["--config.data.conditioning=ours"], ["config.data.conditioning", "'paper' or 'release'"]),
+    "unknown_estimator": (["--config.rl.kl_estimator=k4"], ["config.rl.kl_estimator", "'k4'", "'k3_release'"]),
+    "unknown_baseline": (["--config.rl.baseline=median"], ["config.rl.baseline", "'leave_one_out'"]),
+    "unknown_zero_variance": (["--config.rl.zero_variance=drop"], ["config.rl.zero_variance", "'keep_kl'"]),
+    "unknown_trainable": (["--config.sft.trainable=Lora"], ["config.sft.trainable", "'Lora'", "'full' or 'lora'"]),
+    "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'full'"]),
+    "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
+    "unknown_target": (["--config.lora.targets=q_proj,qkv"], ["config.lora.targets", "'qkv'", "gate_proj"]),
+    "negative_price": (["--config.rl.eta=-1"], ["config.rl.eta is -1.0", "at least 0"]),
+    "not_a_number": (["--config.rl.beta=nan"], ["config.rl.beta is nan"]),
+    "no_learning": (["--config.sft.learning_rate=0"], ["config.sft.learning_rate is 0.0", "above 0"]),
+    "ratio_above_one": (["--config.sft.clean_ratio=2"], ["config.sft.clean_ratio is 2.0", "between 0 and 1"]),
+    "odd_width": (["--config.model.hidden_size=48"], ["config.model.hidden_size is 48", "multiple of 32"]),
+    "no_bucket": (["--config.data.prefix_buckets="], ["config.data.prefix_buckets"]),
+    "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
+    "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
+}
+# Text of the config file (None: there is no file) -> words of the message.
+BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
+    "missing": (None, ["config.py", "No such file"]),
+    "syntax": ("def get_config(:\n", ["config.py, line 1", "invalid syntax"]),
+    "no_function": ("config = 1\n", ["config.py", "defines no get_config()"]),
+    "returns_nothing": ("def get_config():\n    return None\n", ["config.py", "must return a ConfigDict, not NoneType"]),
+    "raises": ("def get_config():\n    return 1 + ''\n", ["config.py, line 2", "TypeError"]),
+    "misspells": (
+        "from regrpo_jax.base_config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n    config.rl.etaa = 1\n    return config\n",
+        ["config.py, line 6", '"etaa"', 'Did you mean "eta" instead of "etaa"?'],
+    ),
+    "its_own_fields": (
+        "from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({'steps': 1})\n",
+        ["lacks", "rl.eta", "unknown steps", "base_config()"],
+    ),
+}
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "regrpo_jax.main", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def check_told(done: subprocess.CompletedProcess[str], words: list[str]) -> None:
+    """Exit status 2, one line on standard error with all of the words, nothing else."""
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for word in words:
+        assert word in done.stderr
+    assert done.stdout == ""
+
+
+def no_checkpoint(workdir: Path) -> bool:
+    return not list(workdir.glob("checkpoints/*/*"))
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusPaths:
+    folder = tmp_path_factory.mktemp("corpus")
+    return write_compact_corpus(folder, train_records=10, test_records=4, seed=3, images=False)
+
+
+@pytest.fixture
+def start(tmp_path: Path, corpus: CorpusPaths) -> Callable[..., None]:
+    """`main` on the corpus in files, with overrides as keywords; "rl__eta" stands for rl.eta."""
+
+    def run(**overrides: Any) -> None:
+        chosen = {"data__rot": corpus.rot_train, "data__clean": corpus.clean_train} | overrides
+        main([CONFIG, f"--workdir={tmp_path / 'run'}"]
+             + [f"--config.{name.replace('__', '.')}={value}" for name, value in chosen.items()])  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
+    def to_file(name: str, content: str | bytes) -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return path
+
+    return to_file
+
+
+def records_of(path: Path) -> list[dict[str, Any]]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("case", EARLY_MISTAKES)
+def test_mistake_on_the_command_line(case: str, tmp_path: Path) -> None:
+    arguments, words = EARLY_MISTAKES[case]
+    check_told(command(CONFIG, f"--workdir={tmp_path / 'run'}", *arguments), words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_mistake_in_the_config_file(case: str, tmp_path: Path) -> None:
+    text, words = BAD_CONFIGS[case]
+    path = tmp_path / "config.py"
+    if text is not None:
+        path.write_text(text)
+    check_told(command(f"--config={path}", f"--workdir={tmp_path / 'run'}"), words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_missing_flags(tmp_path: Path) -> None:
+    check_told(command(f"--workdir={tmp_path}"), ["--config is missing", "--help"])
+    check_told(command(CONFIG), ["--workdir is missing", "--help"])
+    check_told(command(CONFIG, "--workdir"), ["--workdir has no value"])
+
+
+def test_config_that_is_a_folder_or_no_text(tmp_path: Path, write: Callable[[str, bytes], Path]) -> None:
+    check_told(command(f"--config={tmp_path}", "--workdir=x"), [str(tmp_path), "Is a directory"])
+    binary = write("config.py", b"\xff\xfe\x00")
+    check_told(command(f"--config={binary}", "--workdir=x"), [str(binary), "not a text file"])
+
+
+def test_a_mistake_found_by_the_pipeline_exits_like_the_others(tmp_path: Path) -> None:
+    done = command(CONFIG, f"--workdir={tmp_path / 'run'}", "--config.stages=eval", "--config.data.rot=lost.json")
+    check_told(done, ["lost.json", "there is no such file"])
+    assert no_checkpoint(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", ["the file is empty"]),
+        ('[{"id": "a", ', ["invalid or truncated JSON at line 1, column"]),
+        ('{"id": 1}\n{"id": \n', ["invalid or truncated JSON at line 2"]),
+        ("[]", ["none of its 0 records"]),
+        ("3", ["not a list of objects"]),
+        (b"\xff\xfe{}", ["not UTF-8"]),
+    ],
+)
+def test_data_file_that_cannot_be_read(
+    content: str | bytes, words: list[str], start: Callable[..., None], write: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = write("records.json", content)
+    for field in ("data__rot", "data__clean", "data__eval_rot"):
+        with pytest.raises(UserError) as error:
+            start(**{field: path})
+        assert str(path) in str(error.value)
+        assert all(word in str(error.value) for word in words), error.value
+    assert no_checkpoint(tmp_path / "run")
+
+
+def test_folder_as_data_file(start: Callable[..., None], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="this is a directory"):
+        start(data__rot=tmp_path)
+
+
+def test_a_mistyped_path_can_be_mended_under_the_same_workdir(
+    start: Callable[..., None], corpus: CorpusPaths, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=r"lost\.json: there is no such file"):
+        start(data__rot=tmp_path / "lost.json")
+    start(sft__steps=0, rl__steps=0)
+    assert (tmp_path / "run" / "config.json").exists()
+    with pytest.raises(UserError, match=r"holds a run with other data\.rot"):
+        start(data__rot=corpus.rot_test)
+
+
+def test_other_model_in_the_same_workdir(start: Callable[..., None], tmp_path: Path) -> None:
+    start(sft__steps=0, rl__steps=0)
+    with pytest.raises(UserError, match=r"holds a run with other model\.num_layers, seed"):
+        start(seed=1, model__num_layers=2)
+    (tmp_path / "run" / "config.json").write_text('{"conf')
+    with pytest.raises(UserError, match=r"config\.json: cannot be read as the record of an earlier start"):
+        start()
+
+
+def test_record_without_an_assistant_turn(
+    start: Callable[..., None],
+    write: Callable[..., Path],
+    corpus: CorpusPaths,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    clean = records_of(corpus.clean_train)
+    mute = copy.deepcopy(clean[0]) | {"id": "mute"}
+    mute["conversations"] = [turn for turn in mute["conversations"] if turn["role"] != "assistant"]
+    path = write("clean.json", json.dumps([clean[1], mute, *clean[2:]]))
+    with caplog.at_level(logging.WARNING):
+        start(data__clean=path, sft__steps=0, rl__steps=0)
+    told = [message for message in caplog.messages if "mute" in message]
+    assert len(told) == 1
+    assert f"{path}: record 1 (id 'mute') is skipped: no_assistant_turn" in told[0]
+
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"record 1 \(id 'mute'\) cannot be used: no_assistant_turn"):
+        start(data__clean=path, data__on_bad_record="fatal", sft__steps=0)
+
+
+def test_record_that_exceeds_the_budget(
+    start: Callable[..., None],
+    write: Callable[..., Path],
+    corpus: CorpusPaths,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    rot = records_of(corpus.rot_train)
+    path = write("rot.json", json.dumps([_with_long_action(rot[0]), *rot[1:]]))
+    told = f"{path}: record endless: the correct branch has"
+    with pytest.raises(UserError) as error:
+        start(stages="rl", data__rot=path, data__on_bad_record="fatal", rl__groups_per_batch=len(rot))
+    assert told in str(error.value)
+    assert "config.data.branch_buckets is 192" in str(error.value)
+    assert no_checkpoint(tmp_path / "run")
+
+    (tmp_path / "run" / "config.json").unlink()
+    with caplog.at_level(logging.WARNING):
+        start(stages="rl", data__rot=path, rl__steps=1, rl__groups_per_batch=len(rot))
+    assert [message.startswith(f"skipped {told}") for message in caplog.messages if "endless" in message] == [True]
+    assert (tmp_path / "run" / "checkpoints" / "rl" / "1").is_dir()
+
+
+def test_trained_turn_that_exceeds_the_length(
+    start: Callable[..., None], write: Callable[..., Path], corpus: CorpusPaths, tmp_path: Path
+) -> None:
+    path = write("rot.json", json.dumps([_with_long_action(records_of(corpus.rot_train)[0])]))
+    with pytest.raises(UserError, match=r"rot\.json: no record fits"):
+        start(stages="sft", data__rot=path)
+    (tmp_path / "run" / "config.json").unlink()
+    with pytest.raises(UserError, match=r"record endless: the trained tokens need .* config\.data\.max_length is 192"):
+        start(stages="sft", data__rot=path, data__on_bad_record="fatal")
+    assert no_checkpoint(tmp_path / "run")
+
+
+def test_hugging_face_folder_without_a_chat_template(start: Callable[..., None], tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(["a thought"], vocab_size=300)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"model: the tokenizer has no chat template; add `chat_template\.jinja`"):
+        start(model__path=tmp_path / "model")
+    with pytest.raises(UserError, match=r"lost: no such folder"):
+        start(model__path=tmp_path / "lost")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty: no tokenizer could be read"):
+        start(model__path=tmp_path / "empty")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_tokenizer_of_another_model(start: Callable[..., None], tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    train_tokenizer(["a thought"], vocab_size=300).save_pretrained(folder)
+    small = {
+        "model_type": "qwen2", "vocab_size": 100, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 0,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(small))
+    with pytest.raises(UserError, match=r"model/model\.safetensors: no such file"):
+        start(model__path=folder)
+    weights = {"model.embed_tokens.weight": np.zeros((100, 8), np.float32), "model.norm.weight": np.ones(8, np.float32)}
+    save_file(weights, folder / "model.safetensors")
+    with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, but config\.json says .* 100"):
+        start(model__path=folder)
+
+
+def test_workdir_that_cannot_be_written(corpus: CorpusPaths, write: Callable[..., Path]) -> None:
+    path = write("a_file", "x")
+    for workdir in (path, path / "run"):
+        with pytest.raises(UserError, match=rf"--workdir={workdir}: cannot be written \(.+\); choose another folder"):
+            main([CONFIG, f"--workdir={workdir}"])
+
+
+def test_batches_that_do_not_split(start: Callable[..., None], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.sft\.batch_rows=3 does not split over \d+ device.* 2 microbatch"):
+        start(sft__batch_rows=3, sft__microbatches=2)
+    # Told before the supervised stage has cost hours.
+    with pytest.raises(UserError, match=r"config\.rl\.groups_per_batch=5 .* make it a multiple of \d+"):
+        start(rl__groups_per_batch=5, rl__microbatches=2)
+    assert no_checkpoint(tmp_path / "run")
+
+
+def test_evaluation_without_records(start: Callable[..., None], write: Callable[..., Path]) -> None:
+    with pytest.raises(UserError, match=r"config\.data\.rot is empty"):
+        start(stages="eval", data__rot="")
+    with pytest.raises(UserError, match=r"none of its 0 records can be used"):
+        start(stages="eval", data__eval_rot=write("none.json", "[]"))
+
+
+def test_clean_records_are_asked_for_only_where_they_are_needed(start: Callable[..., None]) -> None:
+    with pytest.raises(UserError, match=r"config\.data\.clean is empty but config\.sft\.clean_ratio=0\.5"):
+        start(data__clean="")
+    start(data__clean="", sft__clean_ratio=0, sft__steps=0, rl__steps=0)
+
+
+def test_opening_that_leaves_no_room_for_a_turn(start: Callable[..., None]) -> None:
+    with pytest.raises(UserError, match=r"config\.eval\.max_new_tokens=1 leaves no room after the \d+ tokens"):
+        start(stages="eval", eval__max_new_tokens=1)
+
+
+def _with_long_action(record: dict[str, Any]) -> dict[str, Any]:
+    """The record, its corrected action beginning with a comment that no bucket of the tiny config holds."""
+    changed = copy.deepcopy(record) | {"id": "endless"}
+    old = changed["rot_meta"]["corrected_action"]
+    new = old.replace("```py\n", "```py\n# " + "0123456789 " * 100 + "\n")
+    assert new != old
+    changed["rot_meta"]["corrected_action"] = new
+    for turn in changed["conversations"]:
+        turn["content"] = turn["content"].replace(old, new)
+    return changed

@@ -1,0 +1,126 @@
+"""Images packed into one row never see each other, and patches of padding are never seen at all."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from regrpo_jax.data.images import PatchedImage, cut_patches
+from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.inputs import ImagePatches
+from regrpo_jax.models.vision import VisionTower
+
+ROW = 48  # patches, padding included
+GRIDS = ((2, 3), (1, 2), (2, 1))
+compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def float64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+class Tower:
+    """A tower with random weights, compiled for rows of `ROW` patches."""
+
+    def __init__(self, small_config: PolicyConfig) -> None:
+        config = dataclasses.replace(small_config, dtype="float64", param_dtype="float64")
+        assert config.vision is not None
+        self.vision = config.vision
+        self.tower = VisionTower(config)
+        random = np.random.default_rng(1)
+        shapes = jax.eval_shape(self.tower.init, jax.random.key(0), self.row([]))
+        self.variables = jax.tree.map(lambda shape: random.normal(scale=0.5, size=shape.shape), shapes)
+        self.run = functools.partial(compiled(self.tower.apply), self.variables)
+
+    def image(self, grid: tuple[int, int], seed: int) -> PatchedImage:
+        unit = self.vision.patch_size * self.vision.spatial_merge_size
+        pixels = np.random.default_rng(seed).normal(size=(grid[0] * unit, grid[1] * unit, 3)).astype(np.float32)
+        return cut_patches(pixels, self.vision)
+
+    def row(self, images: list[PatchedImage]) -> ImagePatches:
+        """The images one after the other, then padding."""
+        patches = np.zeros((1, ROW, self.vision.patch_dim))
+        segment_ids, positions = np.zeros((1, ROW), np.int32), np.zeros((1, ROW, 2), np.int32)
+        start = 0
+        for index, image in enumerate(images):
+            here = (0, slice(start, start + len(image.patches)))
+            patches[here], segment_ids[here], positions[here] = image.patches, index + 1, image.positions
+            start += len(image.patches)
+        return ImagePatches(patches, segment_ids, positions)
+
+    def features(self, images: list[PatchedImage]) -> list[np.ndarray]:
+        """Merged features of every image.  # [feature, hidden]"""
+        merged = np.asarray(self.run(self.row(images)))[0]
+        starts = np.cumsum([0, *(image.num_tokens for image in images)])
+        return [merged[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
+
+
+@pytest.fixture(scope="module")
+def tower(small_config: PolicyConfig) -> Tower:
+    return Tower(small_config)
+
+
+@pytest.fixture(scope="module")
+def images(tower: Tower) -> list[PatchedImage]:
+    return [tower.image(grid, seed) for seed, grid in enumerate(GRIDS)]
+
+
+def test_other_images_of_the_row_change_nothing(tower: Tower, images: list[PatchedImage]) -> None:
+    together = tower.features(images)
+    for image, features in zip(images, together, strict=True):
+        assert features.shape == (image.num_tokens, 16)
+        np.testing.assert_allclose(tower.features([image])[0], features, atol=1e-9)
+    permuted = tower.features([images[2], images[0], images[1]])
+    for index, features in zip((2, 0, 1), permuted, strict=True):
+        np.testing.assert_allclose(features, together[index], atol=1e-9)
+
+
+def test_the_same_image_twice_has_the_same_features(tower: Tower, images: list[PatchedImage]) -> None:
+    first, second = tower.features([images[0], images[0]])
+    np.testing.assert_allclose(first, second, atol=1e-9)
+
+
+def test_no_gradient_crosses_from_one_image_to_another(tower: Tower, images: list[PatchedImage]) -> None:
+    """All the patches of an image, and only they, matter for its features."""
+    row = tower.row(images)
+
+    def first_image(patches: jax.Array, row: ImagePatches) -> jax.Array:
+        features = tower.tower.apply(tower.variables, row.replace(patches=patches))
+        return jnp.sum(features[0, : images[0].num_tokens] ** 2)
+
+    gradient = np.asarray(compiled(jax.grad(first_image))(row.patches, row))[0]  # [patch, patch_dim]
+    own = np.arange(ROW) < len(images[0].patches)
+    assert np.all(np.any(gradient[own] != 0, axis=-1))
+    assert not np.any(gradient[~own])
+
+
+def test_padding_patches_never_matter(tower: Tower, images: list[PatchedImage]) -> None:
+    row = tower.row(images)
+    padding = np.asarray(row.segment_ids) == 0  # [1, patch]
+    assert padding.sum() == ROW - 4 * sum(rows * columns for rows, columns in GRIDS)
+    random = np.random.default_rng(2)
+    noisy = ImagePatches(
+        np.where(padding[..., None], random.normal(scale=100, size=row.patches.shape), row.patches),
+        row.segment_ids,
+        np.where(padding[..., None], random.integers(0, 50, row.positions.shape), row.positions).astype(np.int32),
+    )
+    real = ~padding[0].reshape(-1, 4).all(axis=-1)  # [feature]
+    clean, dirty = np.asarray(tower.run(row))[0], np.asarray(tower.run(noisy))[0]
+    np.testing.assert_allclose(dirty[real], clean[real], atol=1e-9)
+    assert np.all(np.isfinite(clean)), "a masked-out row must not become nan, it would poison the gradient"
+
+
+def test_a_row_without_any_image_is_finite(tower: Tower) -> None:
+    assert np.all(np.isfinite(tower.run(tower.row([]))))
+
+
+def test_rows_and_columns_are_told_apart(tower: Tower, images: list[PatchedImage]) -> None:
+    turned = dataclasses.replace(images[0], positions=images[0].positions[:, ::-1])
+    difference = tower.features([images[0]])[0] - tower.features([turned])[0]
+    assert np.max(np.abs(difference)) > 1e-3

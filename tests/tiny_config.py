@@ -1,0 +1,36 @@
+"""The smallest run with all stages: a text policy of one layer, twenty generated records, a dozen updates.
+
+Tests load it with `regrpo_jax.command_line.load_config` and pass it to `python -m regrpo_jax.main`.
+"""
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.base_config import base_config
+
+
+def get_config() -> ConfigDict:
+    """See the module docstring."""
+    config = base_config()
+    config.stages = ("sft", "rl")
+    config.log_every = 2
+    config.checkpoint.every = 4
+    config.data.compact.train_records = 20
+    config.data.compact.test_records = 4
+    config.data.max_length = 192
+    config.data.prefix_buckets = (64,)
+    config.data.branch_buckets = (192,)
+    config.model.images = False
+    config.model.vocab_size = 600
+    config.model.hidden_size = 32
+    config.model.num_layers = 1
+    config.lora.rank = 2
+    for stage in (config.sft, config.rl):
+        stage.steps = 12
+        stage.warmup_steps = 2
+    config.sft.batch_rows = 2
+    config.sft.row_length = 192
+    config.rl.groups_per_batch = 2
+    config.eval.records = 2
+    config.eval.batch = 2
+    config.eval.max_new_tokens = 48
+    return config
