@@ -1,8 +1,8 @@
 """Small pictures of coloured cards, and reading a card's colour back from the pixels.
 
-The quickstart's tiny policy has to *see* something. A 56x56 picture with three cards, each in its own
-quadrant, asks for one visual skill only: in which quadrant is a colour? Drawing and reading live together so
-that one table says what a colour and what a region is.
+The quickstart's tiny policy has to *see* something. A 56x56 picture with a card in one of its quadrants asks for one
+visual skill only: where is it? Drawing and reading live together so that one table says what a colour and what a
+region is.
 """
 
 from __future__ import annotations

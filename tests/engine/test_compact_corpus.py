@@ -27,7 +27,7 @@ FAILED_STATUSES = {
     ErrorType.ARG_INVALID: {Status.TOOL_ERROR},
     ErrorType.TOOL_MISMATCH: {Status.TOOL_ERROR, Status.EMPTY},
     ErrorType.INFO_INSUFFICIENT: {Status.TOOL_ERROR},
-    ErrorType.GROUNDING_DRIFT: {Status.EMPTY, Status.OK},  # a card of another colour is no error of the tool
+    ErrorType.GROUNDING_DRIFT: {Status.EMPTY},
     ErrorType.NON_COMMIT: {Status.INVALID_ACTION},
     ErrorType.CODE_ERROR: {Status.INVALID_ACTION},
 }
@@ -116,15 +116,12 @@ def test_failures_fail_and_corrections_find_the_answer(split: str) -> None:
         assert corrected.text.endswith(f'"{episode.task.answer}"')
 
 
-def test_a_wrong_quadrant_names_the_colour_that_is_there() -> None:
+def test_a_drifted_look_is_at_an_empty_quadrant() -> None:
     drifted = [plan for plan in plans("train") if plan.failure and plan.failure.error_type is ErrorType.GROUNDING_DRIFT]
-    quotes = Counter(plan.failure.quote == "No object found" for plan in drifted if plan.failure)
-    assert quotes[True] >= 5 and quotes[False] >= 5
+    assert len(drifted) >= 20
     for plan in drifted:
-        assert plan.failure and plan.task.picture
-        wrong_cards = [card for card in plan.task.picture.cards if f'"{card.region}"' in plan.failure.code]
-        expected = [f'"{card.colour}" card' for card in wrong_cards] or ["No object found"]
-        assert expected == [plan.failure.quote]
+        assert plan.failure and plan.task.picture and plan.failure.quote == "No object found"
+        assert all(f'"{card.region}"' not in plan.failure.code for card in plan.task.picture.cards)
 
 
 def test_error_types_have_about_equal_shares_and_two_are_rare(corpus: CorpusPaths) -> None:
@@ -197,16 +194,9 @@ def test_seeing_drills_name_what_is_in_the_picture(corpus: CorpusPaths) -> None:
     assert len(drills) == TRAIN_RECORDS // 10
     for plan in drills:
         assert plan.task.picture is not None
-        places = {card.region: card.colour for card in plan.task.picture.cards}
-        asked = plan.task.prompt.split('"')[1] if '"' in plan.task.prompt else ""
-        if plan.task.prompt.startswith("Where"):
-            assert places[plan.task.answer] == asked
-        elif plan.task.prompt.startswith("Which"):
-            assert plan.task.answer == places.get(asked, "none")
-        else:
-            words = plan.task.answer.split(",")
-            assert dict(zip(words[::2], words[1::2], strict=True)) == places
-    assert {plan.task.prompt.split()[0] for plan in drills} == {"Where", "Which", "List"}
+        (card,) = plan.task.picture.cards
+        assert plan.task.answer == (card.region if plan.task.prompt.startswith("Where") else card.colour)
+    assert {plan.task.prompt.split()[0] for plan in drills} == {"Where", "Which"}
     assert all(plan.task.family != "seeing" for plan in plans("test"))
 
 
