@@ -10,7 +10,7 @@ def get_config():
     config.data.compact.test_records = 400
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (192,)
-    config.sft.steps = 260
+    config.sft.steps = 200
     config.sft.batch_rows = 16
     config.sft.row_length = 256
     config.sft.row_patches = 64

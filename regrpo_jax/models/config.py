@@ -94,9 +94,7 @@ def interleaved_axes(pairs: int) -> tuple[int, ...]:
 
 def tiny(vocab_size: int, *, hidden_size: int = 128, num_layers: int = 4, images: bool = True) -> PolicyConfig:
     """A policy of one to three million parameters that trains from scratch on a CPU in minutes."""
-    vision = VisionConfig(
-        depth=2, embed_dim=64, num_heads=2, mlp_ratio=2.0, temporal_patch_size=1, learned_grid=16
-    )
+    vision = VisionConfig(depth=2, embed_dim=64, num_heads=2, mlp_ratio=2.0, temporal_patch_size=1, learned_grid=16)
     return PolicyConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,

@@ -18,7 +18,8 @@ class StageCheckpoints:
         logging.getLogger("absl").setLevel(logging.WARNING)
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
         self._folder = folder
-        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_names=("state", "data"))
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
+        self._manager = ocp.CheckpointManager(folder.absolute(), options=options, item_handlers=handlers)
 
     def latest_step(self) -> int | None:
         """Last complete checkpoint, or None."""

@@ -25,22 +25,28 @@ CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_field": (["--config.rl.etaa=1"], ["rl.etaa", "did you mean --config.rl.eta?"]),
     "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.rl.eta?"]),
-    "field_without_section": (["--config.learning_rate=1"], ["did you mean --config.rl.learning_rate or --config.sft.learning_rate?"]),
-    "section_as_field": (["--config.rl=1"], ["--config.rl is a section", "--config.rl."]),
-    "field_as_section": (["--config.seed.x=1"], ["no field 'seed.x'"]),
-    "text_for_float": (["--config.rl.eta=abc"], ["--config.rl.eta=abc", "a number is needed"]),
-    "float_for_int": (["--config.rl.steps=2.5"], ["--config.rl.steps=2.5", "a whole number is needed"]),
-    "text_for_bool": (["--config.model.images=maybe"], ["--config.model.images=maybe", "true or false is needed"]),
-    "text_for_tuple_of_int": (["--config.data.branch_buckets=64,x"], ["--config.data.branch_buckets=64,x"]),
-    "none_for_number": (["--config.rl.eta=none"], ["--config.rl.eta=none", "a number is needed"]),
-    "field_without_value": (["--config.rl.eta"], ["--config.rl.eta has no value"]),
-    "unknown_flag": (["--rl.eta=1"], ["unknown flag --rl.eta", "did you mean --config.rl.eta?"]),
-    "misspelled_flag": (["--wrkdir=x"], ["unknown flag --wrkdir", "did you mean --workdir?"]),
+    "field_without_section": (
+        ["--config.learning_rate=1"],
+        ["did you mean --config.rl.learning_rate or --config.sft.learning_rate?"],
+    ),
+    "section_as_field": (["--config.rl=1"], ["--config.rl", "no such field"]),
+    "field_as_section": (["--config.seed.x=1"], ["--config.seed.x", "no such field"]),
+    "text_for_float": (["--config.rl.eta=abc"], ["--config.rl.eta=abc", "to float"]),
+    "float_for_int": (["--config.rl.steps=2.5"], ["--config.rl.steps=2.5", "for int()"]),
+    "text_for_bool": (["--config.model.images=maybe"], ["--config.model.images=maybe", "boolean"]),
+    "text_for_tuple_of_int": (["--config.data.branch_buckets=('64','x')"], ["config.data.branch_buckets"]),
+    "none_for_number": (["--config.rl.eta=none"], ["--config.rl.eta=none", "to float"]),
+    "field_without_value": (["--config.rl.eta"], ["Missing value", "--config.rl.eta"]),
+    "unknown_flag": (["--rl.eta=1"], ["Unknown command line flag 'rl.eta'"]),
+    "misspelled_flag": (["--wrkdir=x"], ["Unknown command line flag 'wrkdir'", "workdir"]),
     "stray_word": (["train"], ["unexpected argument 'train'"]),
-    "unknown_stage": (["--config.stages=sft,rll"], ["config.stages", "'rll'", "sft, rl, eval"]),
-    "stage_twice": (["--config.stages=rl,rl"], ["config.stages", "'rl' twice"]),
-    "no_stage": (["--config.stages="], ["config.stages is empty"]),
-    "unknown_policy": (["--config.data.on_bad_record=drop"], ["config.data.on_bad_record", "'drop'", "'skip' or 'fatal'"]),
+    "unknown_stage": (["--config.stages=('sft','rll')"], ["config.stages", "'rll'", "sft, rl, eval"]),
+    "stage_twice": (["--config.stages=('rl','rl')"], ["config.stages", "'rl' twice"]),
+    "no_stage": (["--config.stages=()"], ["config.stages is empty"]),
+    "unknown_policy": (
+        ["--config.data.on_bad_record=drop"],
+        ["config.data.on_bad_record", "'drop'", "'skip' or 'fatal'"],
+    ),
     "unknown_conditioning": (["--config.data.conditioning=ours"], ["config.data.conditioning", "'paper' or 'release'"]),
     "unknown_estimator": (["--config.rl.kl_estimator=k4"], ["config.rl.kl_estimator", "'k4'", "'k3_release'"]),
     "unknown_baseline": (["--config.rl.baseline=median"], ["config.rl.baseline", "'leave_one_out'"]),
@@ -48,13 +54,13 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_trainable": (["--config.sft.trainable=Lora"], ["config.sft.trainable", "'Lora'", "'full' or 'lora'"]),
     "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'full'"]),
     "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
-    "unknown_target": (["--config.lora.targets=q_proj,qkv"], ["config.lora.targets", "'qkv'", "gate_proj"]),
+    "unknown_target": (["--config.lora.targets=('q_proj','qkv')"], ["config.lora.targets", "'qkv'", "gate_proj"]),
     "negative_price": (["--config.rl.eta=-1"], ["config.rl.eta is -1.0", "at least 0"]),
     "not_a_number": (["--config.rl.beta=nan"], ["config.rl.beta is nan"]),
     "no_learning": (["--config.sft.learning_rate=0"], ["config.sft.learning_rate is 0.0", "above 0"]),
     "ratio_above_one": (["--config.sft.clean_ratio=2"], ["config.sft.clean_ratio is 2.0", "between 0 and 1"]),
     "odd_width": (["--config.model.hidden_size=48"], ["config.model.hidden_size is 48", "multiple of 32"]),
-    "no_bucket": (["--config.data.prefix_buckets="], ["config.data.prefix_buckets"]),
+    "no_bucket": (["--config.data.prefix_buckets=()"], ["config.data.prefix_buckets"]),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
 }
@@ -63,7 +69,10 @@ BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
     "missing": (None, ["config.py", "No such file"]),
     "syntax": ("def get_config(:\n", ["config.py, line 1", "invalid syntax"]),
     "no_function": ("config = 1\n", ["config.py", "defines no get_config()"]),
-    "returns_nothing": ("def get_config():\n    return None\n", ["config.py", "must return a ConfigDict, not NoneType"]),
+    "returns_nothing": (
+        "def get_config():\n    return None\n",
+        ["config.py", "must return a ConfigDict, not NoneType"],
+    ),
     "raises": ("def get_config():\n    return 1 + ''\n", ["config.py, line 2", "TypeError"]),
     "misspells": (
         "from regrpo_jax.base_config import base_config\n\n\n"
@@ -149,7 +158,7 @@ def test_mistake_in_the_config_file(case: str, tmp_path: Path) -> None:
 def test_missing_flags(tmp_path: Path) -> None:
     check_told(command(f"--workdir={tmp_path}"), ["--config is missing", "--help"])
     check_told(command(CONFIG), ["--workdir is missing", "--help"])
-    check_told(command(CONFIG, "--workdir"), ["--workdir has no value"])
+    check_told(command(CONFIG, "--workdir"), ["Missing value for flag --workdir"])
 
 
 def test_config_that_is_a_folder_or_no_text(tmp_path: Path, write: Callable[[str, bytes], Path]) -> None:
