@@ -30,7 +30,7 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     files, overrides = flags.FlagValues(), flags.FlagValues()  # of this call alone, so that it may be made again
     path = flags.DEFINE_string("config", None, "", flag_values=files)
     workdir = flags.DEFINE_string("workdir", None, "", flag_values=files)
-    _check_overrides(arguments)
+    _check_names(arguments)
     try:
         others = files([program, *arguments], known_only=True)
         for flag in (path, workdir):
@@ -79,17 +79,18 @@ def field_values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     return values
 
 
-def _check_overrides(arguments: Sequence[str]) -> None:
-    """Raises UserError for a field that no config has: every config has the fields of `base_config`, and no others."""
-    known = list(field_values(base_config()))
+def _check_names(arguments: Sequence[str]) -> None:
+    """Raises UserError for an unknown flag or field: every config has the fields of `base_config`, and no others."""
+    fields = [f"config.{field}" for field in field_values(base_config())]
     for argument in arguments:
-        name, _, _ = argument.lstrip("-").partition("=")
-        field = name.removeprefix("config.")
-        if argument.startswith("-") and name.startswith("config.") and field not in known:
-            namesakes = [other for other in known if other.split(".")[-1] == field.split(".")[-1]]
-            near = namesakes[:2] or difflib.get_close_matches(field, known, n=1)
-            meant = f"; did you mean {' or '.join(f'--config.{other}' for other in near)}?" if near else ""
-            raise UserError(f"--config.{field}: the config has no such field{meant}")
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("--") or name in ("config", "workdir", *fields):
+            continue
+        namesakes = [field for field in fields if field.split(".")[-1] == name.split(".")[-1]]
+        near = namesakes[:2] or difflib.get_close_matches(name, ["config", "workdir", *fields], n=1)
+        meant = f"; did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else ""
+        what = "the config has no such field" if name.startswith("config.") else "unknown flag"
+        raise UserError(f"--{name}: {what}{meant}")
 
 
 def _error_in_config(path: Path, error: Exception) -> str:

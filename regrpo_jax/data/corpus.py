@@ -83,7 +83,7 @@ def clean_examples(
     """Supervised examples of clean trajectories."""
 
     def build(record: Trajectory) -> Example:
-        return _trained(clean_example(record, reader, max_length=max_length))
+        return trained_example(clean_example(record, reader, max_length=max_length))
 
     return build_all(records, build, data, data.clean)
 
@@ -94,7 +94,7 @@ def rot_examples(
     """Supervised examples of RoT records."""
 
     def build(record: RotRecord) -> Example:
-        return _trained(rot_example(record, reader, max_length=max_length))
+        return trained_example(rot_example(record, reader, max_length=max_length))
 
     return build_all(records, build, data, data.rot)
 
@@ -150,7 +150,7 @@ def build_all(
     return built
 
 
-def _trained(example: Example) -> Example:
+def trained_example(example: Example) -> Example:
     """Refuses an example that would fill a row and teach nothing."""
     if not example.segments.any():
         raise ChatError("none of its tokens would be trained on: its assistant turns are empty")

@@ -39,19 +39,33 @@ class StageCheckpoints:
         Raises:
           UserError: its arrays do not fit this configuration.
         """
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
-        try:
-            restored = self._manager.restore(self.latest_step(), args=items)
-        except (ValueError, KeyError, TypeError) as error:
+        differences = self._differences(like)
+        if differences:
             raise UserError(
                 f"{self._folder}: the checkpoint at step {self.latest_step()} does not fit this configuration "
-                f"({str(error).strip().splitlines()[0]}); use the configuration it was "
-                "written with, or another --workdir"
-            ) from error
+                f"({'; '.join(differences[:3])}); use the configuration it was written with, or another --workdir"
+            )
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
+        restored = self._manager.restore(self.latest_step(), args=items)
         return restored["state"], restored["data"]
+
+    def _differences(self, like: TrainState) -> list[str]:
+        """What is stored otherwise than in `like`; orbax would cast or cut an array, or fail in the middle of it."""
+        metadata = self._manager.item_metadata(self.latest_step())["state"]
+        stored = {array.name: _described(array) for array in jax.tree.leaves(metadata.tree)}
+        wanted = {".".join(path): _described(array) for path, array in ocp.tree.to_flat_dict(like).items()}
+        return [
+            f"{name} is {stored.get(name, 'missing')} there, {wanted.get(name, 'unknown')} here"
+            for name in sorted(stored.keys() | wanted.keys())
+            if stored.get(name) != wanted.get(name)
+        ]
 
     def close(self) -> None:
         """Waits for writes under way."""
         self._manager.wait_until_finished()
         self._manager.close()
+
+
+def _described(array: Any) -> str:
+    return f"{array.dtype}{list(array.shape)}"

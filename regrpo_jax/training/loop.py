@@ -116,7 +116,7 @@ def _update(
             shown = ""
             if number % config.log_every == 0 or number == stage.steps:
                 values, seconds = since.flush()
-                _check_finite(name, number, values)
+                check_values(name, number, values)
                 context.writer.write(name, number, values | {"seconds": seconds})
                 shown = note(values, seconds)
             progress.advance(1, shown)
@@ -156,7 +156,12 @@ class _Interval:
         return means, seconds
 
 
-def _check_finite(name: str, step: int, values: dict[str, float]) -> None:
+def check_values(name: str, step: int, values: dict[str, float]) -> None:
+    """Looks at the means of a line before the next checkpoint is written.
+
+    Raises:
+      UserError: a number is not finite, or a supervised stage trained on nothing.
+    """
     broken = [key for key, value in values.items() if not np.isfinite(value)]
     if broken:
         raise UserError(

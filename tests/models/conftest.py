@@ -12,7 +12,9 @@ from regrpo_jax.models.config import PolicyConfig, VisionConfig, interleaved_axe
 from regrpo_jax.models.lora import init_adapter
 from regrpo_jax.models.policy import policy_functions
 
-VISION = VisionConfig(depth=2, embed_dim=16, num_heads=2, mlp_ratio=2.0, patch_size=2, temporal_patch_size=1)
+VISION = VisionConfig(
+    depth=2, embed_dim=16, num_heads=2, mlp_ratio=2.0, patch_size=2, temporal_patch_size=1, learned_grid=4
+)
 SMALL = PolicyConfig(
     vocab_size=23,
     hidden_size=16,

@@ -1,7 +1,7 @@
 """The chunked log-probs are those of a full-vocabulary log_softmax, gradients too, in a fraction of the memory."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -25,12 +25,14 @@ def naive_logprobs(hidden: jax.Array, head: jax.Array, targets: jax.Array, mask:
     return jnp.where(mask, jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0], 0)
 
 
-def inputs(shape: tuple[int, ...], scored: str) -> tuple[np.ndarray, ...]:
+def inputs(shape: tuple[int, ...], scored: str) -> tuple[jax.Array, ...]:
+    """Hidden states, head, targets, mask, weights of the log-probs in a loss."""
     random = np.random.default_rng(len(shape))
     mask = {"none": np.zeros(shape, bool), "all": np.ones(shape, bool), "random": random.random(shape) < 0.4}[scored]
     hidden = random.normal(size=(*shape, HIDDEN))
     head = random.normal(scale=3, size=(VOCAB, HIDDEN))
-    return hidden, head, random.integers(0, VOCAB, shape), mask, random.normal(size=shape)
+    arrays = (hidden, head, random.integers(0, VOCAB, shape), mask, random.normal(size=shape))
+    return tuple(jnp.asarray(array) for array in arrays)
 
 
 @pytest.mark.parametrize("shape", [(13,), (2, 7), (2, 3, 4)])
@@ -58,20 +60,23 @@ def test_values_and_gradients_are_those_of_log_softmax(shape: tuple[int, ...], c
 
 def test_half_precision_hidden_states_are_scored_in_float32() -> None:
     hidden, head, targets, mask, _ = inputs((2, 7), "random")
-    half = jnp.asarray(hidden, jnp.bfloat16)
-    logprobs, pull_back = jax.vjp(
-        lambda h, w: token_logprobs(h, w, targets, mask, chunk_size=4), half, jnp.asarray(head, jnp.float32)
-    )
+    half, single = jnp.asarray(hidden, jnp.bfloat16), jnp.asarray(head, jnp.float32)
+
+    @compiled
+    def run(half: jax.Array, single: jax.Array) -> tuple[jax.Array, ...]:
+        logprobs, pull_back = jax.vjp(lambda h, w: token_logprobs(h, w, targets, mask, chunk_size=4), half, single)
+        expected = naive_logprobs(half.astype(jnp.float64), single.astype(jnp.bfloat16), targets, mask)
+        return logprobs, expected, *pull_back(jnp.ones_like(logprobs))
+
+    logprobs, expected, hidden_gradient, head_gradient = run(half, single)
     assert logprobs.dtype == jnp.float32
-    hidden_gradient, head_gradient = pull_back(jnp.ones_like(logprobs))
     assert (hidden_gradient.dtype, head_gradient.dtype) == (jnp.bfloat16, jnp.float32)
-    expected = naive_logprobs(half.astype(jnp.float64), jnp.asarray(head, jnp.bfloat16), targets, mask)
     np.testing.assert_allclose(logprobs, expected, atol=1e-4)
 
 
 def test_large_logits_stay_finite() -> None:
-    head = np.array([[1e4], [-1e4], [0.0]])
-    logprobs = token_logprobs(np.ones((3, 1)), head, np.array([0, 1, 2]), np.ones(3, bool), chunk_size=2)
+    head = jnp.array([[1e4], [-1e4], [0.0]])
+    logprobs = token_logprobs(jnp.ones((3, 1)), head, jnp.arange(3), jnp.ones(3, bool), chunk_size=2)
     np.testing.assert_allclose(logprobs, [0.0, -2e4, -1e4])
 
 
@@ -85,12 +90,14 @@ def test_memory_of_value_and_gradient_is_a_few_chunks() -> None:
         jax.ShapeDtypeStruct((tokens,), bool),
     )
 
-    def planned_bytes(function: object) -> int:
+    def planned_bytes(function: Callable[..., jax.Array]) -> int:
         def loss(hidden: jax.Array, head: jax.Array, targets: jax.Array, mask: jax.Array) -> jax.Array:
-            return jnp.sum(function(hidden, head, targets, mask))  # type: ignore[operator]
+            return jnp.sum(function(hidden, head, targets, mask))
 
         gradient = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-        return gradient.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+        plan = gradient.lower(*shapes).compile().memory_analysis()
+        assert plan is not None
+        return plan.temp_size_in_bytes
 
     chunked, naive = planned_bytes(functools.partial(token_logprobs, chunk_size=64)), planned_bytes(naive_logprobs)
     assert naive >= 4 * tokens * vocabulary, "the naive form should hold at least one [token, vocab] array"

@@ -23,7 +23,7 @@ def hidden_states_of(config: PolicyConfig) -> Callable[[dict[str, Any]], jax.Arr
     tokens = np.arange(8, dtype=np.int32)[None]
     positions = np.repeat(tokens[..., None], 3, axis=-1)
     block = TokenBlock(tokens, np.ones_like(tokens), positions, np.full_like(tokens, -1))
-    run = jax.jit(policy_functions(config).run_prefix)
+    run = jax.jit(policy_functions(config).run_prefix, compiler_options={"xla_backend_optimization_level": 0})
     return lambda variables: run(variables, block, None)[0]
 
 

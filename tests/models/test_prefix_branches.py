@@ -144,7 +144,8 @@ def naive_objective(config: PolicyConfig, variables: Variables) -> Naive:
         return -jnp.sum(row["trained"] * objective) / ADVANTAGES.size, logprobs
 
     value_and_gradient = compiled(jax.value_and_grad(branch_loss, has_aux=True))
-    loss, gradient, scored = 0.0, jax.tree.map(np.zeros_like, variables), []
+    loss, gradient = 0.0, jax.tree.map(np.zeros_like, variables)
+    scored: list[list[np.ndarray]] = []
     for g, group in enumerate(two_groups(config)):
         scored.append([])
         for k, branch in enumerate(group.branches):
@@ -244,7 +245,10 @@ def test_branches_do_not_see_each_other(wide_config: PolicyConfig, random_variab
     prefix = prefix_cache(wide_config, variables)
     changed = np.array(branches.tokens)
     changed[:, 1] = (changed[:, 1] + 1) % IMAGE
-    before, after = run(variables, branches, prefix), run(variables, branches.replace(tokens=changed), prefix)
+    before, after = (
+        run(variables, branches, prefix),
+        run(variables, dataclasses.replace(branches, tokens=changed), prefix),
+    )
     np.testing.assert_array_equal(np.delete(before, 1, axis=1), np.delete(after, 1, axis=1))
     assert np.max(np.abs(before[:, 1] - after[:, 1])) > 1e-3
 
@@ -314,7 +318,8 @@ def branch_runner(wide_config: PolicyConfig, random_variables: VariablesOf) -> C
 def with_garbage(block: TokenBlock, random: np.random.Generator) -> TokenBlock:
     """The same block with noise in everything that padding should hide."""
     padding = np.asarray(block.segment_ids) == 0
-    return block.replace(
+    return dataclasses.replace(
+        block,
         tokens=np.where(padding, random.integers(0, IMAGE + 1, padding.shape), block.tokens),
         positions=np.where(padding[..., None], random.integers(0, 99, (*padding.shape, 3)), block.positions),
         image_index=np.where(padding, random.integers(-1, 6, padding.shape), block.image_index),
@@ -340,14 +345,14 @@ def test_padding_never_matters(
     assert batch.images is not None
     prefix_valid = np.asarray(batch.prefix.segment_ids) * (np.arange(16) >= 16 - kept)
     branch_valid = np.broadcast_to(np.arange(12) < np.array(lengths)[:, None], (2, 4, 12)).astype(np.int32)
-    prefix = batch.prefix.replace(segment_ids=prefix_valid.astype(np.int32))
-    branches = batch.branches.replace(
-        tokens=random.integers(0, IMAGE, (2, 4, 12)).astype(np.int32), segment_ids=branch_valid
+    prefix = dataclasses.replace(batch.prefix, segment_ids=prefix_valid.astype(np.int32))
+    branches = dataclasses.replace(
+        batch.branches, tokens=random.integers(0, IMAGE, (2, 4, 12)).astype(np.int32), segment_ids=branch_valid
     )
     clean = branch_runner(prefix, batch.images, branches)
     hidden_patches = (np.asarray(batch.images.segment_ids) == 0)[..., None]
     noise = random.normal(scale=50, size=batch.images.patches.shape)
-    noisy_images = batch.images.replace(patches=np.where(hidden_patches, noise, batch.images.patches))
+    noisy_images = dataclasses.replace(batch.images, patches=np.where(hidden_patches, noise, batch.images.patches))
     noisy = branch_runner(with_garbage(prefix, random), noisy_images, with_garbage(branches, random))
     real = branch_valid > 0
     np.testing.assert_allclose(np.asarray(noisy)[real], np.asarray(clean)[real], atol=1e-9)

@@ -20,7 +20,7 @@ MAX_TOKENS = 10
 BUCKET = 7  # padded prefix, without its last token
 PROMPT_LENGTHS = (8, 5)
 # Openings of different lengths, none at all included; a forced stop token must not stop a branch.
-OPENINGS = (([], [4, STOP, 6], [22, 7]), ([11], [], [1, 2, 3, 5]))
+OPENINGS: tuple[tuple[list[int], ...], ...] = (([], [4, STOP, 6], [22, 7]), ([11], [], [1, 2, 3, 5]))
 Variables = dict[str, Any]
 
 
@@ -56,7 +56,12 @@ def setting(small_config: PolicyConfig, random_variables: Callable[..., Variable
     counts = (np.arange(8), np.array([0, 1, 6, 7, 8]))
     positions = tuple(np.repeat(count[:, None], 3, axis=-1).astype(np.int32) for count in counts)
     shape = (2, BUCKET)
-    prefix = TokenBlock(*(np.zeros(shape, np.int32) for _ in range(2)), np.zeros((*shape, 3), np.int32), None)
+    prefix = TokenBlock(
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        np.zeros((*shape, 3), np.int32),
+        np.full(shape, -1, np.int32),
+    )
     for row, (prompt_tokens, prompt_positions) in enumerate(zip(tokens, positions, strict=True)):
         prefix.tokens[row, BUCKET + 1 - len(prompt_tokens) :] = prompt_tokens[:-1]
         prefix.segment_ids[row, BUCKET + 1 - len(prompt_tokens) :] = 1
@@ -66,7 +71,7 @@ def setting(small_config: PolicyConfig, random_variables: Callable[..., Variable
         for column, opening in enumerate(openings):
             forced[row, column, : len(opening)] = opening
     prompt = Prompt(
-        prefix=prefix.replace(image_index=np.full(shape, -1, np.int32)),
+        prefix=prefix,
         images=None,
         last_token=np.array([prompt_tokens[-1] for prompt_tokens in tokens]),
         next_position=np.array([count[-1] + 1 for count in counts], np.int32),
@@ -181,7 +186,9 @@ def test_the_key_decides_the_samples(setting: Setting) -> None:
 def test_frequencies_are_the_tempered_probabilities(setting: Setting) -> None:
     draws = 4000
     one_group = jax.tree.map(lambda array: array[:1], setting.prompt)
-    prompt = one_group.replace(forced=np.zeros((1, draws, 0), np.int32), forced_lengths=np.zeros((1, draws), np.int32))
+    prompt = dataclasses.replace(
+        one_group, forced=np.zeros((1, draws, 0), np.int32), forced_lengths=np.zeros((1, draws), np.int32)
+    )
     logprobs = slow_logprobs(setting)(0, [])
     allowed = ~np.isin(np.arange(len(logprobs)), BANNED)
     for temperature in (1.0, 3.0):

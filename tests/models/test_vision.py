@@ -91,7 +91,7 @@ def test_no_gradient_crosses_from_one_image_to_another(tower: Tower, images: lis
     row = tower.row(images)
 
     def first_image(patches: jax.Array, row: ImagePatches) -> jax.Array:
-        features = tower.tower.apply(tower.variables, row.replace(patches=patches))
+        features = jnp.asarray(tower.tower.apply(tower.variables, dataclasses.replace(row, patches=patches)))
         return jnp.sum(features[0, : images[0].num_tokens] ** 2)
 
     gradient = np.asarray(compiled(jax.grad(first_image))(row.patches, row))[0]  # [patch, patch_dim]

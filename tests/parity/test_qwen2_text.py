@@ -45,7 +45,7 @@ class Twins:
             tie_word_embeddings=tied,
             initializer_range=0.3,
             rms_norm_eps=1e-5,
-            rope_theta=5_000.0,
+            rope_parameters={"rope_type": "default", "rope_theta": 5_000.0},
             bos_token_id=None,
             eos_token_id=None,
             pad_token_id=0,

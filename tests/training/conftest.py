@@ -1,13 +1,17 @@
 """Hand-made batches for a policy of one layer; `test_parallel` runs this file in a process of its own as well."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from regrpo_jax.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch, SftBatch
-from regrpo_jax.models.config import tiny
+from regrpo_jax.models.config import VisionConfig, tiny
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.training.stages import regrpo_settings
@@ -19,8 +23,15 @@ SUCCESS = (True, False, True, True, False)  # of correct, failed, reflect_correc
 
 def make_functions(dtype: str = "float32", images: bool = False) -> PolicyFunctions:
     config = tiny(VOCAB, hidden_size=32, num_layers=1, images=images)
-    changed = {"dtype": dtype, "param_dtype": dtype}
-    return policy_functions(type(config)(**{**vars(config), **changed}))
+    vision = VisionConfig(depth=1, embed_dim=16, num_heads=1, temporal_patch_size=1) if images else None
+    return policy_functions(dataclasses.replace(config, dtype=dtype, param_dtype=dtype, vision=vision))
+
+
+def make_variables(functions: PolicyFunctions) -> dict[str, Any]:
+    """Weights of the shapes that `init` gives, without the seconds that compiling it takes."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(functions.init, jax.random.key(0))
+    return jax.tree.map(lambda array: jnp.asarray(0.1 * rng.normal(size=array.shape), array.dtype), shapes)
 
 
 def make_settings(**changes: object) -> RegrpoSettings:
@@ -47,7 +58,9 @@ def make_sft_batch(seed: int, rows: int) -> SftBatch:
     return SftBatch(block, segments.astype(np.int8), None)
 
 
-def make_group_batch(seed: int, groups: int, *, images: bool = False, equal_rewards: tuple[int, ...] = ()) -> GroupBatch:
+def make_group_batch(
+    seed: int, groups: int, *, images: bool = False, equal_rewards: tuple[int, ...] = ()
+) -> GroupBatch:
     """Groups of five branches of uneven length, each with an image in its prefix where asked.
 
     Args:
@@ -101,6 +114,11 @@ def make_group_batch(seed: int, groups: int, *, images: bool = False, equal_rewa
 @pytest.fixture(scope="session")
 def functions() -> PolicyFunctions:
     return make_functions()
+
+
+@pytest.fixture(scope="session")
+def variables(functions: PolicyFunctions) -> dict[str, Any]:
+    return make_variables(functions)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,189 @@
+"""One update on hand-made batches: what goes up, what goes down, and what is left out."""
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from regrpo_jax.base_config import base_config
+from regrpo_jax.data.batches import GroupBatch, SftBatch
+from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.corpus import build_all, trained_example
+from regrpo_jax.data.examples import Example, PackedImages
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.policy import PolicyFunctions
+from regrpo_jax.records import Trajectory
+from regrpo_jax.training.loop import check_values
+from regrpo_jax.training.parallel import data_mesh
+from regrpo_jax.training.state import TrainState, initial_state
+from regrpo_jax.training.steps import RegrpoSettings, group_logprobs, regrpo_step, rewards_and_advantages, sft_step
+
+FAILED, REFLECT_CORRECT = 1, 2
+Settings = Callable[..., RegrpoSettings]
+OPTIMIZER = optax.adam(1e-2)
+
+
+def run_regrpo(
+    functions: PolicyFunctions, variables: dict, batch: GroupBatch, settings: RegrpoSettings, updates: int
+) -> tuple[TrainState, list[dict[str, Any]]]:
+    step = regrpo_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), settings, microbatches=1, chunk_size=64)
+    state, history = initial_state(variables, OPTIMIZER), []
+    for _ in range(updates):
+        state, metrics = step(state, {}, batch)
+        history.append(jax.device_get(metrics))
+    return state, history
+
+
+@pytest.fixture(scope="module")
+def reference(functions: PolicyFunctions, variables: dict) -> Callable[[GroupBatch], np.ndarray]:
+    """log pi of a batch under the policy before training."""
+    score = jax.jit(lambda batch: group_logprobs(functions, variables, batch, chunk_size=64))
+    return lambda batch: np.asarray(score(batch))
+
+
+def test_thirty_updates_prefer_the_reflected_correction(
+    functions: PolicyFunctions,
+    variables: dict,
+    settings: Settings,
+    group_batch: Callable[..., GroupBatch],
+    reference: Callable[[GroupBatch], np.ndarray],
+) -> None:
+    batch = group_batch(1, 2)
+    batch = batch.replace(reference_logprobs=reference(batch))
+    state, history = run_regrpo(functions, variables, batch, settings(beta=0.01), 30)
+    assert int(state.step) == 30
+    losses = [float(metrics["loss"]) for metrics in history]
+    assert losses[-1] < losses[10] < losses[0] - 1.0
+    assert history[0]["action/kl"] == pytest.approx(0.0, abs=1e-6)  # the reference is where it starts
+    assert history[-1]["action/kl"] > 0.01
+
+    def margin(metrics: dict[str, Any]) -> float:
+        return float(metrics["branch/action_logprob"][REFLECT_CORRECT] - metrics["branch/action_logprob"][FAILED])
+
+    assert margin(history[-1]) > margin(history[0]) + 1.0
+    assert margin(history[-1]) > 0.0
+    # The reward is of the recorded branches: no update can change it.
+    assert {float(metrics["reward"]) for metrics in history} == {float(history[0]["reward"])}
+
+
+def test_rewards_price_the_reflection(group_batch: Callable[..., GroupBatch], settings: Settings) -> None:
+    rewards, advantages = rewards_and_advantages(group_batch(1, 2), settings(eta=0.5))
+    expected = np.array([1.0, 0.0, 1.0 - 0.5 * 2 / 100, 1.0, 0.0])
+    np.testing.assert_allclose(rewards, [expected] * 2, rtol=1e-6)
+    np.testing.assert_allclose(advantages, [expected - expected.mean()] * 2, rtol=1e-5)
+
+
+def test_two_streams_have_a_baseline_each(group_batch: Callable[..., GroupBatch], settings: Settings) -> None:
+    batch = group_batch(1, 2)
+    changes = {"eta": 0.5, "lambda_val": 0.3}
+    rewards, advantages = rewards_and_advantages(batch, settings(**changes, two_stream_alpha=2.0))
+    outcome = np.array([1.0, 0.0, 1.0 - 0.5 * 2 / 100, 1.0, 0.0])
+    value = 0.3 * batch.verifier_value
+    np.testing.assert_allclose(rewards, outcome + value, rtol=1e-5)
+    expected = outcome - outcome.mean() + 2.0 * (value - value.mean(-1, keepdims=True))
+    np.testing.assert_allclose(advantages, expected, atol=1e-6)
+
+
+def test_groups_without_variance_are_dropped_and_counted(
+    functions: PolicyFunctions, variables: dict, settings: Settings, group_batch: Callable[..., GroupBatch]
+) -> None:
+    batch = group_batch(2, 4, equal_rewards=(0, 3))
+    kept = jax.tree.map(lambda array: array[1:3], batch)
+    state, (metrics,) = run_regrpo(functions, variables, batch, settings(), 1)
+    assert metrics["groups/kept_count"] == 2
+    assert metrics["groups/dropped_count"] == 2
+    assert metrics["groups/dropped_share"] == pytest.approx(0.5)
+    assert metrics["branches/count"] == 10
+    # A skipped group is as if it were not in the batch.
+    alone, (alone_metrics,) = run_regrpo(functions, variables, kept, settings(), 1)
+    assert metrics["loss"] == pytest.approx(float(alone_metrics["loss"]), rel=1e-4)
+    assert metrics["gradient_norm"] == pytest.approx(float(alone_metrics["gradient_norm"]), rel=1e-4)
+
+    _, (held,) = run_regrpo(functions, variables, batch, settings(zero_variance="keep_kl"), 1)
+    assert held["groups/kl_only_count"] == 2
+    assert held["branches/count"] == 20
+    assert int(state.step) == int(alone.step) == 1
+
+
+def test_a_batch_without_variance_changes_nothing_and_is_told(
+    functions: PolicyFunctions,
+    variables: dict,
+    settings: Settings,
+    group_batch: Callable[..., GroupBatch],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    state, (metrics,) = run_regrpo(functions, variables, group_batch(2, 2, equal_rewards=(0, 1)), settings(), 1)
+    assert metrics["gradient_norm"] == 0.0
+    assert jax.tree.all(jax.tree.map(np.array_equal, jax.device_get(state.trainable), jax.device_get(variables)))
+    check_values("rl", 10, {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0})
+    assert "rl step 10: every group since the last line had zero reward variance" in capsys.readouterr().out
+
+
+def run_sft(functions: PolicyFunctions, variables: dict, batch: SftBatch, updates: int) -> list[dict[str, float]]:
+    step = sft_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), microbatches=1, chunk_size=64)
+    state, history = initial_state(variables, OPTIMIZER), []
+    for _ in range(updates):
+        state, metrics = step(state, {}, batch)
+        history.append({name: float(value) for name, value in metrics.items()})
+    return history
+
+
+def test_supervised_loss_is_the_mean_over_trained_tokens_and_falls(
+    functions: PolicyFunctions, variables: dict, sft_batch: Callable[..., SftBatch]
+) -> None:
+    batch = sft_batch(4, 3)
+    history = run_sft(functions, variables, batch, 30)
+    first = history[0]
+    counts = {name: int(np.sum(batch.segments[:, 1:] == kind)) for name, kind in (("reflection", 1), ("action", 2))}
+    assert {name: first[f"{name}/token_count"] for name in counts} == counts
+    total = sum(first[f"{name}/logprob"] * count for name, count in counts.items())
+    assert first["loss"] == pytest.approx(-total / sum(counts.values()), rel=1e-5)
+    assert first["tokens"] == int(np.sum(batch.block.segment_ids > 0))
+    assert history[-1]["loss"] < 0.5 * first["loss"]
+
+
+def test_supervised_batch_without_a_trained_token_is_an_error(
+    functions: PolicyFunctions, variables: dict, sft_batch: Callable[..., SftBatch]
+) -> None:
+    batch = sft_batch(4, 3)
+    (metrics,) = run_sft(functions, variables, batch.replace(segments=np.zeros_like(batch.segments)), 1)
+    assert (metrics["loss"], metrics["gradient_norm"]) == (0.0, 0.0)
+    with pytest.raises(UserError, match="sft step 7: no token since the last line was trained on"):
+        check_values("sft", 7, metrics)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_is_an_error(broken: float) -> None:
+    values = {"loss": broken, "action/token_count": 3.0, "reflection/token_count": 0.0}
+    with pytest.raises(UserError, match=r"sft step 7: loss is not finite; lower config\.sft\.learning_rate"):
+        check_values("sft", 7, values)
+    check_values("sft", 7, values | {"loss": 1.0})
+
+
+def test_an_example_without_a_trained_token_is_refused_by_name(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    nothing = np.zeros((0, 3), np.int32)
+    images = PackedImages(nothing, nothing, nothing, ())
+    tokens, positions = np.arange(4, dtype=np.int32), np.zeros((4, 3), np.int32)
+    mute = Example("mute", tokens, np.zeros(4, np.int8), positions, images)
+    spoken = dataclasses.replace(mute, record_id="spoken", segments=np.array([0, 0, 2, 2], np.int8))
+    with pytest.raises(ChatError, match="none of its tokens would be trained on"):
+        trained_example(mute)
+
+    examples = {example.record_id: example for example in (mute, spoken)}
+    records = [Trajectory(name, (), "", (), "", "", ()) for name in examples]
+    data = base_config().data.unlock()
+    with caplog.at_level(logging.WARNING):
+        built = build_all(records, lambda record: trained_example(examples[record.id]), data, "clean.json")
+    assert [example.record_id for example in built] == ["spoken"]
+    assert "clean.json: record mute: none of its tokens would be trained on" in caplog.text
+    data.on_bad_record = "fatal"
+    with pytest.raises(UserError, match=r"clean\.json: record mute"):
+        build_all(records, lambda record: trained_example(examples[record.id]), data, "clean.json")
