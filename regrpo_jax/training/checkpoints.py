@@ -57,7 +57,7 @@ class StageCheckpoints:
         wanted = {".".join(path): _described(array) for path, array in ocp.tree.to_flat_dict(like).items()}
         return [
             f"{name} is {stored.get(name, 'missing')} there, {wanted.get(name, 'unknown')} here"
-            for name in sorted(stored.keys() | wanted.keys())
+            for name in sorted(stored.keys() | wanted.keys(), key=lambda name: (not name.startswith("trainable"), name))
             if stored.get(name) != wanted.get(name)
         ]
 

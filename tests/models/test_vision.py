@@ -35,7 +35,7 @@ class Tower:
         self.tower = VisionTower(config)
         random = np.random.default_rng(1)
         shapes = jax.eval_shape(self.tower.init, jax.random.key(0), self.row([]))
-        self.variables = jax.tree.map(lambda shape: random.normal(scale=0.5, size=shape.shape), shapes)
+        self.variables = jax.tree.map(lambda shape: jnp.asarray(random.normal(scale=0.5, size=shape.shape)), shapes)
         self.run = functools.partial(compiled(self.tower.apply), self.variables)
 
     def image(self, grid: tuple[int, int], seed: int) -> PatchedImage:

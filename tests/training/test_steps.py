@@ -1,6 +1,7 @@
 """One update on hand-made batches: what goes up, what goes down, and what is left out."""
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -22,22 +23,57 @@ from regrpo_jax.records import Trajectory
 from regrpo_jax.training.loop import check_values
 from regrpo_jax.training.parallel import data_mesh
 from regrpo_jax.training.state import TrainState, initial_state
-from regrpo_jax.training.steps import RegrpoSettings, group_logprobs, regrpo_step, rewards_and_advantages, sft_step
+from regrpo_jax.training.steps import (
+    RegrpoSettings,
+    Step,
+    group_logprobs,
+    regrpo_step,
+    rewards_and_advantages,
+    sft_step,
+)
 
 FAILED, REFLECT_CORRECT = 1, 2
 Settings = Callable[..., RegrpoSettings]
 OPTIMIZER = optax.adam(1e-2)
 
 
-def run_regrpo(
-    functions: PolicyFunctions, variables: dict, batch: GroupBatch, settings: RegrpoSettings, updates: int
-) -> tuple[TrainState, list[dict[str, Any]]]:
-    step = regrpo_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), settings, microbatches=1, chunk_size=64)
-    state, history = initial_state(variables, OPTIMIZER), []
-    for _ in range(updates):
-        state, metrics = step(state, {}, batch)
-        history.append(jax.device_get(metrics))
-    return state, history
+Update = Callable[..., tuple[TrainState, list[dict[str, Any]]]]
+GROUPS = 4  # in every batch, so that a step is compiled once
+
+
+@pytest.fixture(scope="module")
+def regrpo(functions: PolicyFunctions, variables: dict, settings: Settings) -> Update:
+    """(batch, updates) -> the state after them and the metrics of each."""
+    mesh = data_mesh(jax.devices()[:1])
+
+    @functools.cache
+    def step_of(zero_variance: str) -> Step:
+        chosen = settings(beta=0.01, zero_variance=zero_variance)
+        return regrpo_step(functions, OPTIMIZER, mesh, chosen, microbatches=1, chunk_size=64)
+
+    def run(batch: GroupBatch, updates: int, zero_variance: str = "skip") -> tuple[TrainState, list[dict[str, Any]]]:
+        state, history = initial_state(variables, OPTIMIZER), []
+        for _ in range(updates):
+            state, metrics = step_of(zero_variance)(state, {}, batch)
+            history.append(jax.device_get(metrics))
+        return state, history
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def sft(functions: PolicyFunctions, variables: dict) -> Callable[[SftBatch, int], list[dict[str, float]]]:
+    """(batch, updates) -> the metrics of each."""
+    step = sft_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), microbatches=1, chunk_size=64)
+
+    def run(batch: SftBatch, updates: int) -> list[dict[str, float]]:
+        state, history = initial_state(variables, OPTIMIZER), []
+        for _ in range(updates):
+            state, metrics = step(state, {}, batch)
+            history.append({name: float(value) for name, value in metrics.items()})
+        return history
+
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +84,11 @@ def reference(functions: PolicyFunctions, variables: dict) -> Callable[[GroupBat
 
 
 def test_thirty_updates_prefer_the_reflected_correction(
-    functions: PolicyFunctions,
-    variables: dict,
-    settings: Settings,
-    group_batch: Callable[..., GroupBatch],
-    reference: Callable[[GroupBatch], np.ndarray],
+    regrpo: Update, group_batch: Callable[..., GroupBatch], reference: Callable[[GroupBatch], np.ndarray]
 ) -> None:
-    batch = group_batch(1, 2)
+    batch = group_batch(1, GROUPS)
     batch = batch.replace(reference_logprobs=reference(batch))
-    state, history = run_regrpo(functions, variables, batch, settings(beta=0.01), 30)
+    state, history = regrpo(batch, 30)
     assert int(state.step) == 30
     losses = [float(metrics["loss"]) for metrics in history]
     assert losses[-1] < losses[10] < losses[0] - 1.0
@@ -91,54 +123,43 @@ def test_two_streams_have_a_baseline_each(group_batch: Callable[..., GroupBatch]
 
 
 def test_groups_without_variance_are_dropped_and_counted(
-    functions: PolicyFunctions, variables: dict, settings: Settings, group_batch: Callable[..., GroupBatch]
+    regrpo: Update, group_batch: Callable[..., GroupBatch]
 ) -> None:
-    batch = group_batch(2, 4, equal_rewards=(0, 3))
-    kept = jax.tree.map(lambda array: array[1:3], batch)
-    state, (metrics,) = run_regrpo(functions, variables, batch, settings(), 1)
+    batch = group_batch(2, GROUPS, equal_rewards=(0, 3))
+    state, (metrics,) = regrpo(batch, 1)
     assert metrics["groups/kept_count"] == 2
     assert metrics["groups/dropped_count"] == 2
     assert metrics["groups/dropped_share"] == pytest.approx(0.5)
     assert metrics["branches/count"] == 10
-    # A skipped group is as if it were not in the batch.
-    alone, (alone_metrics,) = run_regrpo(functions, variables, kept, settings(), 1)
+    # A skipped group is as if it were not in the batch: the same as the kept ones, twice.
+    alone, (alone_metrics,) = regrpo(jax.tree.map(lambda array: array[[1, 2, 1, 2]], batch), 1)
+    assert alone_metrics["groups/dropped_count"] == 0
     assert metrics["loss"] == pytest.approx(float(alone_metrics["loss"]), rel=1e-4)
     assert metrics["gradient_norm"] == pytest.approx(float(alone_metrics["gradient_norm"]), rel=1e-4)
+    for updated, expected in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(alone.trainable), strict=True):
+        np.testing.assert_allclose(updated, expected, atol=1e-3)
 
-    _, (held,) = run_regrpo(functions, variables, batch, settings(zero_variance="keep_kl"), 1)
+    _, (held,) = regrpo(batch, 1, zero_variance="keep_kl")
     assert held["groups/kl_only_count"] == 2
     assert held["branches/count"] == 20
-    assert int(state.step) == int(alone.step) == 1
+    assert held["loss"] != pytest.approx(float(metrics["loss"]), rel=1e-3)
 
 
 def test_a_batch_without_variance_changes_nothing_and_is_told(
-    functions: PolicyFunctions,
-    variables: dict,
-    settings: Settings,
-    group_batch: Callable[..., GroupBatch],
-    capsys: pytest.CaptureFixture[str],
+    regrpo: Update, variables: dict, group_batch: Callable[..., GroupBatch], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state, (metrics,) = run_regrpo(functions, variables, group_batch(2, 2, equal_rewards=(0, 1)), settings(), 1)
+    state, (metrics,) = regrpo(group_batch(2, GROUPS, equal_rewards=tuple(range(GROUPS))), 1)
     assert metrics["gradient_norm"] == 0.0
     assert jax.tree.all(jax.tree.map(np.array_equal, jax.device_get(state.trainable), jax.device_get(variables)))
     check_values("rl", 10, {name: float(value) for name, value in metrics.items() if np.ndim(value) == 0})
     assert "rl step 10: every group since the last line had zero reward variance" in capsys.readouterr().out
 
 
-def run_sft(functions: PolicyFunctions, variables: dict, batch: SftBatch, updates: int) -> list[dict[str, float]]:
-    step = sft_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), microbatches=1, chunk_size=64)
-    state, history = initial_state(variables, OPTIMIZER), []
-    for _ in range(updates):
-        state, metrics = step(state, {}, batch)
-        history.append({name: float(value) for name, value in metrics.items()})
-    return history
-
-
 def test_supervised_loss_is_the_mean_over_trained_tokens_and_falls(
-    functions: PolicyFunctions, variables: dict, sft_batch: Callable[..., SftBatch]
+    sft: Callable[[SftBatch, int], list[dict[str, float]]], sft_batch: Callable[..., SftBatch]
 ) -> None:
     batch = sft_batch(4, 3)
-    history = run_sft(functions, variables, batch, 30)
+    history = sft(batch, 30)
     first = history[0]
     counts = {name: int(np.sum(batch.segments[:, 1:] == kind)) for name, kind in (("reflection", 1), ("action", 2))}
     assert {name: first[f"{name}/token_count"] for name in counts} == counts
@@ -149,10 +170,10 @@ def test_supervised_loss_is_the_mean_over_trained_tokens_and_falls(
 
 
 def test_supervised_batch_without_a_trained_token_is_an_error(
-    functions: PolicyFunctions, variables: dict, sft_batch: Callable[..., SftBatch]
+    sft: Callable[[SftBatch, int], list[dict[str, float]]], sft_batch: Callable[..., SftBatch]
 ) -> None:
     batch = sft_batch(4, 3)
-    (metrics,) = run_sft(functions, variables, batch.replace(segments=np.zeros_like(batch.segments)), 1)
+    (metrics,) = sft(batch.replace(segments=np.zeros_like(batch.segments)), 1)
     assert (metrics["loss"], metrics["gradient_norm"]) == (0.0, 0.0)
     with pytest.raises(UserError, match="sft step 7: no token since the last line was trained on"):
         check_values("sft", 7, metrics)
