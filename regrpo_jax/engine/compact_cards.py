@@ -1,7 +1,7 @@
 """Small pictures of coloured cards, and reading a card's colour back from the pixels.
 
 The quickstart's tiny policy has to *see* something. A 56x56 picture with a card in one of its quadrants asks for one
-visual skill only: where is it? Drawing and reading live together so that one table says what a colour and what a
+visual skill only: which colour is it? Drawing and reading live together so that one table says what a colour and what a
 region is.
 """
 
@@ -54,19 +54,12 @@ def draw_picture(picture: Picture) -> Image.Image:
     return image
 
 
-def crop_region(image: Image.Image, region: str) -> Image.Image:
-    """Cut one quadrant out of a picture of any size; `region` is a key of `REGIONS`."""
-    column, row = REGIONS[region]
-    width, height = image.width // 2, image.height // 2
-    return image.crop((column * width, row * height, (column + 1) * width, (row + 1) * height))
-
-
-def colour_of(crop: Image.Image) -> str | None:
-    """Name the card colour that fills most of a crop, or None where no colour fills half a card."""
-    pixels = np.asarray(crop.convert("RGB"), dtype=np.int32)  # [row, column, channel]
-    counts = {}
+def colours_in(image: Image.Image) -> tuple[str, ...]:
+    """Name the colours of which an image has at least half a card's pixels, in the order of `COLOURS`."""
+    pixels = np.asarray(image.convert("RGB"), dtype=np.int32)  # [row, column, channel]
+    found = []
     for name, colour in COLOURS.items():
         distances = np.abs(pixels - np.asarray(colour, dtype=np.int32)).sum(axis=-1)  # [row, column]
-        counts[name] = int((distances <= _SAME_COLOUR).sum())
-    best = max(counts, key=lambda name: counts[name])
-    return best if counts[best] >= _SMALLEST_CARD else None
+        if int((distances <= _SAME_COLOUR).sum()) >= _SMALLEST_CARD:
+            found.append(name)
+    return tuple(found)

@@ -100,11 +100,11 @@ def write_compact_corpus(
 def plan_episodes(split: str, *, records: int, seed: int, images: bool) -> tuple[PlannedEpisode, ...]:
     """The episodes of a split ("train" or "test") that give `records` records; a seed fixes them.
 
-    Train: 2/5 of the records are RoT, 1/10 are seeing drills (with images), the rest are clean episodes.
+    Train: 3/10 of the records are RoT, 3/10 are seeing drills (with images), the rest are clean episodes.
     Test: half and half.
     """
-    rot_count = records // 2 if split == TEST else max(1, 2 * records // 5)
-    drill_count = records // 10 if split == TRAIN and images else 0
+    rot_count = records // 2 if split == TEST else max(1, 3 * records // 10)
+    drill_count = 3 * records // 10 if split == TRAIN and images else 0
     task_count = records - rot_count - drill_count
     episodes = [_plan_episode(split, index, index < rot_count, seed, images) for index in range(task_count)]
     return tuple(episodes + [_plan_drill(split, index, seed) for index in range(drill_count)])

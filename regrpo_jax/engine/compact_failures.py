@@ -15,7 +15,7 @@ from regrpo_jax.records.types import ErrorType
 _UNQUOTED_ARGUMENT = {"inspect_file_as_text": 0, "visualizer": 1, "table_query": 1, "search": 0}
 _FIRST_MISSING = {
     "inspect_file_as_text": (0, "file_path"),
-    "visualizer": (1, "region"),
+    "visualizer": (1, "colour"),
     "table_query": (1, "key"),
     "search": (0, "name"),
 }

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regrpo_jax.engine.compact_cards import REGIONS, colour_of, crop_region
+from regrpo_jax.engine.compact_cards import COLOURS, colours_in
 from regrpo_jax.records.actions import extract_code
 from regrpo_jax.records.types import Observation, Status
 
@@ -67,8 +67,8 @@ def inspect_file_as_text(workspace: Path, file_path: str) -> Observation:
     return Observation(Status.OK, text)
 
 
-def visualizer(workspace: Path, image: str, region: str) -> Observation:
-    """Crop one quadrant of an image and say, by its pixels, which card is there, and its code.
+def visualizer(workspace: Path, image: str, colour: str) -> Observation:
+    """Look for the card of a colour in an image, by its pixels, and read its code.
 
     Codes come from the image's sidecar, the JSON object colour -> code ("card.png" has "card.json").
     """
@@ -77,11 +77,11 @@ def visualizer(workspace: Path, image: str, region: str) -> Observation:
         return missing
     if not image.endswith(".png"):
         return _error(f'"{image}" is no image.')
-    if region not in REGIONS:
-        return _error(f'no region "{region}". Regions: {_quoted(list(REGIONS))}.')
+    if colour not in COLOURS:
+        return _error(f'no colour "{colour}". Colours: {_quoted(list(COLOURS))}.')
     with Image.open(workspace / image) as picture:
-        colour = colour_of(crop_region(picture, region))
-    if colour is None:
+        found = colours_in(picture)
+    if colour not in found:
         return Observation(Status.EMPTY, "No object found.")
     codes = json.loads((workspace / image).with_suffix(".json").read_text(encoding="utf-8"))
     return Observation(Status.OK, f'"{colour}" card, code "{codes[colour]}"')
@@ -127,7 +127,7 @@ def final_answer(workspace: Path, answer: str) -> Observation:
 
 _TOOLS = {
     "inspect_file_as_text": _Tool(("file_path",), 1, inspect_file_as_text),
-    "visualizer": _Tool(("image", "region"), 2, visualizer),
+    "visualizer": _Tool(("image", "colour"), 2, visualizer),
     "table_query": _Tool(("file", "key"), 2, table_query),
     "search": _Tool(("name", "place_or_year"), 1, search),
     "final_answer": _Tool(("answer",), 1, final_answer),
