@@ -14,7 +14,7 @@ def get_config() -> ConfigDict:
     config = base_config()
     config.stages = ("eval", "sft", "eval", "rl", "eval")
     config.data.compact.train_records = 6000
-    config.data.compact.test_records = 400
+    config.data.compact.test_records = 240
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (192,)
     config.sft.steps = 400
@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.sft.row_patches = 64
     config.rl.steps = 40
     config.rl.learning_rate = 5e-4
-    config.eval.records = 200
-    config.eval.batch = 100
+    config.eval.records = 120
+    config.eval.batch = 60
     config.eval.max_new_tokens = 96
     return config

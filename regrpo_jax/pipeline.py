@@ -55,7 +55,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
     mesh = data_mesh()
     check_batches(config, mesh)
     needs_clean = "sft" in config.stages and config.sft.clean_ratio > 0
-    corpus = load_corpus(config, workdir, needs_clean=needs_clean)
+    corpus = load_corpus(config, workdir, needs_clean=needs_clean, resuming=resuming)
     functions, variables, reader = load_policy(config, corpus, workdir, resuming=resuming)
     record_run(config, workdir)
     writer = MetricsWriter(workdir)

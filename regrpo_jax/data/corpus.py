@@ -11,13 +11,14 @@ import ml_collections
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
 from regrpo_jax.data.groups import Group, build_group
-from regrpo_jax.engine import write_compact_corpus
+from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
 
 _log = logging.getLogger(__name__)
 Record = TypeVar("Record", RotRecord, Trajectory)
 Built = TypeVar("Built")
+GENERATED_FILES = ("clean_train", "rot_train", "clean_test", "rot_test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +45,29 @@ class Corpus:
             yield from (turn.content for turn in turns)
 
 
-def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool) -> Corpus:
+def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool, resuming: bool) -> Corpus:
     """Reads the files of `config.data`, or generates the compact corpus under `workdir/corpus` when none is named.
 
+    Args:
+      needs_clean: clean trajectories will be trained on.
+      resuming: a generated corpus in `workdir` belongs to this run and is read as it is, so that the run goes on with
+        the same data even if the generator has changed since.
     Raises:
       UserError: a file cannot be read, has no usable record, or `data.rot` is set without `data.clean` (or the
         reverse) although the stages need both.
     """
     data = config.data
     if not data.rot and not data.clean and not data.eval_rot:
-        paths = write_compact_corpus(
-            workdir / "corpus",
-            train_records=data.compact.train_records,
-            test_records=data.compact.test_records,
-            seed=config.seed,
-            images=config.model.images,
-        )
+        folder = workdir / "corpus"
+        paths = CorpusPaths(*(folder / f"{name}.json" for name in GENERATED_FILES))
+        if not (resuming and all(path.exists() for path in dataclasses.astuple(paths))):
+            paths = write_compact_corpus(
+                folder,
+                train_records=data.compact.train_records,
+                test_records=data.compact.test_records,
+                seed=config.seed,
+                images=config.model.images,
+            )
         return Corpus(load_clean(paths.clean_train), load_rot(paths.rot_train), load_rot(paths.rot_test), True)
     if not data.rot:
         raise UserError("config.data.rot is empty; set it to a JSON or JSONL file of RoT records")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat
-from regrpo_jax.data.image_parts import image_order
+from regrpo_jax.data.image_parts import image_order, images_before
 from regrpo_jax.data.images import PatchedImage, load_image
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
@@ -120,7 +120,8 @@ def rot_example(record: RotRecord, reader: ConversationReader, *, max_length: in
       ChatError: a trained token would have to be cut, or see `ConversationReader.read`.
     """
     turns = record.conversation[: record.reflection_turn + 1]
-    chat, positions, images = reader.read(turns, record.images)
+    visible = images_before(record.conversation, len(turns), record.images)
+    chat, positions, images = reader.read(turns, visible)
     start, _ = chat.span_of(record.reflection_turn)
     segments = np.where(np.arange(len(chat.tokens)) >= start, chat.segments, 0).astype(np.int8)
     example = Example(record.id, chat.tokens, segments, positions, images)

@@ -11,6 +11,7 @@ import numpy as np
 
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, PackedImages
+from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.records.candidates import Candidate, contrastive_candidates
 from regrpo_jax.records.types import RotRecord, Turn
 
@@ -75,8 +76,11 @@ def build_group(
       ChatError: a branch exceeds `max_branch`, an image would be cut, or the template does not fit.
     """
     context = record.conversation[: record.failed_turn]
-    prefix, positions, images = reader.read_prompt(context, record.images)
-    excess = max(0, len(prefix) - max_prefix)
+    visible = images_before(record.conversation, len(context), record.images)
+    if conditioning == "paper" and visible != images_before(record.conversation, record.reflection_turn, record.images):
+        raise ChatError("the failed observation has an image; a branch cannot hold one")
+    prefix, positions, images = reader.read_prompt(context, visible)
+    excess = max(0, len(prefix) - 1 - max_prefix)  # the last token leads the branches
     if (prefix[:excess] == reader.renderer.image_token_id).any():
         raise ChatError(
             f"the prefix of {len(prefix)} tokens exceeds the largest of config.data.prefix_buckets ({max_prefix}) and "
@@ -107,7 +111,8 @@ def _build_branch(
         turns += record.conversation[record.failed_turn : record.reflection_turn]
     turns.append(Turn("assistant", candidate.reflection + candidate.action))
     counts = [rows * columns for rows, columns in images.merged_grids]
-    chat = reader.renderer.render(turns, record.images, counts)
+    visible = images_before(record.conversation, record.failed_turn, record.images)
+    chat = reader.renderer.render(turns, visible, counts)
     if not np.array_equal(chat.tokens[: len(prefix)], prefix):
         raise ChatError("the chat template renders the context differently once an assistant turn follows it")
     start, end = chat.spans[-1]

@@ -38,6 +38,14 @@ def image_order(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list
     return [place.image for place in image_places(turns, images)]
 
 
+def images_before(
+    conversation: Sequence[Turn], turn_count: int, images: Sequence[ImageReference]
+) -> tuple[ImageReference, ...]:
+    """The images that stand in the first `turn_count` turns: what may be seen at that point of the conversation."""
+    places = image_places(conversation, images)
+    return tuple(place.image for place in places if place.turn < turn_count)
+
+
 def with_image_parts(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[dict]:
     """Messages for a chat template; a turn with images is a list of text and image parts, others are strings."""
     places = image_places(turns, images)

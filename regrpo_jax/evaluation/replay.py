@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from regrpo_jax.agent.gate import GateDecision, confidence, reflection_gate
+from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.evaluation.decoding import (
     ACTION_OPENING,
     REFLECTION_OPENING,
@@ -23,7 +24,7 @@ from regrpo_jax.records import (
     parse_reflection,
     split_reflection,
 )
-from regrpo_jax.records.types import Reflection, RotRecord, Status, Turn
+from regrpo_jax.records.types import ImageReference, Reflection, RotRecord, Status, Turn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,24 +66,20 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
       confidences: u_1 .. u_i of the recorded actions up to the failed one, under this policy.
       writer: the policy.
     """
-    firsts = writer.write([_request(r, r.conversation[: r.failed_turn], ACTION_OPENING) for r in records])
     gates = [_gate_after_failure(record, values) for record, values in zip(records, confidences, strict=True)]
+    before = [_Context(r.conversation[: r.failed_turn], _images(r, r.failed_turn)) for r in records]
+    failed = [_Context(r.conversation[: r.reflection_turn], _images(r, r.reflection_turn)) for r in records]
+    firsts = writer.write([context.request(ACTION_OPENING) for context in before])
     repairs = writer.write(
         [
-            _request(r, r.conversation[: r.reflection_turn], REFLECTION_OPENING if g.open else ACTION_OPENING)
-            for r, g in zip(records, gates, strict=True)
+            context.request(REFLECTION_OPENING if gate.open else ACTION_OPENING)
+            for context, gate in zip(failed, gates, strict=True)
         ]
     )
     first_right = [_is_right(turn, record) for turn, record in zip(firsts, records, strict=True)]
     repaired = [_is_right(turn, record) for turn, record in zip(repairs, records, strict=True)]
-    alone = _finish(
-        records, [(*r.conversation[: r.failed_turn], _said(t)) for r, t in zip(records, firsts, strict=True)],
-        first_right, writer,
-    )  # fmt: skip
-    after = _finish(
-        records, [(*r.conversation[: r.reflection_turn], _said(t)) for r, t in zip(records, repairs, strict=True)],
-        repaired, writer,
-    )  # fmt: skip
+    alone = _finish(records, [c.then(_said(t)) for c, t in zip(before, firsts, strict=True)], first_right, writer)
+    after = _finish(records, [c.then(_said(t)) for c, t in zip(failed, repairs, strict=True)], repaired, writer)
     episodes = []
     for index, record in enumerate(records):
         reflection = parse_reflection(split_reflection(repairs[index].text)[0])
@@ -104,8 +101,22 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
     return episodes
 
 
-def _request(record: RotRecord, turns: Sequence[Turn], opening: str) -> TurnRequest:
-    return TurnRequest(tuple(turns), record.images, opening)
+@dataclasses.dataclass(frozen=True)
+class _Context:
+    """What the policy has seen: turns, and the images that stand in them."""
+
+    turns: tuple[Turn, ...]
+    images: tuple[ImageReference, ...]
+
+    def then(self, *turns: Turn) -> "_Context":
+        return _Context((*self.turns, *turns), self.images)
+
+    def request(self, opening: str) -> TurnRequest:
+        return TurnRequest(self.turns, self.images, opening)
+
+
+def _images(record: RotRecord, turn_count: int) -> tuple[ImageReference, ...]:
+    return images_before(record.conversation, turn_count, record.images)
 
 
 def _said(turn: GeneratedTurn) -> Turn:
@@ -128,27 +139,25 @@ def _is_unsure(record: RotRecord, turn: GeneratedTurn, confidences: Sequence[flo
 
 
 def _finish(
-    records: Sequence[RotRecord], said: Sequence[tuple[Turn, ...]], right: Sequence[bool], writer: TurnWriter
+    records: Sequence[RotRecord], contexts: Sequence[_Context], right: Sequence[bool], writer: TurnWriter
 ) -> list[bool]:
     """Lets the policy take the remaining recorded steps; True where every one of them is right."""
-    alive = {index: said[index] for index in range(len(records)) if right[index]}
+    alive = {index: contexts[index] for index in range(len(records)) if right[index]}
     finished = [False] * len(records)
     offset = 1
     while alive:
         waiting = {}
-        for index, turns in alive.items():
+        for index, context in alive.items():
             rest = records[index].conversation[records[index].reflection_turn :]
             if offset + 1 < len(rest):
-                waiting[index] = (*turns, rest[offset])
+                waiting[index] = context.then(rest[offset])
             else:
                 finished[index] = True
-        turns_written = writer.write(
-            [_request(records[index], turns, ACTION_OPENING) for index, turns in waiting.items()]
-        )
+        turns_written = writer.write([context.request(ACTION_OPENING) for context in waiting.values()])
         alive = {}
-        for (index, turns), written in zip(waiting.items(), turns_written, strict=True):
+        for (index, context), written in zip(waiting.items(), turns_written, strict=True):
             expected = records[index].conversation[records[index].reflection_turn + offset + 1]
             if written.finished and actions_equivalent(written.text, expected.content):
-                alive[index] = (*turns, _said(written))
+                alive[index] = context.then(_said(written))
         offset += 2
     return finished

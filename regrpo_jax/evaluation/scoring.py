@@ -9,6 +9,7 @@ import numpy as np
 from regrpo_jax.agent.gate import confidence
 from regrpo_jax.data.batches import collate_images, image_indices
 from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.policy import PolicyFunctions
@@ -35,7 +36,10 @@ def recorded_confidences(
         head = functions.head(variables)
         return token_logprobs(hidden[:, :-1], head, block.tokens[:, 1:], mask[:, 1:], chunk_size=chunk_size)
 
-    chats = [reader.read(record.conversation[: record.failed_turn + 1], record.images) for record in records]
+    chats = [
+        reader.read(r.conversation[: r.failed_turn + 1], images_before(r.conversation, r.failed_turn, r.images))
+        for r in records
+    ]
     length = 64 * -(-max((len(chat.tokens) for chat, _, _ in chats), default=1) // 64)
     confidences = []
     for start in range(0, len(chats), batch):

@@ -218,7 +218,7 @@ class TestPrefix:
 
     def test_a_long_prefix_is_cut_on_the_left(self, reader: ConversationReader, rot_record: RotRecord) -> None:
         whole = group_of(rot_record, reader)
-        cut = group_of(rot_record, reader, max_prefix=9)
+        cut = group_of(rot_record, reader, max_prefix=8)  # and the last token, which leads the branches
         np.testing.assert_array_equal(cut.prefix, whole.prefix[-9:])
         np.testing.assert_array_equal(cut.positions, whole.positions[-9:])
         for first, second in zip(cut.branches, whole.branches, strict=True):
@@ -239,6 +239,6 @@ class TestPrefix:
         np.testing.assert_array_equal(group.positions, rotary_positions(is_image, group.images.merged_grids))
         assert not any((b.tokens == image_reader.renderer.image_token_id).any() for b in group.branches)
         fits = len(group.prefix) - int(np.argmax(is_image))
-        assert len(group_of(record, image_reader, max_prefix=fits).prefix) == fits
+        assert len(group_of(record, image_reader, max_prefix=fits - 1).prefix) == fits
         with pytest.raises(ChatError, match=r"config\.data\.prefix_buckets .*cut an image.*config\.data\.max_pixels"):
-            group_of(record, image_reader, max_prefix=fits - 1)
+            group_of(record, image_reader, max_prefix=fits - 2)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from regrpo_jax.data.chat import ChatError, ChatRenderer
-from regrpo_jax.data.image_parts import image_order, with_image_parts
+from regrpo_jax.data.image_parts import image_order, images_before, with_image_parts
 from regrpo_jax.data.tokenizer import CHAT_TEMPLATE, IMAGE_TOKEN
 from regrpo_jax.records import ImageReference, Turn
 
@@ -155,3 +155,11 @@ class TestImages:
         renderer = ChatRenderer(make_tokenizer(CHAT_TEMPLATE), image_token="<|picture|>")
         with pytest.raises(ChatError, match=r"no image token '<\|picture\|>'"):
             renderer.render((Turn("user", "a"), Turn("assistant", "b")))
+
+
+def test_an_image_is_seen_only_from_its_turn_on() -> None:
+    turns = [Turn("user", "<a> Task: look."), Turn("assistant", "x"), Turn("user", "Observation: <b>")]
+    images = [ImageReference("<b>", "b.png"), ImageReference("<a>", "a.png"), ImageReference("", "c.png")]
+    assert [image.path for image in images_before(turns, 1, images)] == ["c.png", "a.png"]
+    assert [image.path for image in images_before(turns, 2, images)] == ["c.png", "a.png"]
+    assert [image.path for image in images_before(turns, 3, images)] == ["c.png", "a.png", "b.png"]
