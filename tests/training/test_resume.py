@@ -25,8 +25,8 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
-STEPS = {"sft": 200, "rl": 100}
-EVERY = 10  # updates between checkpoints
+STEPS = {"sft": 100, "rl": 75}
+EVERY = 25  # updates between checkpoints
 UNREPEATABLE = {"seconds", "tokens_per_second"}
 
 
@@ -151,22 +151,22 @@ def test_lines_are_the_same_and_none_is_there_twice(runs: Runs) -> None:
 
 def test_every_start_says_where_it_goes_on(runs: Runs) -> None:
     assert "resuming" not in runs.said["undisturbed"] and "complete" not in runs.said["undisturbed"]
-    (resumed,) = re.findall(r"^sft: resuming at step (\d+) of 200$", runs.said["killed in rl"], re.MULTILINE)
+    (resumed,) = re.findall(r"^sft: resuming at step (\d+) of 100$", runs.said["killed in rl"], re.MULTILINE)
     assert int(resumed) % EVERY == 0 and 0 < int(resumed) < STEPS["sft"]
-    (resumed,) = re.findall(r"^rl: resuming at step (\d+) of 100$", runs.said["finished"], re.MULTILINE)
+    (resumed,) = re.findall(r"^rl: resuming at step (\d+) of 75$", runs.said["finished"], re.MULTILINE)
     assert int(resumed) % EVERY == 0 and 0 < int(resumed) < STEPS["rl"]
-    assert "sft: complete at step 200" in runs.said["finished"]
+    assert "sft: complete at step 100" in runs.said["finished"]
 
 
 def test_second_start_of_a_finished_run_trains_nothing_and_says_so(runs: Runs) -> None:
-    assert "sft: complete at step 200" in runs.said["on top"]
-    assert "rl: complete at step 100" in runs.said["on top"]
+    assert "sft: complete at step 100" in runs.said["on top"]
+    assert "rl: complete at step 75" in runs.said["on top"]
     assert (runs.undisturbed / "metrics.jsonl").read_bytes() == runs.metrics_before_last_start
 
 
 def test_a_stage_never_goes_on_from_another_policy_than_it_began_with(runs: Runs) -> None:
     with pytest.raises(UserError) as error:
         main([*arguments(runs.interrupted), "--config.stages=rl", "--config.compilation_cache="])
-    assert "this rl began after other updates (200 of sft) than config.stages and their steps ask for now (none)" in (
+    assert "this rl began after other updates (100 of sft) than config.stages and their steps ask for now (none)" in (
         str(error.value)
     )
