@@ -1,7 +1,7 @@
 """The whole of offline ReGRPO on a CPU, from nothing: a generated corpus, a tiny policy, a table at the end.
 
-    tools/quickstart                      (or, in an environment of your own:)
-    python -m regrpo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+tools/quickstart                      (or, in an environment of your own:)
+python -m regrpo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 """
 
 from ml_collections import ConfigDict
@@ -17,13 +17,15 @@ def get_config() -> ConfigDict:
     config.data.compact.test_records = 240
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (192,)
-    config.sft.steps = 400
+    config.sft.steps = 360
     config.sft.learning_rate = 3e-3
     config.sft.batch_rows = 16
     config.sft.row_length = 256
     config.sft.row_patches = 64
+    config.lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     config.rl.steps = 40
-    config.rl.learning_rate = 5e-4
+    config.rl.learning_rate = 1e-3
+    config.rl.beta = 0.3  # of the paper's range: holds candidates that are already improbable
     config.eval.records = 120
     config.eval.batch = 60
     config.eval.max_new_tokens = 96

@@ -247,7 +247,7 @@ class ChatRenderer:
 def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:
     """(text, segment, is code) of an assistant turn: the reflection block, then the action around its code."""
     reflection, action = split_reflection(text)
-    start, end = _code_range(action)
+    start, end = code_range(action)
     parts = [
         (reflection, Segment.REFLECTION, False),
         (action[:start], Segment.ACTION, False),
@@ -257,7 +257,7 @@ def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:
     return [part for part in parts if part[0]]
 
 
-def _code_range(action: str) -> tuple[int, int]:
+def code_range(action: str) -> tuple[int, int]:
     """Where the characters of an action's code stand; an empty range when it has none."""
     # The words of the thought may be those of the code, and `extract_code` drops a common indentation.
     lines = r"\n[ \t]*".join(re.escape(line) for line in extract_code(action).split("\n"))

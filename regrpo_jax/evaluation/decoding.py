@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from regrpo_jax.data.batches import collate_prefixes
-from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.chat import ChatError, code_range
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Group
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Prompt, Samples, sample
-from regrpo_jax.records import extract_code, split_reflection
+from regrpo_jax.records import split_reflection
 from regrpo_jax.records.types import ImageReference, Turn
 
 _log = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class TurnWriter:
             forced_lengths=np.array([[len(opening)] for opening in openings], np.int32),
         )
         stop_id = self.reader.renderer.end_of_turn_id
-        banned = tuple(token for token in tokenizer.all_special_ids if token != stop_id)
+        banned = tuple(sorted(set(self.reader.renderer.control_tokens.values()) - {stop_id}))
         samples = sample(
             self.functions,
             self.variables,
@@ -152,13 +153,12 @@ class TurnWriter:
         finished = bool(samples.stopped[row, 0])
         count = int(samples.lengths[row, 0]) - int(finished)
         tokens = samples.tokens[row, 0, :count]
-        pieces = [_decode(self.reader, [token]) for token in tokens]
-        text = _decode(self.reader, tokens)
+        text, ends = _decoded(self.reader.renderer.tokenizer, [int(token) for token in tokens])
         reflection, action = split_reflection(text)
-        ends = np.cumsum([len(piece) for piece in pieces])
-        code = extract_code(action) or action
-        code_start = len(reflection) + action.find(code)
-        in_code = (ends > code_start) & (ends - [len(p) for p in pieces] < code_start + len(code))
+        start, end = code_range(action)
+        start, end = (start, end) if start < end else (0, len(action))
+        starts = np.concatenate([[0], ends[:-1]])
+        in_code = (ends > len(reflection) + start) & (starts < len(reflection) + end)
         return GeneratedTurn(
             text,
             int(np.sum(ends <= len(reflection))) if reflection else 0,
@@ -167,9 +167,14 @@ class TurnWriter:
         )
 
 
-def _decode(reader: ConversationReader, tokens: Sequence[int] | np.ndarray) -> str:
-    return str(
-        reader.renderer.tokenizer.decode(
-            [int(t) for t in tokens], skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-    )
+def _decoded(tokenizer: PreTrainedTokenizerBase, tokens: list[int]) -> tuple[str, np.ndarray]:
+    """The text of tokens, and where in it each of them ends.  # [token]"""
+
+    def decode(part: list[int]) -> str:
+        return str(tokenizer.decode(part, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    text, pieces = decode(tokens), [decode([token]) for token in tokens]
+    if "".join(pieces) == text:
+        return text, np.cumsum([len(piece) for piece in pieces], dtype=int)
+    # Tokens of parts of a character do not decode alone.
+    return text, np.array([len(decode(tokens[: count + 1])) for count in range(len(tokens))], int)

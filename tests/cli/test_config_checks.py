@@ -1,0 +1,84 @@
+"""The tables of allowed values speak of fields that exist, and agree with the code that takes the values."""
+
+from pathlib import Path
+
+import pytest
+
+from regrpo_jax.base_config import base_config
+from regrpo_jax.command_line import field_values, load_config, parse_command_line
+from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, SHARES, STAGES, TARGETS, check_config
+from regrpo_jax.core.advantages import BASELINES
+from regrpo_jax.core.kl import KL_ESTIMATORS
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.peft import MODULE_PATHS
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_choices_are_those_of_the_code() -> None:
+    assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
+    assert set(CHOICES["rl.baseline"]) == set(BASELINES)
+    assert set(TARGETS) == set(MODULE_PATHS)
+    assert set(base_config().stages) == set(STAGES)
+
+
+def test_every_field_of_the_tables_exists_and_every_number_is_looked_at() -> None:
+    fields = field_values(base_config())
+    checked = {*CHOICES, *AT_LEAST, *ABOVE_ZERO, *SHARES}
+    assert checked <= fields.keys()
+    numbers = {name for name, value in fields.items() if isinstance(value, int | float) and not isinstance(value, bool)}
+    assert numbers - checked == {"seed", "model.vocab_size"}  # any seed will do; the tokenizer tells its own minimum
+
+
+@pytest.mark.parametrize("path", [*sorted((ROOT / "configs").glob("*.py")), ROOT / "tests" / "tiny_config.py"])
+def test_configs_of_the_project_are_good(path: Path) -> None:
+    config = load_config(path)
+    assert config.is_locked
+    check_config(config)
+
+
+@pytest.mark.parametrize("field", sorted(AT_LEAST))
+def test_a_number_below_its_lowest_is_refused(field: str) -> None:
+    config = base_config()
+    lowest = type(field_values(config)[field])(AT_LEAST[field] - 1)
+    config.update_from_flattened_dict({field: lowest})
+    with pytest.raises(UserError, match=rf"config\.{field} is -?\d.*; it must be at least {AT_LEAST[field]}"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("rl.eta", "1e-3", 1e-3),
+        ("rl.eta", "1", 1.0),
+        ("rl.steps", "7", 7),
+        ("rl.advantage_clip", "2.5", 2.5),
+        ("rl.advantage_clip", "none", None),
+        ("model.images", "False", False),
+        ("model.images", "1", True),
+        ("stages", "rl", ("rl",)),
+        ("stages", "('sft', 'eval')", ("sft", "eval")),
+        ("stages", "sft, eval", ("sft", "eval")),
+        ("data.branch_buckets", "(64, 128)", (64, 128)),
+        ("data.rot", "a=b.json", "a=b.json"),
+        ("data.rot", "none", "none"),
+    ],
+)
+def test_overrides_keep_the_type_of_the_field(field: str, text: str, value: object) -> None:
+    config, workdir = parse_command_line(
+        [f"--config={ROOT / 'tests' / 'tiny_config.py'}", "--workdir", "a run", f"--config.{field}={text}"]
+    )
+    found = field_values(config)[field]
+    assert found == value and type(found) is type(value)
+    assert workdir == Path("a run")
+
+
+def test_the_last_override_counts() -> None:
+    arguments = [
+        f"--config={ROOT / 'tests' / 'tiny_config.py'}",
+        "--workdir=x",
+        "--config.seed=1",
+        "--config.seed",
+        "2",
+    ]
+    assert parse_command_line(arguments)[0].seed == 2
