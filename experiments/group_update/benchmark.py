@@ -2,9 +2,9 @@
 
     python experiments/group_update/benchmark.py [--repeats=5] [--trainable=lora|full]
 
-Naive form, as the authors' trainer computes it: each of the five candidates is a full sequence of its own, run through
-the policy and through the reference, with full-vocabulary log-probs at every position. Ours: the prefix once, five short
-branches against it, vocabulary only at scored tokens (`training.steps`). Same weights, group, loss and
+Naive form, as the authors' trainer computes it: each of the five candidates is a full sequence of its own, run
+through the policy and through the reference, with full-vocabulary log-probs at every position. Ours: the prefix once,
+five short branches against it, vocabulary only at scored tokens (`training.steps`). Same weights, group, loss and
 process; the two gradients are compared before anything is timed. Compilation is excluded.
 """
 
