@@ -14,19 +14,19 @@ def get_config() -> ConfigDict:
     config = base_config()
     config.stages = ("eval", "sft", "eval", "rl", "eval")
     config.data.compact.train_records = 6000
-    config.data.compact.test_records = 240
+    config.data.compact.test_records = 200
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (192,)
-    config.sft.steps = 360
+    config.sft.steps = 340
     config.sft.learning_rate = 3e-3
     config.sft.batch_rows = 16
     config.sft.row_length = 256
     config.sft.row_patches = 64
     config.lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-    config.rl.steps = 40
+    config.rl.steps = 30
     config.rl.learning_rate = 1e-3
     config.rl.beta = 0.3  # of the paper's range: holds candidates that are already improbable
-    config.eval.records = 120
-    config.eval.batch = 60
+    config.eval.records = 100
+    config.eval.batch = 50
     config.eval.max_new_tokens = 96
     return config
