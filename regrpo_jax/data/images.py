@@ -61,7 +61,7 @@ def fitted_size(height: int, width: int, config: VisionConfig, *, max_pixels: in
         raise UserError(f"{path}: {width}x{height} pixels is too elongated; crop the image below an aspect of 200")
     rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
     if rows * columns * unit * unit > max_pixels:
-        shrink = math.sqrt(height * width / max_pixels)
+        shrink = max(1.0, math.sqrt(height * width / max_pixels))  # rounding up alone may exceed the budget
         most = max(1, max_pixels // unit**2)  # binds where a side of an elongated image was raised to one unit
         rows = min(max(1, math.floor(height / shrink / unit)), most)
         columns = min(max(1, math.floor(width / shrink / unit)), most // rows)
