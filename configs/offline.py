@@ -3,11 +3,11 @@
     python -m regrpo_jax.main --config=configs/offline.py --workdir=runs/offline \
         --config.data.rot=rot_train.json --config.data.clean=mat_train.json
 
-The files are JSON arrays or JSONL in the schema of the authors' release. Without `--config.model.path` a tiny policy is
-trained from scratch with a tokenizer of its own: on the release's six sample records the supervised loss falls from 5.2
-to 0.01 and the reflected correction becomes likelier than the failed action for all six, in under three minutes on 2 CPU
-cores. With `--config.model.path=DIR` (a local Qwen2 or Qwen2.5 text checkpoint) add `--config.sft.trainable=lora
---config.sft.learning_rate=1e-4 --config.rl.learning_rate=5e-6 --config.model.remat=full`.
+The files are JSON arrays or JSONL in the schema of the authors' release. Without `--config.model.path` a tiny policy
+is trained from scratch with a tokenizer of its own: on the release's six sample records the supervised loss falls from
+5.2 to 0.01 and the reflected correction becomes likelier than the failed action for all six, in under three minutes on
+2 CPU cores. With `--config.model.path=DIR` (a local Qwen2 or Qwen2.5 text checkpoint) add
+`--config.sft.trainable=lora --config.sft.learning_rate=1e-4 --config.rl.learning_rate=5e-6 --config.model.remat=full`.
 """
 
 from ml_collections import ConfigDict
