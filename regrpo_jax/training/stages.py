@@ -16,7 +16,7 @@ from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
-from regrpo_jax.training.parallel import check_divisible, shard_batch
+from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import RegrpoSettings, Step, group_logprobs, regrpo_step, sft_step
 
@@ -37,10 +37,9 @@ def run_sft(
       examples: makes the clean and the RoT examples; called only if there is something left to train.
       after: the stages before this one, and their updates.
     Raises:
-      UserError: the batch does not split, the checkpoint is of another run, or the loss is not finite.
+      UserError: the checkpoint is of another run, or the loss is not finite.
     """
     config, sft = context.config, context.config.sft
-    check_divisible(sft.batch_rows, sft.microbatches, context.mesh, key="config.sft.batch_rows")
 
     def batches() -> grain.DatasetIterator:
         clean, rot = examples()
@@ -79,7 +78,6 @@ def run_rl(
       UserError: as `run_sft`.
     """
     config, rl = context.config, context.config.rl
-    check_divisible(rl.groups_per_batch, rl.microbatches, context.mesh, key="config.rl.groups_per_batch")
 
     def batches() -> grain.DatasetIterator:
         built = groups()
