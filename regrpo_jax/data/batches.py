@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from flax import struct
 
-from regrpo_jax.data.examples import PackedImages
 from regrpo_jax.data.groups import Group
+from regrpo_jax.data.images import PackedImages
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
 
 
@@ -124,16 +124,15 @@ def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
     if not longest:
         return None
     length = 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16))))
-    patches = np.zeros((len(images), length, images[0].patches.shape[-1]), np.float32)
-    segment_ids, positions = (
-        np.zeros((len(images), length), np.int32),
-        np.zeros((len(images), length, 2), np.int32),
-    )
+    shape = (len(images), length)
+    patches = np.zeros((*shape, images[0].patches.shape[-1]), np.float32)
+    positions = np.zeros((*shape, 2), np.int32)
+    segment_ids, windows = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for row, packed in enumerate(images):
-        patches[row, : len(packed.patches)] = packed.patches
-        segment_ids[row, : len(packed.patches)] = packed.segment_ids
-        positions[row, : len(packed.patches)] = packed.positions
-    return ImagePatches(patches, segment_ids, positions)
+        size = len(packed.patches)
+        patches[row, :size], positions[row, :size] = packed.patches, packed.positions
+        segment_ids[row, :size], windows[row, :size] = packed.segment_ids, packed.window_ids
+    return ImagePatches(patches, segment_ids, positions, windows)
 
 
 def image_indices(is_image: np.ndarray) -> np.ndarray:

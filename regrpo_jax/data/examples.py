@@ -12,27 +12,10 @@ import numpy as np
 
 from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat
 from regrpo_jax.data.image_parts import image_order, images_before
-from regrpo_jax.data.images import PatchedImage, load_image
+from regrpo_jax.data.images import PackedImages, PatchedImage, load_image, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records.types import ImageReference, RotRecord, Trajectory, Turn
-
-
-@dataclasses.dataclass(frozen=True)
-class PackedImages:
-    """The images of one conversation, concatenated.
-
-    Attributes:
-      patches: float32.  # [patch, patch_dim]
-      positions: int32 row and column.  # [patch, 2]
-      segment_ids: int32 from 1, which image a patch belongs to.  # [patch]
-      merged_grids: rows and columns of image tokens, per image.
-    """
-
-    patches: np.ndarray
-    positions: np.ndarray
-    segment_ids: np.ndarray
-    merged_grids: tuple[tuple[int, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,14 +75,7 @@ class ConversationReader:
         if images and self.vision is None:
             raise ChatError("the conversation has images, but config.model.images is off (a text-only policy)")
         ordered = [_cached_image(image.path, self.vision, self.max_pixels) for image in image_order(turns, images)]
-        patch_dim = self.vision.patch_dim if self.vision else 0
-        ids = [np.full(len(image.patches), index + 1, np.int32) for index, image in enumerate(ordered)]
-        return PackedImages(
-            np.concatenate([np.zeros((0, patch_dim), np.float32), *(image.patches for image in ordered)]),
-            np.concatenate([np.zeros((0, 2), np.int32), *(image.positions for image in ordered)]),
-            np.concatenate([np.zeros(0, np.int32), *ids]),
-            tuple(image.merged_grid for image in ordered),
-        )
+        return pack_images(ordered, self.vision)
 
 
 def clean_example(record: Trajectory, reader: ConversationReader, *, max_length: int) -> Example:

@@ -10,8 +10,9 @@ from typing import Literal
 import numpy as np
 
 from regrpo_jax.data.chat import ChatError
-from regrpo_jax.data.examples import ConversationReader, PackedImages
+from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_parts import images_before
+from regrpo_jax.data.images import PackedImages
 from regrpo_jax.records.candidates import Candidate, contrastive_candidates
 from regrpo_jax.records.types import RotRecord, Turn
 

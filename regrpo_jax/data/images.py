@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,53 @@ def cut_patches(pixels: np.ndarray, config: VisionConfig) -> PatchedImage:
         positions.reshape(-1, 2).astype(np.int32),
         (rows // merge, columns // merge),
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class PackedImages:
+    """The images of one conversation, concatenated.
+
+    Attributes:
+      patches: float32.  # [patch, patch_dim]
+      positions: int32 row and column.  # [patch, 2]
+      segment_ids: int32 from 1, which image a patch belongs to.  # [patch]
+      window_ids: int32 from 1, which attention window it belongs to; the image without windows.  # [patch]
+      merged_grids: rows and columns of image tokens, per image.
+    """
+
+    patches: np.ndarray
+    positions: np.ndarray
+    segment_ids: np.ndarray
+    window_ids: np.ndarray
+    merged_grids: tuple[tuple[int, int], ...]
+
+
+def pack_images(images: Sequence[PatchedImage], config: VisionConfig | None) -> PackedImages:
+    """Images one after another, in the order of their tokens; `config` may be None where there are none."""
+    patch_dim, side = (config.patch_dim, config.window_patches) if config else (0, 0)
+    positions = np.concatenate([np.zeros((0, 2), np.int32), *(image.positions for image in images)])
+    lengths = [len(image.patches) for image in images]
+    segment_ids = np.repeat(np.arange(1, len(images) + 1, dtype=np.int32), lengths)
+    return PackedImages(
+        np.concatenate([np.zeros((0, patch_dim), np.float32), *(image.patches for image in images)]),
+        positions,
+        segment_ids,
+        window_ids(positions, segment_ids, side),
+        tuple(image.merged_grid for image in images),
+    )
+
+
+def window_ids(positions: np.ndarray, segment_ids: np.ndarray, side: int) -> np.ndarray:
+    """Which attention window a patch belongs to: squares of `side` patches from an image's top left corner.
+
+    Args:
+      positions: int row and column of each patch in its image.  # [patch, 2]
+      segment_ids: int, which image a patch belongs to.  # [patch]
+      side: of a window in patches; 0 makes each image one window.
+    Returns:
+      int32 from 1, different in different images.  # [patch]
+    """
+    if not side:
+        return segment_ids
+    corners = np.concatenate([segment_ids[:, None], positions // side], axis=-1)  # [patch, 3]
+    return (np.unique(corners, axis=0, return_inverse=True)[1].reshape(-1) + 1).astype(np.int32)

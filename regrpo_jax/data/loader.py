@@ -54,7 +54,7 @@ def sft_batches(
     ]
     mixed = grain.MapDataset.mix(datasets, weights=[weight for _, weight in sources])
     lengths = {"tokens": row_length, "segments": row_length, "positions": row_length}
-    lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images")}
+    lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images", "patch_windows")}
     packed = grain.experimental.FirstFitPackIterDataset(
         mixed.to_iter_dataset(READ_OPTIONS),
         length_struct=lengths,
@@ -115,6 +115,7 @@ def _features(example: Example) -> dict[str, np.ndarray]:
         "patches": example.images.patches,
         "patch_positions": example.images.positions,
         "patch_images": example.images.segment_ids,
+        "patch_windows": example.images.window_ids,
     }
 
 
@@ -124,8 +125,16 @@ def _sft_batch(packed: dict[str, Any], image_token_id: int) -> SftBatch:
     block = TokenBlock(packed["tokens"], conversation, packed["positions"], image_indices(is_image))
     images = None
     if packed["patches"].shape[1]:
-        # Images count from 1 within a conversation; this keeps those of different conversations apart.
-        owner = packed["patches_segment_ids"] * (1 + packed["patch_images"].max()) + packed["patch_images"]
-        segment_ids = np.where(packed["patches_segment_ids"] > 0, owner, 0).astype(np.int32)
-        images = ImagePatches(packed["patches"], segment_ids, packed["patch_positions"])
+        owner = packed["patches_segment_ids"]  # [row, patch]
+        images = ImagePatches(
+            packed["patches"],
+            _told_apart(owner, packed["patch_images"]),
+            packed["patch_positions"],
+            _told_apart(owner, packed["patch_windows"]),
+        )
     return SftBatch(block, packed["segments"], images)
+
+
+def _told_apart(conversation: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Ids that count from 1 within a conversation, made different between those of a row; 0 at padding."""
+    return np.where(conversation > 0, conversation * (1 + ids.max()) + ids, 0).astype(np.int32)

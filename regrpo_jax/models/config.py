@@ -3,32 +3,46 @@
 import dataclasses
 from typing import Literal
 
-RematPolicy = Literal["none", "full"]
+RematPolicy = Literal["none", "dots", "full"]
+AttentionBackend = Literal["xla", "cudnn", "splash"]
 
 
 @dataclasses.dataclass(frozen=True)
 class VisionConfig:
-    """A Qwen2-VL vision tower (names and defaults follow `Qwen2VLVisionConfig` of transformers).
+    """A Qwen2-VL or Qwen2.5-VL vision tower (`Qwen2VLVisionConfig`, `Qwen2_5_VLVisionConfig` of transformers).
 
     Attributes:
+      gated: Qwen2.5-VL's blocks, with RMSNorm and SwiGLU in the place of LayerNorm and quick GELU.
+      window_size: side, in pixels, of the square windows that attention stays in; 0 for none.
+      full_attention_blocks: with windows, the blocks that attend within the whole image all the same.
       learned_grid: side of a grid of learnt absolute position embeddings added to the patches, as Qwen3-VL has them;
         0 for Qwen2-VL, whose rotary embedding knows only distances. From scratch a small policy learns where things
         are far sooner with it.
+      lora_alpha: numerator of the scale of an adapter on the tower.
     """
 
     depth: int
     embed_dim: int
     num_heads: int
-    mlp_ratio: float = 4.0
+    intermediate_size: int
     patch_size: int = 14
     temporal_patch_size: int = 2
     spatial_merge_size: int = 2
     in_channels: int = 3
+    gated: bool = False
+    window_size: int = 0
+    full_attention_blocks: tuple[int, ...] = ()
     learned_grid: int = 0
+    lora_alpha: float = 16.0
 
     @property
     def head_dim(self) -> int:
         return self.embed_dim // self.num_heads
+
+    @property
+    def window_patches(self) -> int:
+        """Side of an attention window in patches, a whole number of merge groups; 0 without windows."""
+        return self.window_size // (self.patch_size * self.spatial_merge_size) * self.spatial_merge_size
 
     @property
     def patch_dim(self) -> int:
@@ -48,8 +62,11 @@ class PolicyConfig:
       embedding_scale: factor on the input embeddings (1 for Hugging Face models).
       dtype: dtype of activations; norms, softmax and log-probs are at least float32.
       param_dtype: dtype in which weights are stored.
-      remat: "full" recomputes each layer in the backward pass, "none" keeps its activations.
-      lora_alpha: numerator of the adapter's scale alpha / rank (Hu et al. 2021).
+      remat: what the backward pass recomputes: "full" each layer, "dots" all but the products with weights, "none"
+        nothing.
+      attention: how a whole sequence attends to itself, see `attention.self_attention`.
+      lora_alpha: numerator of the decoder adapter's scale alpha / rank (Hu et al. 2021).
+      lora_dropout: share of an adapter's inputs that training sets to zero.
     """
 
     vocab_size: int
@@ -69,7 +86,9 @@ class PolicyConfig:
     dtype: str = "float32"
     param_dtype: str = "float32"
     remat: RematPolicy = "full"
+    attention: AttentionBackend = "xla"
     lora_alpha: float = 16.0
+    lora_dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_heads % self.num_key_value_heads:
@@ -94,7 +113,9 @@ def interleaved_axes(pairs: int) -> tuple[int, ...]:
 
 def tiny(vocab_size: int, *, hidden_size: int = 128, num_layers: int = 4, images: bool = True) -> PolicyConfig:
     """A policy of one to three million parameters that trains from scratch on a CPU in minutes."""
-    vision = VisionConfig(depth=2, embed_dim=64, num_heads=2, mlp_ratio=2.0, temporal_patch_size=1, learned_grid=16)
+    vision = VisionConfig(
+        depth=2, embed_dim=64, num_heads=2, intermediate_size=128, temporal_patch_size=1, learned_grid=16
+    )
     return PolicyConfig(
         vocab_size=vocab_size,
         hidden_size=hidden_size,

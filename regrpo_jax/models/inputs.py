@@ -35,11 +35,14 @@ class ImagePatches:
       patches: flattened, normalised pixel patches.  # [group, patch, patch_dim]
       segment_ids: int32, which image of the row a patch belongs to, 0 at padding.  # [group, patch]
       positions: int32 row and column of the patch in its image.  # [group, patch, 2]
+      window_ids: int32, which attention window of the row a patch belongs to, 0 at padding; the segment ids for a
+        tower without windows.  # [group, patch]
     """
 
     patches: Array
     segment_ids: Array
     positions: Array
+    window_ids: Array
 
 
 @struct.dataclass
@@ -63,14 +66,18 @@ class PrefixCache:
 class BranchCache:
     """Keys and values of the branches' own tokens while they are being decoded; buffers of fixed length.
 
+    All branches write to the same slot at the same time; a branch that has nothing to say there leaves it invalid.
+
     Attributes:
-      keys: # [layer, group, branch, token, kv_head, head_dim]
-      values: # [layer, group, branch, token, kv_head, head_dim]
+      keys: # [layer, group, branch, slot, kv_head, head_dim]
+      values: # [layer, group, branch, slot, kv_head, head_dim]
+      valid: bool, whether the slot holds a token of the branch.  # [group, branch, slot]
       last_tokens: int32, the tokens before the next one, -1 where there is none.  # [group, branch, mixing]
-      length: int32 scalar, tokens written so far (the same for all branches).
+      length: int32 scalar, slots written so far (the same for all branches).
     """
 
     keys: Array
     values: Array
+    valid: Array
     last_tokens: Array
     length: Array

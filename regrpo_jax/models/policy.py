@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.decoder import Policy
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
+from regrpo_jax.models.qwen2_vl.decoder import Policy
 
 Array = jax.Array
 Variables = dict[str, Any]
@@ -61,13 +61,14 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
 
 
 def empty_branch_cache(prefix: PrefixCache, branches: int, length: int) -> BranchCache:
-    """Room for `length` tokens in each of `branches` branches per group of `prefix`."""
+    """Room for `length` slots in each of `branches` branches per group of `prefix`."""
     layers, groups, _, kv_heads, head_dim = prefix.keys.shape
     shape = (layers, groups, branches, length, kv_heads, head_dim)
     last_tokens = jnp.repeat(prefix.last_tokens[:, None], branches, axis=1)  # [group, branch, mixing]
     return BranchCache(
         keys=jnp.zeros(shape, prefix.keys.dtype),
         values=jnp.zeros(shape, prefix.values.dtype),
+        valid=jnp.zeros(shape[1:4], bool),
         last_tokens=last_tokens,
         length=jnp.zeros((), jnp.int32),
     )
@@ -86,4 +87,5 @@ def _image_probe(config: PolicyConfig) -> ImagePatches | None:
         jnp.zeros((1, patches, config.vision.patch_dim)),
         jnp.ones((1, patches), jnp.int32),
         jnp.zeros((1, patches, 2), jnp.int32),
+        jnp.ones((1, patches), jnp.int32),
     )

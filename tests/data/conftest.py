@@ -77,7 +77,7 @@ MARKERS = [
     *("<bos>", "<start_of_turn>", "<end_of_turn>"),
     *("<|role|>", "<end_of_utterance>"),
 ]
-VISION = VisionConfig(depth=1, embed_dim=16, num_heads=1, temporal_patch_size=1)
+VISION = VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64, temporal_patch_size=1)
 
 FAILED = 'Thought: I read the ledger.\n\nCode:\n```py\nprint(inspect_file_as_text("legder.csv"))\n```'
 CORRECTED = 'Thought: The name was wrong.\n\nCode:\n```py\nprint(inspect_file_as_text("ledger.csv"))\n```'

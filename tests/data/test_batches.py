@@ -17,8 +17,9 @@ from regrpo_jax.data.batches import (
     collate_prefixes,
     image_indices,
 )
-from regrpo_jax.data.examples import ConversationReader, PackedImages
+from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Branch, Group, build_group
+from regrpo_jax.data.images import PackedImages
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.records import ImageReference, RotRecord
 
@@ -33,7 +34,7 @@ def packed_images(grids: Sequence[tuple[int, int]], seed: int = 0) -> PackedImag
     return PackedImages(
         chance.normal(size=(sum(counts), PATCH_DIM)).astype(np.float32),
         chance.integers(0, 9, (sum(counts), 2)).astype(np.int32),
-        np.repeat(np.arange(len(grids)) + 1, counts).astype(np.int32),
+        *[np.repeat(np.arange(len(grids)) + 1, counts).astype(np.int32)] * 2,
         tuple(grids),
     )
 

@@ -16,7 +16,9 @@ from regrpo_jax.data.images import CHANNEL_MEAN, CHANNEL_STD, PatchedImage, cut_
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
 
-VISION = VisionConfig(depth=1, embed_dim=16, num_heads=1)  # 14-pixel patches, two frames, 2 x 2 merged
+VISION = VisionConfig(
+    depth=1, embed_dim=16, num_heads=1, intermediate_size=64
+)  # 14-pixel patches, two frames, 2 x 2 merged
 MANY_PIXELS = 10**6
 ROTATED = 6  # EXIF: stored lying on its left side
 
@@ -195,7 +197,7 @@ class TestPatches:
     def test_patches_put_back_give_the_pixels(
         self, size: int, merge: int, frames: int, rows: int, columns: int
     ) -> None:
-        config = VisionConfig(1, 16, 1, patch_size=size, temporal_patch_size=frames, spatial_merge_size=merge)
+        config = VisionConfig(1, 16, 1, 64, patch_size=size, temporal_patch_size=frames, spatial_merge_size=merge)
         shape = (rows * merge * size, columns * merge * size, 3)
         pixels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
         image = cut_patches(pixels, config)
@@ -206,7 +208,7 @@ class TestPatches:
 
     @given(merge=st.integers(1, 3), rows=st.integers(1, 3), columns=st.integers(1, 3))
     def test_merge_groups_are_neighbours_in_reading_order(self, merge: int, rows: int, columns: int) -> None:
-        config = VisionConfig(1, 16, 1, patch_size=2, spatial_merge_size=merge)
+        config = VisionConfig(1, 16, 1, 64, patch_size=2, spatial_merge_size=merge)
         image = cut_patches(np.zeros((rows * merge * 2, columns * merge * 2, 3), np.float32), config)
         expected = [
             (row * merge + inner_row, column * merge + inner_column)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from regrpo_jax.data.batches import SftBatch
-from regrpo_jax.data.examples import Example, PackedImages
+from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Branch, Group
+from regrpo_jax.data.images import PackedImages, pack_images
 from regrpo_jax.data.loader import group_batches, sft_batches
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.errors import UserError
@@ -32,7 +33,7 @@ def make_example(name: int, length: int, grids: Sequence[tuple[int, int]] = ()) 
     ids = np.repeat(np.arange(len(grids)) + 1, [4 * count for count in counts]).astype(np.int32)
     patches = np.stack([np.full(len(ids), name), ids], axis=-1).astype(np.float32)
     places = np.arange(len(ids))[:, None].repeat(2, 1).astype(np.int32)
-    images = PackedImages(patches, places, ids, tuple(grids))
+    images = PackedImages(patches, places, ids, ids, tuple(grids))
     return Example(
         f"record {name}", tokens.astype(np.int32), segments, rotary_positions(tokens == IMAGE, grids), images
     )
@@ -195,7 +196,7 @@ class TestMixing:
 def make_group(name: int) -> Group:
     tokens = np.full(3, name, np.int32)
     branch = Branch("correct", tokens, np.full(3, 2, np.int8), True, 0.0)
-    images = PackedImages(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.int32), np.zeros(0, np.int32), ())
+    images = pack_images([], None)
     return Group(f"record {name}", tokens, rotary_positions(tokens < 0, []), images, (branch,))
 
 

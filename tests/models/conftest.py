@@ -13,7 +13,7 @@ from regrpo_jax.models.lora import init_adapter
 from regrpo_jax.models.policy import policy_functions
 
 VISION = VisionConfig(
-    depth=2, embed_dim=16, num_heads=2, mlp_ratio=2.0, patch_size=2, temporal_patch_size=1, learned_grid=4
+    depth=2, embed_dim=16, num_heads=2, intermediate_size=32, patch_size=2, temporal_patch_size=1, learned_grid=4
 )
 SMALL = PolicyConfig(
     vocab_size=23,

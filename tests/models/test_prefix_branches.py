@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from regrpo_jax.core.losses import regrpo_loss
 from regrpo_jax.data.batches import GroupBatch, collate_groups, collate_images, image_indices
 from regrpo_jax.data.chat import Segment
-from regrpo_jax.data.examples import PackedImages
 from regrpo_jax.data.groups import Branch, Group
-from regrpo_jax.data.images import cut_patches
+from regrpo_jax.data.images import PackedImages, cut_patches, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import PolicyConfig, RematPolicy
 from regrpo_jax.models.inputs import ImagePatches, PrefixCache, TokenBlock
@@ -56,12 +55,7 @@ def random_images(config: PolicyConfig, grids: list[tuple[int, int]], seed: int)
         cut_patches(random.normal(size=(rows * unit, columns * unit, 3)).astype(np.float32), config.vision)
         for rows, columns in grids
     ]
-    return PackedImages(
-        np.concatenate([image.patches for image in cut]),
-        np.concatenate([image.positions for image in cut]),
-        np.concatenate([np.full(len(image.patches), index + 1) for index, image in enumerate(cut)]),
-        tuple(grids),
-    )
+    return pack_images(cut, config.vision)
 
 
 def prompt_with_images(length: int, grids: list[tuple[int, int]], random: np.random.Generator) -> np.ndarray:
@@ -287,7 +281,7 @@ def test_packed_conversations_are_each_alone(wide_config: PolicyConfig, random_v
     images = PackedImages(
         np.concatenate([first.images.patches, second.images.patches]),
         np.concatenate([first.images.positions, second.images.positions]),
-        np.concatenate([first.images.segment_ids, second.images.segment_ids + 2]),
+        *[np.concatenate([first.images.segment_ids, second.images.segment_ids + 2])] * 2,
         first.images.merged_grids + second.images.merged_grids,
     )
     packed, _ = run(variables, block, collate_images([images]))

@@ -12,7 +12,7 @@ import pytest
 from regrpo_jax.data.images import PatchedImage, cut_patches
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.inputs import ImagePatches
-from regrpo_jax.models.vision import VisionTower
+from regrpo_jax.models.qwen2_vl.vision import VisionTower
 
 ROW = 48  # patches, padding included
 GRIDS = ((2, 3), (1, 2), (2, 1))
@@ -52,7 +52,7 @@ class Tower:
             here = (0, slice(start, start + len(image.patches)))
             patches[here], segment_ids[here], positions[here] = image.patches, index + 1, image.positions
             start += len(image.patches)
-        return ImagePatches(patches, segment_ids, positions)
+        return ImagePatches(patches, segment_ids, positions, segment_ids)
 
     def features(self, images: list[PatchedImage]) -> list[np.ndarray]:
         """Merged features of every image.  # [feature, hidden]"""
@@ -109,6 +109,7 @@ def test_padding_patches_never_matter(tower: Tower, images: list[PatchedImage]) 
         np.where(padding[..., None], random.normal(scale=100, size=row.patches.shape), row.patches),
         row.segment_ids,
         np.where(padding[..., None], random.integers(0, 50, row.positions.shape), row.positions).astype(np.int32),
+        row.window_ids,
     )
     real = ~padding[0].reshape(-1, 4).all(axis=-1)  # [feature]
     clean, dirty = np.asarray(tower.run(row))[0], np.asarray(tower.run(noisy))[0]

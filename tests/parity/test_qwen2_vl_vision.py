@@ -16,20 +16,19 @@ from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.data.batches import collate_images, image_indices
-from regrpo_jax.data.examples import PackedImages
-from regrpo_jax.data.images import PatchedImage, load_image
+from regrpo_jax.data.images import PatchedImage, load_image, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import load_text_policy
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.models.vision import VisionTower
+from regrpo_jax.models.qwen2_vl.vision import VisionTower
 
 TOLERANCE = 2e-4
 IMAGE_TOKEN = 30
 GRIDS = ((2, 3), (3, 1))  # merged rows and columns of the two images
 SECTIONS = (1, 1, 2)
-VISION = VisionConfig(depth=3, embed_dim=32, num_heads=2, mlp_ratio=2.0, patch_size=4)
+VISION = VisionConfig(depth=3, embed_dim=32, num_heads=2, intermediate_size=64, patch_size=4)
 compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 Tree = dict[str, Any]
 
@@ -98,12 +97,7 @@ def processed(image_paths: list[Path]) -> dict[str, torch.Tensor]:
 
 def packed(images: list[PatchedImage]) -> ImagePatches:
     """Both images in one row, padded as in training."""
-    row = PackedImages(
-        np.concatenate([image.patches for image in images]),
-        np.concatenate([image.positions for image in images]),
-        np.concatenate([np.full(len(image.patches), index + 1) for index, image in enumerate(images)]),
-        tuple(image.merged_grid for image in images),
-    )
+    row = pack_images(images, VISION)
     patches = collate_images([row])
     assert patches is not None
     return patches

@@ -23,7 +23,11 @@ SUCCESS = (True, False, True, True, False)  # of correct, failed, reflect_correc
 
 def make_functions(dtype: str = "float32", images: bool = False) -> PolicyFunctions:
     config = tiny(VOCAB, hidden_size=32, num_layers=1, images=images)
-    vision = VisionConfig(depth=1, embed_dim=16, num_heads=1, temporal_patch_size=1) if images else None
+    vision = (
+        VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64, temporal_patch_size=1)
+        if images
+        else None
+    )
     return policy_functions(dataclasses.replace(config, dtype=dtype, param_dtype=dtype, vision=vision))
 
 
@@ -84,7 +88,8 @@ def make_group_batch(
         image_index[:, 5:7] = (0, 1)  # one row of two image tokens, four patches each
         pixels = rng.normal(size=(groups, 8, 3 * 14 * 14)).astype(np.float32)
         places = np.array([[r, 2 * c + k] for c in range(2) for r in range(2) for k in range(2)])
-        patches = ImagePatches(pixels, np.ones((groups, 8), np.int32), np.array([places] * groups, np.int32))
+        image = np.ones((groups, 8), np.int32)
+        patches = ImagePatches(pixels, image, np.array([places] * groups, np.int32), image)
     prefix_positions = np.cumsum(prefix_valid, axis=-1) - 1
     branch_positions = prefix_positions[:, -1, None, None] + 1 + np.arange(length)
     targets = rng.integers(1, VOCAB, (groups, branches, length)).astype(np.int32)

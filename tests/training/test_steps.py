@@ -16,7 +16,8 @@ from regrpo_jax.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.corpus import build_all, trained_example
-from regrpo_jax.data.examples import Example, PackedImages
+from regrpo_jax.data.examples import Example
+from regrpo_jax.data.images import pack_images
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records import Trajectory
@@ -190,8 +191,7 @@ def test_a_loss_that_is_not_finite_is_an_error(broken: float) -> None:
 def test_an_example_without_a_trained_token_is_refused_by_name(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
-    nothing = np.zeros((0, 3), np.int32)
-    images = PackedImages(nothing, nothing, nothing, ())
+    images = pack_images([], None)
     tokens, positions = np.arange(4, dtype=np.int32), np.zeros((4, 3), np.int32)
     mute = Example("mute", tokens, np.zeros(4, np.int8), positions, images)
     spoken = dataclasses.replace(mute, record_id="spoken", segments=np.array([0, 0, 2, 2], np.int8))

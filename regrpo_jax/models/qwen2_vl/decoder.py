@@ -1,23 +1,16 @@
 """The policy network: a Qwen2-style decoder that runs a shared prefix once and many branches against it."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from regrpo_jax.models.attention import branch_attention, self_attention
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
-from regrpo_jax.models.layers import (
-    Projection,
-    RMSNorm,
-    grouped_query_attention,
-    matmul,
-    rotary_angles,
-    rotate,
-)
-from regrpo_jax.models.vision import VisionTower
+from regrpo_jax.models.layers import Projection, RMSNorm, matmul, rematerialised, rotary_angles, rotate
+from regrpo_jax.models.qwen2_vl.vision import VisionTower
 
 Array = jax.Array
 
@@ -29,28 +22,36 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Array, layer_caches: dict[str, Any], context: dict[str, Any]) -> tuple[Array, Any]:
-        """hidden: [group, branch, token, hidden]; returns it with the layer's own (keys, values)."""
+        """hidden: [group, branch, token, hidden]; returns it with the (keys, values) of its tokens."""
         config = self.config
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="input_norm")(hidden)
         queries = self._heads("q_proj", config.num_heads)(normed, context["angles"], rotated=True)
         keys = self._heads("k_proj", config.num_key_value_heads)(normed, context["angles"], rotated=True)
         values = self._heads("v_proj", config.num_key_value_heads)(normed, context["angles"], rotated=False)
-        if "own_keys" in layer_caches:
-            append = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=context["length"], axis=2)
-            keys = append(layer_caches["own_keys"], keys)
-            values = append(layer_caches["own_values"], values)
-        prefix = None
         if "prefix_keys" in layer_caches:
-            prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
-        mixed = grouped_query_attention(queries, keys, values, context["mask"], prefix)
+            mixed = self._attend_to_prefix(queries, keys, values, layer_caches, context)
+        else:
+            one = (queries[:, 0], keys[:, 0], values[:, 0], context["segment_ids"])
+            mixed = self_attention(*one, causal=True, backend=config.attention)[:, None]
         hidden = hidden + self._linear("o_proj", config.hidden_size)(mixed)
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="post_attention_norm")(hidden)
         gate = self._linear("gate_proj", config.intermediate_size)(normed)
         inner = jax.nn.silu(gate) * self._linear("up_proj", config.intermediate_size)(normed)
         return hidden + self._linear("down_proj", config.hidden_size)(inner), (keys, values)
 
+    def _attend_to_prefix(
+        self, queries: Array, keys: Array, values: Array, layer_caches: dict[str, Any], context: dict[str, Any]
+    ) -> Array:
+        """Attention of branches to the prefix, to what they wrote earlier and to themselves."""
+        if "own_keys" in layer_caches:
+            keys = _written_at(context["length"], layer_caches["own_keys"], keys, axis=2)
+            values = _written_at(context["length"], layer_caches["own_values"], values, axis=2)
+        prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
+        return branch_attention(queries, keys, values, context["mask"], prefix)
+
     def _linear(self, name: str, features: int, use_bias: bool = False) -> Projection:
-        return Projection(features, use_bias, self.config.param_dtype, self.config.lora_alpha, name=name)
+        config = self.config
+        return Projection(features, use_bias, config.param_dtype, config.lora_alpha, config.lora_dropout, name=name)
 
     def _heads(self, name: str, heads: int) -> Any:
         def project(inputs: Array, angles: Array, *, rotated: bool) -> Array:
@@ -90,11 +91,10 @@ class Policy(nn.Module):
             )
         if config.vision is not None:
             self.vision = VisionTower(config)
-        layer = nn.remat(DecoderLayer, prevent_cse=False) if config.remat == "full" else DecoderLayer
         self.layers = nn.scan(
-            layer,
+            rematerialised(DecoderLayer, config.remat),
             variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
+            split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast),
             length=config.num_layers,
         )(config)
@@ -103,10 +103,7 @@ class Policy(nn.Module):
     def run_prefix(self, prefix: TokenBlock, images: ImagePatches | None) -> tuple[Array, PrefixCache]:
         """Runs [group, prefix] tokens; returns normalised hidden states and the cache that branches attend to."""
         hidden = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), images)
-        positions = jnp.arange(prefix.tokens.shape[-1])
-        same_segment = prefix.segment_ids[:, :, None] == prefix.segment_ids[:, None, :]
-        mask = same_segment & (positions[:, None] >= positions[None, :])  # [group, prefix, prefix]
-        context = {"angles": self._angles(prefix)[:, None], "mask": mask[:, None]}
+        context = {"angles": self._angles(prefix)[:, None], "segment_ids": prefix.segment_ids}
         hidden, (keys, values) = self.layers(hidden[:, None], {}, context)
         valid = prefix.segment_ids > 0  # [group, prefix]
         nothing = _no_preceding_tokens(prefix.tokens, self.config)  # a prefix may be shorter than the mixing
@@ -131,14 +128,15 @@ class Policy(nn.Module):
     def decode_branches(
         self, branches: TokenBlock, prefix: PrefixCache, cache: BranchCache
     ) -> tuple[Array, BranchCache]:
-        """Appends a few tokens to live branches; returns their hidden states and the longer cache."""
+        """Appends tokens, padded on the right, to live branches; returns their hidden states and the longer cache."""
         hidden = self._embed(branches, cache.last_tokens, None)
         new = branches.tokens.shape[-1]
-        written = jnp.arange(cache.keys.shape[3])
-        mask = written[None, :] <= (cache.length + jnp.arange(new))[:, None]  # [token, source]
+        is_token = branches.segment_ids > 0  # [group, branch, token]
+        valid = _written_at(cache.length, cache.valid, is_token, axis=2)
+        written = jnp.arange(valid.shape[-1]) <= (cache.length + jnp.arange(new))[:, None]  # [token, source]
         context = {
             "angles": self._angles(branches),
-            "mask": jnp.broadcast_to(mask, (*branches.tokens.shape[:2], *mask.shape)),
+            "mask": valid[:, :, None] & written,  # [group, branch, token, source]
             "prefix_valid": prefix.valid,
             "length": cache.length,
         }
@@ -149,9 +147,17 @@ class Policy(nn.Module):
             "own_values": cache.values,
         }
         hidden, (keys, values) = self.layers(hidden, caches, context)
-        width = cache.last_tokens.shape[-1]
-        last_tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)[..., new : new + width]
-        return self.norm(hidden), BranchCache(keys, values, last_tokens, cache.length + new)
+        tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)  # [group, branch, mixing + token]
+        last = jnp.sum(is_token, axis=-1, keepdims=True) + jnp.arange(cache.last_tokens.shape[-1])
+        last_tokens = jnp.take_along_axis(tokens, last, axis=-1)  # [group, branch, mixing]
+        longer = BranchCache(
+            _written_at(cache.length, cache.keys, keys, axis=3),
+            _written_at(cache.length, cache.values, values, axis=3),
+            valid,
+            last_tokens,
+            cache.length + new,
+        )
+        return self.norm(hidden), longer
 
     def head(self) -> Array:
         """Output embedding.  # [vocab, hidden]"""
@@ -192,6 +198,10 @@ class Policy(nn.Module):
             vectors = embedding[jnp.maximum(tokens[..., earlier], 0)] * seen[..., None]
             mixed = mixed + matmul(vectors, self.token_mixing[offset - 1])
         return mixed
+
+
+def _written_at(start: Array, buffer: Array, new: Array, *, axis: int) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(buffer, new, start, axis)
 
 
 def _no_preceding_tokens(tokens: Array, config: PolicyConfig) -> Array:
