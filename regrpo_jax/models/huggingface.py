@@ -1,194 +1,207 @@
-"""Qwen2 and Qwen2.5 text weights from a local Hugging Face directory, tensor by tensor."""
+"""Weights of a local Hugging Face directory: read tensor by tensor straight onto the devices, and written back.
 
+A checkpoint may be larger than the host's memory; no more of it than about one tensor is there at a time.
+"""
+
+import functools
 import json
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
-from safetensors import SafetensorError, safe_open
+from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
+from rich.progress import track
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.models.config import PolicyConfig, RematPolicy
+from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.policy import policy_functions
+from regrpo_jax.models.quantization import Quantization, dequantized, stored
+from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config
+from regrpo_jax.models.qwen2_vl.weights import canonical_name, hugging_face_names, is_redundant
+from regrpo_jax.models.safetensors_files import model_files, read_tensors, tensor_shapes, write_tensors
 
-# Our path -> Hugging Face name; "{}" stands for the layer, our leading axis. Kernels are transposed.
-TEXT_WEIGHTS = {
-    "embedding": "model.embed_tokens.weight",
-    "lm_head": "lm_head.weight",
-    "norm/scale": "model.norm.weight",
-    "layers/input_norm/scale": "model.layers.{}.input_layernorm.weight",
-    "layers/post_attention_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
-    "layers/q_proj/kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers/q_proj/bias": "model.layers.{}.self_attn.q_proj.bias",
-    "layers/k_proj/kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers/k_proj/bias": "model.layers.{}.self_attn.k_proj.bias",
-    "layers/v_proj/kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers/v_proj/bias": "model.layers.{}.self_attn.v_proj.bias",
-    "layers/o_proj/kernel": "model.layers.{}.self_attn.o_proj.weight",
-    "layers/gate_proj/kernel": "model.layers.{}.mlp.gate_proj.weight",
-    "layers/up_proj/kernel": "model.layers.{}.mlp.up_proj.weight",
-    "layers/down_proj/kernel": "model.layers.{}.mlp.down_proj.weight",
-}
+Array = jax.Array
+Tree = dict[str, Any]
+Flat = dict[str, Any]  # our path, joined with "/" -> array, shape or sharding
+
 LISTED_PROBLEMS = 20
+# What belongs to a model besides its configuration and weights.
+COMPANIONS = ("*token*.json", "vocab.json", "merges.txt", "chat_template*", "*processor_config.json",
+              "generation_config.json")  # fmt: skip
 
 
-def load_text_policy(
-    folder: Path, *, dtype: str, param_dtype: str, remat: RematPolicy, lora_alpha: float
-) -> tuple[PolicyConfig, dict[str, Any]]:
-    """Configuration and parameters of a Qwen2-style text model.
+def load_policy(
+    folder: Path,
+    *,
+    shardings: Callable[[Tree], Tree] | None = None,
+    quantization: Quantization = "none",
+    **settings: Any,
+) -> tuple[PolicyConfig, Tree]:
+    """Configuration and parameters of a Qwen2, Qwen2.5, Qwen2-VL or Qwen2.5-VL model.
 
+    Args:
+      folder: with `config.json` and `model.safetensors`, or several files and their index.
+      shardings: tree of shapes -> tree of shardings (`sharding.param_shardings`); None puts all on one device.
+      quantization: how the kernels of the blocks are stored.
+      settings: fields of `PolicyConfig` that are ours to choose: dtype, param_dtype, remat, ...
+    Returns:
+      the configuration, and the parameters in `param_dtype`, stacked over layers.
     Raises:
-      UserError: files are missing or broken, the architecture is another one, or tensors are missing, unexpected
-        or of the wrong shape (they are named).
+      UserError: files are missing or broken, the architecture is another one, or tensors are missing, unexpected or of
+        the wrong shape (they are named; found before any weight is read).
     """
-    config = _read_config(
-        folder / "config.json", dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha
-    )
-    shapes = _expected_shapes(config)
-    params = {path: np.zeros(shape, jnp.dtype(param_dtype)) for path, shape in shapes.items()}
-    places = {name: place for path, array in params.items() for name, place in _places(path, array)}
+    config = read_config(folder / "config.json", **settings)
+    shapes = param_shapes(config)
+    places = {name: place for path in shapes for name, place in _places(path, config, shapes)}
+    files = _checked_files(folder, config, shapes, places)
+    kept = {path: jax.eval_shape(functools.partial(stored, path, kind=quantization), s) for path, s in shapes.items()}
+    placement = _placement(kept, shardings)
+    arrays: Flat = {}
+    count = sum(map(len, files.values()))
+    found = (tensor for file, names in files.items() for tensor in read_tensors(file, names))
+    for name, tensor in track(found, f"reading {folder.name}", total=count, transient=True, disable=count < 100):
+        path, layer = places[canonical_name(name)]
+        part = _placed_tensor(path, tensor.astype(shapes[path].dtype), placement[path])
+        if layer is None:
+            arrays[path] = jax.device_put(part, placement[path])
+            continue
+        if path not in arrays:
+            arrays[path] = jax.jit(lambda like=kept[path]: _zeros(like), out_shardings=placement[path])()
+        arrays[path] = _with_layer(arrays[path], part, layer, path, quantization)
+    return config, traverse_util.unflatten_dict(arrays, sep="/")
+
+
+def save_policy(
+    folder: Path, config: PolicyConfig, params: Tree, *, source: Path | None = None, **options: Any
+) -> None:
+    """Writes full weights that `transformers` loads, with the configuration, tokenizer and processor of `source`.
+
+    Args:
+      folder: made if missing; it must not be `source`.
+      params: an adapter is merged by the caller (`lora.merge_adapter`).
+      source: the directory that the policy was loaded from, None for one that was trained from scratch.
+      options: of `safetensors_files.write_tensors`.
+    Raises:
+      UserError: the policy is no Hugging Face architecture, or `folder` is `source`.
+    """
+    description = describe(config)
+    if source is not None and source.resolve() == folder.resolve():
+        raise UserError(f"{folder}: holds the weights that the run started from; export to another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    if source is None:
+        (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+    else:
+        for pattern in ("config.json", *COMPANIONS):
+            for file in source.glob(pattern):
+                shutil.copy(file, folder / file.name)
+    write_tensors(folder, _hugging_face_tensors(config, params), **options)
+
+
+def param_shapes(config: PolicyConfig) -> Flat:
+    """Shape and dtype of every parameter, without making any."""
+    tree = jax.eval_shape(policy_functions(config).init, jax.random.key(0))["params"]
+    return traverse_util.flatten_dict(tree, sep="/")
+
+
+def tensor_shape(path: str, shape: tuple[int, ...], config: PolicyConfig) -> tuple[int, ...]:
+    """Shape in Hugging Face's layout of one of our arrays, or of one layer of it: [out_features, in_features]."""
+    if path == "vision/patch_embed/kernel" and config.vision is not None:
+        v = config.vision
+        return (shape[-1], v.in_channels, v.temporal_patch_size, v.patch_size, v.patch_size)
+    return shape[::-1] if path.endswith("/kernel") else shape
+
+
+def _places(path: str, config: PolicyConfig, shapes: Flat) -> Iterator[tuple[str, tuple[str, int | None]]]:
+    """Published name of every tensor that makes up our array, and the (path, layer) where it goes."""
+    name = hugging_face_names(config)[path]
+    if "{}" not in name:
+        yield name, (path, None)
+        return
+    for layer in range(shapes[path].shape[0]):
+        yield name.format(layer), (path, layer)
+
+
+def _checked_files(
+    folder: Path, config: PolicyConfig, shapes: Flat, places: dict[str, tuple[str, int | None]]
+) -> dict[Path, list[str]]:
+    """File -> names of the tensors to read from it."""
+    files: dict[Path, list[str]] = {}
     missing, problems = set(places), []
-    for name, tensor in _tensors(folder):
-        if name not in places:
-            if not _is_known_extra(name, config):
-                problems.append(f"unexpected {name}")
-            continue
-        missing.discard(name)
-        if tensor.shape != places[name].shape:
-            problems.append(f"{name} has shape {tensor.shape}, expected {places[name].shape}")
-            continue
-        places[name][...] = tensor.astype(np.float32)
+    for file in model_files(folder):
+        files[file] = []
+        for name, shape in tensor_shapes(file).items():
+            published = canonical_name(name)
+            if published not in places:
+                problems += [] if is_redundant(published, config) else [f"unexpected {name}"]
+                continue
+            path, layer = places[published]
+            expected = tensor_shape(path, shapes[path].shape[0 if layer is None else 1 :], config)
+            if shape != expected:
+                problems.append(f"{name} has shape {shape}, expected {expected}")
+            missing.discard(published)
+            files[file].append(name)
     problems += [f"missing {name}" for name in sorted(missing)]
     if problems:
         listed = "; ".join(problems[:LISTED_PROBLEMS])
         more = f"; and {len(problems) - LISTED_PROBLEMS} more" if len(problems) > LISTED_PROBLEMS else ""
         raise UserError(f"{folder}: the weights do not fit config.json: {listed}{more}")
-    arrays = {path: jnp.asarray(array) for path, array in params.items()}
-    return config, traverse_util.unflatten_dict(arrays, sep="/")
+    return files
 
 
-def _read_config(path: Path, *, dtype: str, param_dtype: str, remat: RematPolicy, lora_alpha: float) -> PolicyConfig:
-    description = _read_json(path)
-    if description.get("model_type") != "qwen2":
-        raise UserError(
-            f"{path}: model_type is {description.get('model_type')!r}; this loads 'qwen2' (Qwen2 and Qwen2.5 text)"
-        )
-    _reject_unsupported(path, description)
-    try:
-        return _policy_config(description, dtype=dtype, param_dtype=param_dtype, remat=remat, lora_alpha=lora_alpha)
-    except KeyError as error:
-        raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: the sizes do not fit together: {error}") from error
+def _placement(kept: Flat, shardings: Callable[[Tree], Tree] | None) -> Flat:
+    """Path -> sharding of its array, or of each part of a quantised one."""
+    if shardings is None:
+        device = SingleDeviceSharding(jax.devices()[0])
+        return {path: jax.tree.map(lambda _: device, like) for path, like in kept.items()}
+    tree = shardings(traverse_util.unflatten_dict(kept, sep="/"))
+    return traverse_util.flatten_dict(tree, sep="/")
 
 
-def _reject_unsupported(path: Path, description: dict[str, Any]) -> None:
-    """Variants of the architecture that would load without a complaint and compute something else."""
-    rope = _rope_parameters(description)
-    rope_type = rope.get("rope_type", rope.get("type", "default"))
-    for name, value, supported in (
-        ("rope_type", rope_type, "default"),
-        ("hidden_act", description.get("hidden_act", "silu"), "silu"),
-        ("use_sliding_window", description.get("use_sliding_window") or False, False),
-    ):
-        if value != supported:
-            raise UserError(f"{path}: {name} {value!r} is not supported, only {supported!r} is")
+def _placed_tensor(path: str, tensor: np.ndarray, placement: Any) -> Array:
+    """A tensor on its devices, each of which is sent no more than what it keeps, turned to our layout there."""
+    sharding: Sharding = jax.tree.leaves(placement)[0]
+    if isinstance(sharding, NamedSharding):
+        rank = 2 if path.endswith("/kernel") else tensor.ndim
+        spec = (None,) * (rank - len(sharding.spec)) + tuple(sharding.spec)[-rank:]
+        turned = spec[::-1] if path.endswith("/kernel") else spec
+        sharding = NamedSharding(sharding.mesh, PartitionSpec(*turned))
+    if path.endswith("/kernel"):
+        flat = jax.device_put(tensor.reshape(tensor.shape[0], -1), sharding)
+        return _transposed(flat)
+    return jax.device_put(tensor, sharding)
 
 
-def _rope_parameters(description: dict[str, Any]) -> dict[str, Any]:
-    """Under the name of transformers 5, or of 4 before it."""
-    return description.get("rope_parameters") or description.get("rope_scaling") or {}
+@jax.jit
+def _transposed(tensor: Array) -> Array:
+    return tensor.T
 
 
-def _policy_config(
-    description: dict[str, Any], *, dtype: str, param_dtype: str, remat: RematPolicy, lora_alpha: float
-) -> PolicyConfig:
-    heads = description["num_attention_heads"]
-    theta = description.get("rope_theta") or _rope_parameters(description).get("rope_theta", 10_000.0)
-    return PolicyConfig(
-        vocab_size=description["vocab_size"],
-        hidden_size=description["hidden_size"],
-        intermediate_size=description["intermediate_size"],
-        num_layers=description["num_hidden_layers"],
-        num_heads=heads,
-        num_key_value_heads=description.get("num_key_value_heads", heads),
-        head_dim=description.get("head_dim") or description["hidden_size"] // heads,
-        rope_theta=theta,
-        rms_norm_eps=description.get("rms_norm_eps", 1e-6),
-        tie_word_embeddings=description.get("tie_word_embeddings", False),
-        dtype=dtype,
-        param_dtype=param_dtype,
-        remat=remat,
-        lora_alpha=lora_alpha,
-    )
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
+def _with_layer(stacked: Any, part: Array, layer: int, path: str, kind: Quantization) -> Any:
+    """`stacked` with one layer replaced, in place."""
+
+    def write(whole: Array, new: Array) -> Array:
+        return jax.lax.dynamic_update_index_in_dim(whole, new, layer, axis=0)
+
+    return jax.tree.map(write, stacked, stored(path, part, kind=kind))
 
 
-def _expected_shapes(config: PolicyConfig) -> dict[str, tuple[int, ...]]:
-    layers, hidden, inner = config.num_layers, config.hidden_size, config.intermediate_size
-    queries, keys = config.num_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    shapes: dict[str, tuple[int, ...]] = {"embedding": (config.vocab_size, hidden), "norm/scale": (hidden,)}
-    if not config.tie_word_embeddings:
-        shapes["lm_head"] = (config.vocab_size, hidden)
-    for name, width in (("q_proj", queries), ("k_proj", keys), ("v_proj", keys)):
-        shapes[f"layers/{name}/kernel"] = (layers, hidden, width)
-        shapes[f"layers/{name}/bias"] = (layers, width)
-    shapes |= {
-        "layers/o_proj/kernel": (layers, queries, hidden),
-        "layers/gate_proj/kernel": (layers, hidden, inner),
-        "layers/up_proj/kernel": (layers, hidden, inner),
-        "layers/down_proj/kernel": (layers, inner, hidden),
-        "layers/input_norm/scale": (layers, hidden),
-        "layers/post_attention_norm/scale": (layers, hidden),
-    }
-    return shapes
+def _zeros(like: Any) -> Any:
+    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), like)
 
 
-def _places(path: str, array: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """(Hugging Face name, view into `array` of the Hugging Face shape) of every tensor that makes up our array."""
-    name = TEXT_WEIGHTS[path]
-    parts = [(name.format(layer), part) for layer, part in enumerate(array)] if "{}" in name else [(name, array)]
-    return [(part_name, part.T if path.endswith("/kernel") else part) for part_name, part in parts]
-
-
-def _is_known_extra(name: str, config: PolicyConfig) -> bool:
-    """A tied head that was written all the same, or rotary tables of old checkpoints."""
-    return (name == "lm_head.weight" and config.tie_word_embeddings) or name.endswith("rotary_emb.inv_freq")
-
-
-def _tensors(folder: Path) -> Any:
-    """(name, array) of every tensor, read from its file one at a time."""
-    for name in _tensor_files(folder):
-        path = folder / name
-        try:
-            with safe_open(path, framework="flax") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 (safe_open is no mapping)
-                    yield key, np.asarray(tensors.get_tensor(key))
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file") from error
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{path}: broken or truncated safetensors file ({error})") from error
-
-
-def _tensor_files(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return ["model.safetensors"]
-    weight_map = _read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise UserError(f"{index}: the key 'weight_map' is missing; download the file again")
-    return sorted(set(weight_map.values()))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; config.model.path must be a Hugging Face model directory") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: invalid JSON at line {error.lineno}, column {error.colno}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a readable JSON file ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: expected a JSON object, found {type(content).__name__}")
-    return content
+def _hugging_face_tensors(config: PolicyConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
+    """Name and value of every tensor, one layer fetched at a time."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for path, shape in param_shapes(config).items():
+        places = list(_places(path, config, {path: shape}))
+        for name, (_, layer) in places:
+            part = flat[path] if layer is None else jax.tree.map(lambda array, i=layer: array[i], flat[path])
+            tensor = np.asarray(dequantized(part))
+            turned = tensor.T if path.endswith("/kernel") else tensor
+            yield name, turned.reshape(tensor_shape(path, tensor.shape, config))

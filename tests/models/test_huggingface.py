@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.huggingface import load_text_policy
+from regrpo_jax.models.huggingface import load_policy
 from regrpo_jax.models.policy import policy_functions
 
 CONFIG = {
@@ -70,7 +70,7 @@ def write_model(folder: Path, config: dict[str, Any], tensors: Tensors, *, shard
 
 
 def load(folder: Path, *, param_dtype: str = "float32") -> tuple[PolicyConfig, dict[str, Any]]:
-    return load_text_policy(folder, dtype="float32", param_dtype=param_dtype, remat="none", lora_alpha=16.0)
+    return load_policy(folder, dtype="float32", param_dtype=param_dtype, remat="none", lora_alpha=16.0)
 
 
 def complaint(folder: Path) -> str:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.huggingface import load_text_policy
+from regrpo_jax.models.huggingface import load_policy
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.lora import init_adapter
 from regrpo_jax.models.peft import MODULE_PATHS, export_adapter
@@ -75,7 +75,7 @@ class Twins:
 
 
 def load(folder: Path) -> tuple[PolicyConfig, dict[str, Any]]:
-    return load_text_policy(folder, dtype="float32", param_dtype="float32", remat="none", lora_alpha=ALPHA)
+    return load_policy(folder, dtype="float32", param_dtype="float32", remat="none", lora_alpha=ALPHA)
 
 
 def text_block(tokens: np.ndarray) -> TokenBlock:
