@@ -28,6 +28,7 @@ from regrpo_jax.models.safetensors_files import model_files, read_tensors, tenso
 Array = jax.Array
 Tree = dict[str, Any]
 Flat = dict[str, Any]  # our path, joined with "/" -> array, shape or sharding
+Place = tuple[str, int | None]  # path of one of our arrays, and which layer of it, None where it has none
 
 LISTED_PROBLEMS = 20
 # What belongs to a model besides its configuration and weights.
@@ -57,7 +58,7 @@ def load_policy(
     """
     config = read_config(folder / "config.json", **settings)
     shapes = param_shapes(config)
-    places = {name: place for path in shapes for name, place in _places(path, config, shapes)}
+    places = tensor_places(config, shapes)
     files = _checked_files(folder, config, shapes, places)
     kept = {path: jax.eval_shape(functools.partial(stored, path, kind=quantization), s) for path, s in shapes.items()}
     placement = _placement(kept, shardings)
@@ -116,19 +117,21 @@ def tensor_shape(path: str, shape: tuple[int, ...], config: PolicyConfig) -> tup
     return shape[::-1] if path.endswith("/kernel") else shape
 
 
-def _places(path: str, config: PolicyConfig, shapes: Flat) -> Iterator[tuple[str, tuple[str, int | None]]]:
-    """Published name of every tensor that makes up our array, and the (path, layer) where it goes."""
-    name = hugging_face_names(config)[path]
+def tensor_places(config: PolicyConfig, shapes: Flat) -> dict[str, Place]:
+    """Published name of every tensor of a checkpoint -> (path, layer) where it goes."""
+    names = hugging_face_names(config)
+    return {name: place for path, shape in shapes.items() for name, place in _parts(path, names[path], shape)}
+
+
+def _parts(path: str, name: str, shape: Any) -> Iterator[tuple[str, Place]]:
     if "{}" not in name:
         yield name, (path, None)
         return
-    for layer in range(shapes[path].shape[0]):
+    for layer in range(shape.shape[0]):
         yield name.format(layer), (path, layer)
 
 
-def _checked_files(
-    folder: Path, config: PolicyConfig, shapes: Flat, places: dict[str, tuple[str, int | None]]
-) -> dict[Path, list[str]]:
+def _checked_files(folder: Path, config: PolicyConfig, shapes: Flat, places: dict[str, Place]) -> dict[Path, list[str]]:
     """File -> names of the tensors to read from it."""
     files: dict[Path, list[str]] = {}
     missing, problems = set(places), []
@@ -198,10 +201,8 @@ def _zeros(like: Any) -> Any:
 def _hugging_face_tensors(config: PolicyConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:
     """Name and value of every tensor, one layer fetched at a time."""
     flat = traverse_util.flatten_dict(params, sep="/")
-    for path, shape in param_shapes(config).items():
-        places = list(_places(path, config, {path: shape}))
-        for name, (_, layer) in places:
-            part = flat[path] if layer is None else jax.tree.map(lambda array, i=layer: array[i], flat[path])
-            tensor = np.asarray(dequantized(part))
-            turned = tensor.T if path.endswith("/kernel") else tensor
-            yield name, turned.reshape(tensor_shape(path, tensor.shape, config))
+    for name, (path, layer) in tensor_places(config, param_shapes(config)).items():
+        part = flat[path] if layer is None else jax.tree.map(lambda array, i=layer: array[i], flat[path])
+        tensor = np.asarray(dequantized(part))
+        turned = tensor.T if path.endswith("/kernel") else tensor
+        yield name, turned.reshape(tensor_shape(path, tensor.shape, config))

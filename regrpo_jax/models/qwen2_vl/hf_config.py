@@ -28,25 +28,35 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
         that are missing or do not fit together.
     """
     description = read_json(path)
-    family = description.get("model_type")
-    if family not in ARCHITECTURES:
+    if description.get("model_type") not in ARCHITECTURES:
         raise UserError(
-            f"{path}: model_type is {family!r}; supported are {', '.join(map(repr, ARCHITECTURES))} "
-            "(Qwen2 and Qwen2.5 text, Qwen2-VL, Qwen2.5-VL)"
+            f"{path}: model_type is {description.get('model_type')!r}; supported are "
+            f"{', '.join(map(repr, ARCHITECTURES))} (Qwen2 and Qwen2.5 text, Qwen2-VL, Qwen2.5-VL)"
         )
-    text = description | description.get("text_config", {})
-    _reject_unsupported(path, text, description.get("vision_config") or {})
+    _reject_unsupported(path, description | description.get("text_config", {}), description.get("vision_config") or {})
     try:
-        config = _text_config(text, tied=description.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-        if family != "qwen2":
-            sections = tuple(_rope_parameters(text)["mrope_section"])
-            vision = _vision_config(description["vision_config"], text["hidden_size"], gated=family == "qwen2_5_vl")
-            config = dataclasses.replace(config, rotary_axes=sectioned_axes(sections), vision=vision)
-        return dataclasses.replace(config, **settings)
+        return dataclasses.replace(parse_config(description), **settings)
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
     except (ValueError, TypeError) as error:
         raise UserError(f"{path}: the sizes do not fit together: {error}") from error
+
+
+def parse_config(description: dict[str, Any]) -> PolicyConfig:
+    """The architecture of a supported family.
+
+    Raises:
+      KeyError: a size is missing.
+      ValueError, TypeError: the sizes do not fit together.
+    """
+    text = description | description.get("text_config", {})
+    config = _text_config(text, tied=description.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
+    if description["model_type"] == "qwen2":
+        return config
+    gated = description["model_type"] == "qwen2_5_vl"
+    time, row, column = _rope_parameters(text)["mrope_section"]
+    vision = _vision_config(description["vision_config"], text["hidden_size"], gated=gated)
+    return dataclasses.replace(config, rotary_axes=sectioned_axes((time, row, column)), vision=vision)
 
 
 def describe(config: PolicyConfig) -> dict[str, Any]:

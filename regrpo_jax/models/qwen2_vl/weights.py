@@ -40,15 +40,23 @@ _VISION = {
     "vision/merger_fc2/bias": "visual.merger.mlp.2.bias",
 }
 
+
+def _mlp(*projections: str) -> dict[str, str]:
+    kinds = {"kernel": "weight", "bias": "bias"}
+    return {
+        f"vision/blocks/{name}/{ours}": f"visual.blocks.{{}}.mlp.{name}.{theirs}"
+        for name in projections
+        for ours, theirs in kinds.items()
+    }
+
+
 # What the blocks of Qwen2-VL and of Qwen2.5-VL have, each without the other.
-_LAYER_NORM_BLOCKS = {
+_LAYER_NORM_BLOCKS = _mlp("fc1", "fc2") | {
     "vision/blocks/norm1/bias": "visual.blocks.{}.norm1.bias",
     "vision/blocks/norm2/bias": "visual.blocks.{}.norm2.bias",
     "vision/merger_norm/bias": "visual.merger.ln_q.bias",
-} | {f"vision/blocks/{n}/{ours}": f"visual.blocks.{{}}.mlp.{n}.{theirs}"
-     for n in ("fc1", "fc2") for ours, theirs in (("kernel", "weight"), ("bias", "bias"))}  # fmt: skip
-_GATED_BLOCKS = {f"vision/blocks/{n}/{ours}": f"visual.blocks.{{}}.mlp.{n}.{theirs}"
-     for n in ("gate_proj", "up_proj", "down_proj") for ours, theirs in (("kernel", "weight"), ("bias", "bias"))}  # fmt: skip
+}
+_GATED_BLOCKS = _mlp("gate_proj", "up_proj", "down_proj")
 
 # Layouts of transformers 4.52 to 5, and of wrappers that put the decoder into a model of its own.
 _LAYOUTS = (

@@ -1,0 +1,65 @@
+"""What tests of several folders share: the published sizes of the models that we load."""
+
+from typing import Any, NamedTuple
+
+import pytest
+
+VISION = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3, "patch_size": 14,
+          "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}  # fmt: skip
+VISION_2_5 = {"depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16,
+              "in_chans": 3, "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "window_size": 112,
+              "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2, "temporal_patch_size": 2}  # fmt: skip
+
+
+def description(family: str, sizes: tuple[int, ...], *, tied: bool) -> dict[str, Any]:
+    """config.json as it was published, as far as it speaks of sizes."""
+    hidden, intermediate, layers, heads, key_value_heads, vocabulary = sizes
+    config: dict[str, Any] = {
+        "model_type": family,
+        "hidden_act": "silu",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": key_value_heads,
+        "rms_norm_eps": 1e-6,
+        "rope_theta": 1_000_000.0,
+        "tie_word_embeddings": tied,
+        "use_sliding_window": False,
+        "vocab_size": vocabulary,
+    }
+    if family != "qwen2":
+        config["rope_scaling"] = {"type": "mrope", "mrope_section": [16, 24, 24]}
+        config["vision_config"] = (
+            VISION | {"hidden_size": hidden} if family == "qwen2_vl" else VISION_2_5 | {"out_hidden_size": hidden}
+        )
+    return config
+
+
+class Published(NamedTuple):
+    """A published model: its `config.json` as far as it speaks of sizes, and what is in its checkpoint."""
+
+    description: dict[str, Any]
+    parameters: int
+    tensors: int
+
+
+# hidden, intermediate, layers, heads, key-value heads, vocabulary; tied; parameters; tensors
+PUBLISHED: dict[str, tuple[str, tuple[int, ...], bool, int, int]] = {
+    "Qwen2-VL-2B": ("qwen2_vl", (1536, 8960, 28, 12, 2, 151_936), True, 2_208_985_600, 729),
+    "Qwen2-VL-7B": ("qwen2_vl", (3584, 18_944, 28, 28, 4, 152_064), False, 8_291_375_616, 730),
+    "Qwen2-VL-72B": ("qwen2_vl", (8192, 29_568, 80, 64, 8, 152_064), False, 73_405_560_320, 1354),
+    "Qwen2.5-VL-3B": ("qwen2_5_vl", (2048, 11_008, 36, 16, 2, 151_936), True, 3_754_622_976, 824),
+    "Qwen2.5-VL-7B": ("qwen2_5_vl", (3584, 18_944, 28, 28, 4, 152_064), False, 8_292_166_656, 729),
+    "Qwen2-7B": ("qwen2", (3584, 18_944, 28, 28, 4, 152_064), False, 7_615_616_512, 339),
+    "Qwen2.5-0.5B": ("qwen2", (896, 4864, 24, 14, 2, 151_936), True, 494_032_768, 290),
+}
+
+
+@pytest.fixture(scope="session")
+def published() -> dict[str, Published]:
+    """Name of a model -> what was published of it."""
+    return {
+        name: Published(description(family, sizes, tied=tied), parameters, tensors)
+        for name, (family, sizes, tied, parameters, tensors) in PUBLISHED.items()
+    }

@@ -1,0 +1,39 @@
+"""Names and shapes of every tensor of the published sizes, against transformers' own models without memory."""
+
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2ForCausalLM,
+    Qwen2VLForConditionalGeneration,
+)
+
+from regrpo_jax.models.huggingface import param_shapes, tensor_places, tensor_shape
+from regrpo_jax.models.qwen2_vl.hf_config import parse_config
+from regrpo_jax.models.qwen2_vl.weights import canonical_name, is_redundant
+
+CLASSES: dict[str, Any] = {
+    "qwen2": Qwen2ForCausalLM,
+    "qwen2_vl": Qwen2VLForConditionalGeneration,
+    "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+}
+
+
+@pytest.mark.parametrize("model", ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-7B", "Qwen2.5-0.5B"))
+def test_every_tensor_of_the_published_model_has_its_name_and_shape(published: dict[str, Any], model: str) -> None:
+    description = published[model].description
+    family = description["model_type"]
+    with torch.device("meta"):
+        theirs = CLASSES[family](AutoConfig.for_model(**description))
+    config = parse_config(description)
+    shapes = param_shapes(config)
+    ours = {
+        name: tensor_shape(path, shapes[path].shape[0 if layer is None else 1 :], config)
+        for name, (path, layer) in tensor_places(config, shapes).items()
+    }
+    wanted = {canonical_name(name): tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
+    assert ours == {name: shape for name, shape in wanted.items() if not is_redundant(name, config)}
+    assert sum(parameter.numel() for parameter in theirs.parameters()) == published[model].parameters
