@@ -6,7 +6,7 @@ A checkpoint may be larger than the host's memory; no more of it than about one 
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +78,13 @@ def load_policy(
 
 
 def save_policy(
-    folder: Path, config: PolicyConfig, params: Tree, *, source: Path | None = None, **options: Any
+    folder: Path,
+    config: PolicyConfig,
+    params: Tree,
+    *,
+    source: Path | None = None,
+    token_ids: Mapping[str, int] | None = None,
+    **options: Any,
 ) -> None:
     """Writes full weights that `transformers` loads, with the configuration, tokenizer and processor of `source`.
 
@@ -86,6 +92,7 @@ def save_policy(
       folder: made if missing; it must not be `source`.
       params: an adapter is merged by the caller (`lora.merge_adapter`).
       source: the directory that the policy was loaded from, None for one that was trained from scratch.
+      token_ids: without `source`, what `config.json` says of the tokenizer: image_token_id, eos_token_id, ...
       options: of `safetensors_files.write_tensors`.
     Raises:
       UserError: the policy is no Hugging Face architecture, or `folder` is `source`.
@@ -95,7 +102,7 @@ def save_policy(
         raise UserError(f"{folder}: holds the weights that the run started from; export to another folder")
     folder.mkdir(parents=True, exist_ok=True)
     if source is None:
-        (folder / "config.json").write_text(json.dumps(description, indent=2) + "\n")
+        (folder / "config.json").write_text(json.dumps(description | dict(token_ids or {}), indent=2) + "\n")
     else:
         for pattern in ("config.json", *COMPANIONS):
             for file in source.glob(pattern):

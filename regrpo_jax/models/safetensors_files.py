@@ -80,7 +80,7 @@ def write_tensors(folder: Path, tensors: Iterable[tuple[str, np.ndarray]], *, sh
     if len(written) == 1:
         written[0][0].replace(folder / SINGLE_FILE)
         return
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number, (path, names) in enumerate(written, start=1):
         file = f"model-{number:05}-of-{len(written):05}.safetensors"
         path.replace(folder / file)

@@ -1,6 +1,7 @@
 """A Hugging Face directory: every good layout of it loads, every bad one is a sentence and not a traceback."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,17 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+import qwix
+from flax import traverse_util
+from safetensors.numpy import load_file, save_file
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.huggingface import load_policy
+from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.policy import policy_functions
+from regrpo_jax.models.quantization import Quantization, stored
+
+GOLDENS = Path(__file__).parents[1] / "goldens"
 
 CONFIG = {
     "model_type": "qwen2",
@@ -157,6 +163,60 @@ def test_known_extra_tensors_are_ignored(tmp_path: Path) -> None:
     }
     write_model(tmp_path, CONFIG, tensors | extra)
     np.testing.assert_array_equal(load(tmp_path)[1]["embedding"], tensors["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    ("text", "vision", "head"),
+    [
+        ("model.language_model.", "model.visual.", "lm_head."),  # transformers 4.52 and later, in memory
+        ("language_model.model.", "visual.", "language_model.lm_head."),
+    ],
+)
+def test_other_layouts_of_the_names(tmp_path: Path, family: str, text: str, vision: str, head: str) -> None:
+    layout = {"model.": text, "visual.": vision, "lm_head.": head}
+    tensors = load_file(GOLDENS / family / "model.safetensors")
+    renamed = {
+        re.sub(r"^(model\.|visual\.|lm_head\.)", lambda m: layout[m[1]], name): tensors[name] for name in tensors
+    }
+    assert not set(renamed) & {name for name in tensors if not name.startswith(("visual", "lm_head"))}
+    write_model(tmp_path, json.loads((GOLDENS / family / "config.json").read_text()), renamed, shards=2)
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path), load(GOLDENS / family))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl", "qwen2_5_vl"])
+def test_written_weights_are_the_ones_that_were_read(tmp_path: Path, family: str) -> None:
+    config, params = load(GOLDENS / family)
+    save_policy(tmp_path / "one", config, params, source=GOLDENS / family)
+    original = load_file(GOLDENS / family / "model.safetensors")
+    written = load_file(tmp_path / "one" / "model.safetensors")
+    assert written.keys() == original.keys()
+    jax.tree.map(np.testing.assert_array_equal, written, original)
+    assert (tmp_path / "one" / "config.json").read_text() == (GOLDENS / family / "config.json").read_text()
+    assert not (tmp_path / "one" / "case.npz").exists()
+    save_policy(tmp_path / "many", config, params, shard_bytes=20_000)
+    files = sorted(file.name for file in (tmp_path / "many").glob("*.safetensors*"))
+    assert files[0].startswith("model-00001-of-000") and files[-1] == "model.safetensors.index.json"
+    jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "many")[1], params)
+
+
+def test_weights_are_never_written_over_their_source(tmp_path: Path) -> None:
+    write_model(tmp_path, CONFIG, random_tensors(CONFIG))
+    config, params = load(tmp_path)
+    with pytest.raises(UserError, match="export to another folder"):
+        save_policy(tmp_path, config, params, source=tmp_path / ".." / tmp_path.name)
+
+
+@pytest.mark.parametrize("kind", ["int8", "nf4"])
+def test_quantised_tensor_by_tensor_is_quantised_as_a_whole(kind: Quantization) -> None:
+    _, dense = load(GOLDENS / "qwen2_vl")
+    _, params = load_policy(GOLDENS / "qwen2_vl", quantization=kind)
+    flat = traverse_util.flatten_dict(params, sep="/")
+    for path, array in traverse_util.flatten_dict(dense, sep="/").items():
+        jax.tree.map(np.testing.assert_array_equal, flat[path], stored(path, array, kind=kind))
+    assert isinstance(flat["layers/q_proj/kernel"], qwix.QArray)
+    assert isinstance(flat["vision/blocks/qkv/kernel"], qwix.QArray)
+    assert not isinstance(flat["lm_head"], qwix.QArray)
 
 
 def test_all_unfitting_tensors_are_named_at_once(tmp_path: Path) -> None:

@@ -117,6 +117,37 @@ class Batch:
             arguments["mm_token_type_ids"] = (tokens == IMAGE_TOKEN).int()
         return arguments
 
+    @classmethod
+    def stored(cls, case: dict[str, np.ndarray]) -> "Batch":
+        """The batch of a golden."""
+        parts: dict[str, dict[str, np.ndarray]] = {"block": {}, "images": {}}
+        for name, array in case.items():
+            kind, _, field = name.partition("/")
+            if kind in parts:
+                parts[kind][field] = array
+        images = ImagePatches(**parts["images"]) if parts["images"] else None
+        grids: list[tuple[tuple[int, int], ...]] = []
+        for row, ids in enumerate([] if images is None else images.segment_ids):
+            places = [images.positions[row][ids == image] for image in range(1, ids.max() + 1)]
+            grids.append(tuple(tuple((place.max(axis=0) + 1) // MERGE) for place in places))
+        return cls(TokenBlock(**parts["block"]), images, tuple(grids))
+
+    def last_row(self) -> "Batch":
+        """The last sample alone, without padding."""
+        own = slice(int(np.argmax(self.valid[-1])), None)
+        block = jax.tree.map(lambda array: array[-1:, own], self.block)
+        images = None if self.images is None else jax.tree.map(lambda array: array[-1:], self.images)
+        return Batch(block, images, self.grids[-1:])
+
+
+def their_loss(logits: torch.Tensor, arguments: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean cross-entropy of the next text token, spelt out."""
+    tokens, mask = arguments["input_ids"], arguments["attention_mask"]
+    logprobs = torch.log_softmax(logits[:, :-1], dim=-1)
+    chosen = logprobs.gather(-1, tokens[:, 1:, None])[..., 0]
+    scored = (mask[:, :-1] > 0) & (tokens[:, 1:] != IMAGE_TOKEN)
+    return -chosen[scored].mean()
+
 
 def make_image(grid: tuple[int, int], random: np.random.Generator) -> PatchedImage:
     """An image of noise; the patches of one merge group are neighbours."""
@@ -172,9 +203,7 @@ class Twins:
             hidden, _ = self.functions.run_prefix(variables, block, images)
             return hidden @ self.functions.head(variables).T
 
-        def loss(
-            variables: Variables, block: TokenBlock, images: ImagePatches | None
-        ) -> tuple[jax.Array, jax.Array]:
+        def loss(variables: Variables, block: TokenBlock, images: ImagePatches | None) -> tuple[jax.Array, jax.Array]:
             """Mean cross-entropy of the next text token, and the logits.  # [row, token, vocab]"""
             scores = logits(variables, block, images)
             logprobs = jax.nn.log_softmax(scores[:, :-1])
@@ -182,6 +211,7 @@ class Twins:
             scored = (block.segment_ids[:, :-1] > 0) & (block.tokens[:, 1:] != IMAGE_TOKEN)
             return -jnp.sum(jnp.where(scored, chosen, 0)) / jnp.sum(scored), scores
 
+        self.their_loss = their_loss
         self.logits = compiled(logits)
         self.value_and_gradient = compiled(jax.value_and_grad(loss, has_aux=True))
 

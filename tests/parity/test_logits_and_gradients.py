@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import save_file
 
 from regrpo_jax.models.huggingface import load_policy
@@ -23,16 +22,6 @@ BATCHES = {
     "three images": (THREE,),
     "0, 1 and 2 images": ((9,), ONE, TWO),
 }
-IMAGE_TOKEN = 38
-
-
-def their_loss(logits: torch.Tensor, arguments: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean cross-entropy of the next text token, spelt out."""
-    tokens, mask = arguments["input_ids"], arguments["attention_mask"]
-    logprobs = torch.log_softmax(logits[:, :-1], dim=-1)
-    chosen = logprobs.gather(-1, tokens[:, 1:, None])[..., 0]
-    scored = (mask[:, :-1] > 0) & (tokens[:, 1:] != IMAGE_TOKEN)
-    return -chosen[scored].mean()
 
 
 @pytest.mark.parametrize(
@@ -66,7 +55,7 @@ def test_logits_and_gradients_agree(
     arguments = inputs.theirs()
     pair.theirs.zero_grad()
     expected = pair.theirs(**arguments).logits
-    loss = their_loss(expected, arguments)
+    loss = pair.their_loss(expected, arguments)
     loss.backward()
     (value, logits), gradient = pair.value_and_gradient(pair.variables, inputs.block, inputs.images)
     np.testing.assert_allclose(logits[inputs.valid], expected.detach().numpy()[inputs.valid], atol=TOLERANCE)
@@ -75,7 +64,7 @@ def test_logits_and_gradients_agree(
 
     # The gradient has the weights' names (of transformers 5, in memory), so it can be written and loaded like a model.
     theirs = {
-        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        name: 0 * parameter.detach() if parameter.grad is None else parameter.grad.clone()
         for name, parameter in pair.theirs.named_parameters()
     }
     assert ("lm_head.weight" in theirs) != tied

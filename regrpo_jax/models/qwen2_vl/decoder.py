@@ -175,27 +175,29 @@ class Policy(nn.Module):
     def _embed(self, block: TokenBlock, preceding: Array, images: ImagePatches | None) -> Array:
         """Token embeddings, mixed with preceding ones where the preset says so, images in their places."""
         config = self.config
-        embedding = self.embedding.astype(config.dtype) * config.embedding_scale
-        hidden = embedding[block.tokens]  # [.., token, hidden]
+        hidden = self._vectors(block.tokens)  # [.., token, hidden]
         if config.token_mixing_width:
-            hidden = hidden + self._mixed_preceding(embedding, block, preceding)
+            hidden = hidden + self._mixed_preceding(block, preceding)
         if config.vision is not None and images is not None:
             features = self.vision(images)  # [group, feature, hidden]
             placed = jnp.take_along_axis(features, jnp.maximum(block.image_index, 0)[..., None], axis=1)
             hidden = jnp.where((block.image_index >= 0)[..., None], placed.astype(hidden.dtype), hidden)
         return hidden
 
-    def _mixed_preceding(self, embedding: Array, block: TokenBlock, preceding: Array) -> Array:
+    def _vectors(self, tokens: Array) -> Array:
+        return self.embedding[tokens].astype(self.config.dtype) * self.config.embedding_scale
+
+    def _mixed_preceding(self, block: TokenBlock, preceding: Array) -> Array:
         """sum_j W_j e_{t-j} over the `token_mixing_width` tokens before t in the same segment."""
         width, length = self.config.token_mixing_width, block.tokens.shape[-1]
         tokens = jnp.concatenate([preceding, block.tokens], axis=-1)  # [.., width + token]
         first = block.segment_ids[..., :1]
         segments = jnp.concatenate([jnp.broadcast_to(first, preceding.shape), block.segment_ids], axis=-1)
-        mixed = jnp.zeros((), embedding.dtype)
+        mixed = jnp.zeros((), self.config.dtype)
         for offset in range(1, width + 1):
             earlier = slice(width - offset, width - offset + length)
             seen = (tokens[..., earlier] >= 0) & (segments[..., earlier] == block.segment_ids)
-            vectors = embedding[jnp.maximum(tokens[..., earlier], 0)] * seen[..., None]
+            vectors = self._vectors(jnp.maximum(tokens[..., earlier], 0)) * seen[..., None]
             mixed = mixed + matmul(vectors, self.token_mixing[offset - 1])
         return mixed
 

@@ -71,6 +71,9 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
         "token_mixing_width": config.token_mixing_width != 0,
         "embedding_scale": config.embedding_scale != 1,
         "vision.learned_grid": vision is not None and vision.learned_grid != 0,
+        "vision.intermediate_size": vision is not None
+        and not vision.gated
+        and vision.intermediate_size % vision.embed_dim != 0,
         "rotary_axes": config.rotary_axes != sectioned_axes((sections[0], sections[1], sections[2])),
     }
     if any(foreign.values()):
@@ -192,7 +195,7 @@ def _describe_vision(vision: VisionConfig, hidden_size: int) -> dict[str, Any]:
         "spatial_merge_size": vision.spatial_merge_size,
     }
     if not vision.gated:
-        ratio = vision.intermediate_size / vision.embed_dim
+        ratio = vision.intermediate_size // vision.embed_dim  # transformers takes no fraction
         return shared | {"embed_dim": vision.embed_dim, "hidden_size": hidden_size, "mlp_ratio": ratio}
     return shared | {
         "hidden_size": vision.embed_dim,

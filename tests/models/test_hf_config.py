@@ -1,0 +1,121 @@
+"""`config.json` in the forms of transformers 4 and 5, there and back, and what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes, tiny
+from regrpo_jax.models.qwen2_vl.hf_config import describe, parse_config, read_config
+
+MODELS = ("Qwen2-VL-7B", "Qwen2.5-VL-7B", "Qwen2-7B")
+
+
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """A flat description as transformers 5 writes it."""
+    outside = {"model_type", "vision_config", "tie_word_embeddings"}
+    text = {key: value for key, value in flat.items() if key not in outside}
+    rope = text.pop("rope_scaling", {}) | {"rope_type": "default", "rope_theta": text.pop("rope_theta")}
+    rope.pop("type", None)
+    vision = dict(flat["vision_config"])
+    vision["in_channels"] = vision.pop("in_chans")
+    vision["rope_parameters"] = {"rope_type": "axial", "rope_theta": 10_000.0}
+    kept = {key: value for key, value in flat.items() if key in outside}
+    return kept | {"vision_config": vision, "text_config": text | {"rope_parameters": rope}}
+
+
+@pytest.mark.parametrize("model", ["Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B"])
+def test_both_forms_say_the_same(published: dict[str, Any], model: str) -> None:
+    flat = published[model].description
+    config = parse_config(flat)
+    assert parse_config(nested(flat)) == config
+    assert config.rotary_axes == (0,) * 16 + (1,) * 24 + (2,) * 24
+    assert config.rope_theta == 1_000_000.0
+    assert config.vision is not None
+    assert config.vision.window_patches == (8 if "2.5" in model else 0)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_we_describe_we_read(published: dict[str, Any], model: str) -> None:
+    config = parse_config(published[model].description)
+    assert parse_config(describe(config)) == config
+
+
+@given(
+    heads=st.sampled_from([(2, 2), (4, 2), (14, 2)]),
+    pairs=st.tuples(st.integers(1, 8), st.integers(0, 8), st.integers(0, 8)),
+    tied=st.booleans(),
+    gated=st.booleans(),
+    depth=st.integers(1, 4),
+)
+def test_any_architecture_survives_the_way_there_and_back(
+    heads: tuple[int, int], pairs: tuple[int, int, int], tied: bool, gated: bool, depth: int
+) -> None:
+    vision = VisionConfig(
+        depth=depth,
+        embed_dim=32,
+        num_heads=2,
+        intermediate_size=40 if gated else 64,
+        gated=gated,
+        window_size=112 if gated else 0,
+        full_attention_blocks=(depth - 1,) if gated else (),
+    )
+    config = PolicyConfig(
+        vocab_size=40,
+        hidden_size=48,
+        intermediate_size=56,
+        num_layers=3,
+        num_heads=heads[0],
+        num_key_value_heads=heads[1],
+        head_dim=2 * sum(pairs),
+        tie_word_embeddings=tied,
+        rotary_axes=sectioned_axes(pairs),
+        vision=vision,
+    )
+    assert parse_config(json.loads(json.dumps(describe(config)))) == config
+
+
+def test_the_tiny_preset_is_no_hugging_face_architecture() -> None:
+    with pytest.raises(UserError, match="token_mixing_width, embedding_scale, vision.learned_grid, rotary_axes"):
+        describe(tiny(100))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"model_type": "qwen3_vl"}, "model_type is 'qwen3_vl'; supported are 'qwen2', 'qwen2_vl', 'qwen2_5_vl'"),
+        ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "rope_type 'yarn' is not supported"),
+        ({"rope_scaling": {"type": "mrope"}}, "'mrope_section' is missing"),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}}, "sizes do not fit"),
+        ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 23]}}, "rotary_axes has 63 entries"),
+        ({"vision_config": {}}, "'hidden_size' is missing"),
+        ({"vision_config": {"hidden_size": 64}}, "vision_config.hidden_size is 64, hidden_size is 3584"),
+        ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"num_key_value_heads": 5}, "multiple of num_key_value_heads"),
+    ],
+)
+def test_what_would_compute_something_else_is_refused(
+    tmp_path: Path, published: dict[str, Any], change: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(published["Qwen2-VL-7B"].description | change))
+    with pytest.raises(UserError) as error:
+        read_config(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert reason in str(error.value)
+
+
+def test_our_own_settings_are_kept(tmp_path: Path, published: dict[str, Any]) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(published["Qwen2-VL-2B"].description))
+    settings: dict[str, Any] = {"dtype": "bfloat16", "remat": "dots", "attention": "splash", "lora_alpha": 3.0}
+    config = read_config(path, **settings)
+    assert {name: getattr(config, name) for name in settings} == settings
+    assert dataclasses.replace(config, dtype="float32", remat="full", attention="xla", lora_alpha=16.0) == parse_config(
+        published["Qwen2-VL-2B"].description
+    )
