@@ -14,6 +14,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.stages = ("sft", "rl", "eval")  # run in this order; each resumes from its own checkpoints
     config.log_every = 10  # updates between lines of metrics.jsonl
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
+    config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
+    config.mesh = ml_collections.ConfigDict({"model": 1})  # devices that share one copy of the weights
     config.data = _data()
     config.model = _model()
     config.lora = _lora()
@@ -32,10 +34,11 @@ def _data() -> ml_collections.ConfigDict:
     data.on_bad_record = "skip"  # "skip": name it and go on; "fatal": name it and stop
     data.conditioning = "paper"  # "paper": repairs follow the failed action and its observation; "release": they don't
     data.train_end_of_turn = True  # train the token that closes a turn; the authors' release does not
-    data.max_length = 1024  # tokens of a supervised example, cut on the left outside trained spans
+    data.max_length = 1024  # tokens of a supervised example; a longer one is a bad record, nothing is ever cut
     data.prefix_buckets = (256, 512, 1024)  # padded lengths of a group's prefix, in tokens
     data.branch_buckets = (128, 256, 512)  # padded lengths of a branch, in tokens
-    data.max_pixels = 512 * 28 * 28  # pixels of an image after resizing
+    data.min_pixels = 4 * 28 * 28  # an image is enlarged to as many pixels; the model's own minimum counts if larger
+    data.max_pixels = 512 * 28 * 28  # an image is shrunk to as many pixels; the model's own maximum counts if smaller
     data.compact = ml_collections.ConfigDict(
         {"train_records": 2000, "test_records": 200}
     )  # generated corpus, RoT records
@@ -44,23 +47,33 @@ def _data() -> ml_collections.ConfigDict:
 
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
-    model.path = ""  # local Hugging Face directory (Qwen2 / Qwen2.5 text); "" trains the tiny preset from scratch
+    model.path = (
+        ""  # local Hugging Face directory: Qwen2-VL, Qwen2.5-VL, Qwen2, Qwen2.5; "" is the tiny preset
+    )
     model.images = True  # tiny preset: with a vision tower
     model.vocab_size = 1000  # tiny preset: tokens of the BPE that is trained on the corpus
     model.hidden_size = 128  # tiny preset
     model.num_layers = 4  # tiny preset
     model.dtype = "float32"  # of activations: float32 or bfloat16
     model.param_dtype = "float32"  # of frozen and trained weights
-    model.remat = "none"  # "full" recomputes layers in the backward pass: less memory, more time
-    model.logprob_chunk = 1024  # tokens that meet the vocabulary at once
+    model.remat = "none"  # recomputed in the backward pass: "full" layers, "dots" all but products with weights
+    model.attention = "auto"  # of whole sequences: "xla", "cudnn" (GPU), "splash" (TPU); "auto" takes the device's best
+    model.quantize = "none"  # frozen kernels under an adapter: "int8", or "nf4" (four bits, as QLoRA has them)
+    model.logprob_chunk = 0  # tokens that meet the vocabulary at once; 0 makes it about 16 million logits
     return model
 
 
 def _lora() -> ml_collections.ConfigDict:
     lora = ml_collections.ConfigDict()
+    lora.path = ""  # adapter in PEFT's format to start from, which decides ranks and targets; "" starts a fresh one
     lora.rank = 8  # inner width of the adapter
     lora.alpha = 16.0  # scale is alpha / rank
+    lora.dropout = 0.0  # share of an adapter's inputs that training sets to zero; the release took 0.05
     lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj")  # decoder projections that get one
+    lora.last_layers = 0  # of the decoder, those that learn; 0 for all
+    lora.vision_rank = 0  # inner width in the vision tower; 0 leaves the tower frozen
+    lora.vision_alpha = 16.0  # scale there is vision_alpha / vision_rank
+    lora.vision_targets = ("qkv", "proj")  # projections of the tower's blocks that get one
     return lora
 
 
@@ -111,4 +124,6 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation.batch = 50  # episodes decoded at once
     evaluation.max_new_tokens = 192  # of one assistant turn
     evaluation.temperature = 0.0  # 0 is greedy
+    evaluation.top_k = 0  # tokens that are drawn from, the likeliest ones; 0 for all
+    evaluation.top_p = 1.0  # share of the probability that is drawn from, the likeliest tokens; 1 for all
     return evaluation

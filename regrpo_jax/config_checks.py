@@ -19,25 +19,34 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.conditioning": ("paper", "release"),
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "full"),
+    "model.remat": ("none", "dots", "full"),
+    "model.attention": ("auto", "xla", "cudnn", "splash"),
+    "model.quantize": ("none", "int8", "nf4"),
     "sft.trainable": ("full", "lora"),
     "rl.trainable": ("full", "lora"),
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
     "rl.zero_variance": ("skip", "keep_kl"),
 }
-TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+TARGETS = {
+    "lora.targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+    "lora.vision_targets": ("qkv", "proj", "fc1", "fc2", "gate_proj", "up_proj", "down_proj"),
+}
 # Field -> lowest value, which is allowed.
 AT_LEAST: dict[str, int] = {
     "log_every": 1,
+    "mesh.model": 1,
     "data.max_length": 1,
+    "data.min_pixels": 1,
     "data.max_pixels": 28 * 28,
     "data.compact.train_records": 2,
     "data.compact.test_records": 2,
     "model.num_layers": 1,
     "model.hidden_size": 32,
-    "model.logprob_chunk": 1,
+    "model.logprob_chunk": 0,
     "lora.rank": 1,
+    "lora.last_layers": 0,
+    "lora.vision_rank": 0,
     "sft.row_patches": 0,
     "sft.batch_rows": 1,
     "sft.row_length": 2,
@@ -50,6 +59,7 @@ AT_LEAST: dict[str, int] = {
     "eval.batch": 1,
     "eval.max_new_tokens": 1,
     "eval.temperature": 0,
+    "eval.top_k": 0,
     "checkpoint.every": 1,
     "checkpoint.keep": 1,
 } | {
@@ -57,10 +67,15 @@ AT_LEAST: dict[str, int] = {
     for stage in TRAINING_STAGES
     for field, lowest in {"steps": 0, "microbatches": 1, "warmup_steps": 0, "weight_decay": 0}.items()
 }
-ABOVE_ZERO = ("lora.alpha", "rl.advantage_clip") + tuple(
+ABOVE_ZERO = ("lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p") + tuple(
     f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")
 )
-SHARES = ("sft.clean_ratio", *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")))
+SHARES = (
+    "lora.dropout",
+    "sft.clean_ratio",
+    "eval.top_p",
+    *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
+)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -77,12 +92,23 @@ def check_config(config: ConfigDict) -> None:
         _require(0 < value < math.inf, field, value, "it must be above 0")
     for field in SHARES:
         _require(0 <= values[field] <= 1, field, values[field], "it must be between 0 and 1")
+    _require(values["lora.dropout"] < 1, "lora.dropout", values["lora.dropout"], "it must be below 1")
+    smallest, largest = values["data.min_pixels"], values["data.max_pixels"]
+    _require(smallest <= largest, "data.min_pixels", smallest, f"it must be at most config.data.max_pixels={largest}")
     for field in ("data.prefix_buckets", "data.branch_buckets"):
         fits = bool(values[field]) and all(isinstance(length, int) and length > 0 for length in values[field])
         _require(fits, field, values[field], "list one or more lengths in tokens")
-    unknown = [name for name in values["lora.targets"] if name not in TARGETS]
-    _require(bool(values["lora.targets"]) and not unknown, "lora.targets", values["lora.targets"],
-             f"choose some of {', '.join(TARGETS)}")  # fmt: skip
+    for field, targets in TARGETS.items():
+        known = bool(values[field]) and set(values[field]) <= set(targets)
+        _require(known, field, values[field], f"choose some of {', '.join(targets)}")
+    for stage in TRAINING_STAGES:
+        dense = values["model.quantize"] == "none" or stage not in config.stages
+        trainable = values[f"{stage}.trainable"]
+        remedy = "choose 'lora', because weights that config.model.quantize stores in few bits stay frozen"
+        _require(dense or trainable == "lora", f"{stage}.trainable", trainable, remedy)
+    fused = values["model.attention"] in ("cudnn", "splash")
+    _require(not fused or values["mesh.model"] == 1, "model.attention", values["model.attention"],
+             "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     hidden = values["model.hidden_size"]
     _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
     if config.checkpoint.every % config.log_every:

@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
     config.checkpoint.every = 4
     config.data.compact.train_records = 20
     config.data.compact.test_records = 4
-    config.data.max_length = 192
-    config.data.prefix_buckets = (64,)
+    config.data.max_length = 256
+    config.data.prefix_buckets = (64, 256)
     config.data.branch_buckets = (192,)
     config.model.images = False
     config.model.vocab_size = 600
@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
         stage.steps = 12
         stage.warmup_steps = 2
     config.sft.batch_rows = 2
-    config.sft.row_length = 192
+    config.sft.row_length = 256
     config.rl.groups_per_batch = 2
     config.eval.records = 2
     config.eval.batch = 2

@@ -22,7 +22,7 @@ from regrpo_jax.core.losses import regrpo_loss
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.inputs import TokenBlock
-from regrpo_jax.models.lora import init_adapter
+from regrpo_jax.models.lora import AdapterSettings, init_adapter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.training.steps import group_logprobs
 
@@ -146,7 +146,7 @@ def main(_: list[str]) -> None:
     functions = policy_functions(config)
     reference = functions.init(jax.random.key(0))
     if _TRAINABLE.value == "lora":
-        adapter = init_adapter(jax.random.key(1), reference["params"], rank=8)
+        adapter = init_adapter(jax.random.key(1), reference["params"], AdapterSettings(rank=8))
         adapter = jax.tree.map(lambda x: x + 0.01, adapter)  # away from zero, so that every gradient matters
         trainable, frozen = {"lora": adapter}, reference
     else:

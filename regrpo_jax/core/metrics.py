@@ -30,10 +30,10 @@ def segment_sums(segment: str, mask: Array, **values: Array) -> dict[str, Array]
 def finalize_metrics(sums: Mapping[str, Array]) -> dict[str, Array]:
     """Means from sums: the last step, after all microbatches and shards were added up.
 
-    Per segment s in {reflection, action}: "s/logprob" and "s/kl" are means over the s/token_count tokens in
-    the loss, "s/clip_share" the share of the s/policy_token_count tokens whose ratio was clipped, and
-    "groups/dropped_share" the share of groups that had no variance. Counts, and the parts of the loss
-    ("loss/..."), pass unchanged.
+    Per segment s in {reflection, action}: "s/logprob", "s/kl" and "s/entropy" are means over the
+    s/token_count tokens in the loss, "s/clip_share" the share of the s/policy_token_count tokens whose ratio
+    was clipped, and "groups/dropped_share" the share of groups that had no variance. Counts, and the parts of
+    the loss ("loss/..."), pass unchanged.
 
     Args:
         sums: what `losses.regrpo_loss` or `losses.sft_loss` returned, added up.
@@ -43,7 +43,7 @@ def finalize_metrics(sums: Mapping[str, Array]) -> dict[str, Array]:
     """
     means = {name: value for name, value in sums.items() if not name.endswith("_sum")}
     for segment in SEGMENTS:
-        for name in ("logprob", "kl"):
+        for name in ("logprob", "kl", "entropy"):
             if f"{segment}/{name}_sum" in sums:
                 total = sums[f"{segment}/{name}_sum"]
                 means[f"{segment}/{name}"] = _ratio(total, sums[f"{segment}/token_count"])

@@ -7,6 +7,7 @@ from flax import struct
 
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.images import PackedImages
+from regrpo_jax.errors import UserError
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
 
 
@@ -50,9 +51,30 @@ class GroupBatch:
     reference_logprobs: Array
 
 
-def bucket_length(length: int, buckets: Sequence[int]) -> int:
-    """Smallest bucket that holds `length`; the largest one when none does."""
-    return min((bucket for bucket in buckets if bucket >= length), default=max(buckets))
+def bucket_length(length: int, buckets: Sequence[int], field: str) -> int:
+    """Smallest bucket that holds `length`.
+
+    Raises:
+      UserError: none does; names the `field` of the config that lists them.
+    """
+    fitting = [bucket for bucket in buckets if bucket >= length]
+    if not fitting:
+        raise UserError(f"{length} tokens exceed the largest of {field} ({max(buckets)}); add a larger bucket")
+    return min(fitting)
+
+
+def check_image_tokens(record_id: str, tokens: np.ndarray, features: int, image_token_id: int) -> None:
+    """A policy must never be trained with another image's features, or none, in the place of an image token.
+
+    Args:
+      tokens: int, without padding.  # [token]
+      features: how many merged features come with them.
+    Raises:
+      UserError: there are more or fewer image tokens; names the record.
+    """
+    found = int(np.count_nonzero(tokens == image_token_id))
+    if found != features:
+        raise UserError(f"{record_id}: {found} image tokens for {features} image features; the record is not usable")
 
 
 def collate_groups(
@@ -68,8 +90,11 @@ def collate_groups(
     Args:
       groups: all with the same number of branches.
       reference_logprobs: per group, zero-padded on the right.  # [branch, any length up to the longest branch]
+    Raises:
+      UserError: no bucket is large enough, or image tokens and features disagree.
     """
-    length = bucket_length(max(len(b.tokens) for group in groups for b in group.branches), branch_buckets)
+    longest = max(len(branch.tokens) for group in groups for branch in group.branches)
+    length = bucket_length(longest, branch_buckets, "config.data.branch_buckets")
     branch_count = len(groups[0].branches)
     prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=prefix_buckets)
     shape = (len(groups), branch_count, length)
@@ -82,6 +107,7 @@ def collate_groups(
         width = min(length, reference_logprobs[row].shape[-1])
         reference[row, :, :width] = reference_logprobs[row][:, :width]
         for column, branch in enumerate(group.branches):
+            check_image_tokens(f"{group.record_id}, {branch.label}", branch.tokens, 0, image_token_id)
             size = len(branch.tokens)
             targets[row, column, :size] = branch.tokens
             fed[row, column, :size] = np.concatenate([group.prefix[-1:], branch.tokens[:-1]])
@@ -102,13 +128,18 @@ def collate_groups(
 def collate_prefixes(
     groups: Sequence[Group], *, image_token_id: int, buckets: Sequence[int]
 ) -> tuple[TokenBlock, ImagePatches | None]:
-    """Left-padded prefixes without their last token, and the patches of their images."""
-    length = bucket_length(max(len(group.prefix) for group in groups) - 1, buckets)
+    """Left-padded prefixes without their last token, and the patches of their images.
+
+    Raises:
+      UserError: no bucket is large enough, or image tokens and features disagree.
+    """
+    length = bucket_length(max(len(group.prefix) for group in groups) - 1, buckets, "config.data.prefix_buckets")
     shape = (len(groups), length)
     tokens, valid = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
     for row, group in enumerate(groups):
         body = group.prefix[:-1]
+        check_image_tokens(group.record_id, body, sum(group.images.token_counts), image_token_id)
         if not len(body):
             continue
         tokens[row, -len(body) :] = body

@@ -17,6 +17,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from regrpo_jax.data.image_parts import with_image_parts
+from regrpo_jax.data.tokenizer import VISION_TOKENS
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import extract_code
 from regrpo_jax.records.reflection import split_reflection
@@ -78,7 +79,12 @@ class ChatRenderer:
     def control_tokens(self) -> dict[str, int]:
         """Text and id of every token that text must not spell, such as "<|im_start|>"."""
         # `all_special_tokens` alone leaves out the markers that the tokenizer has no named role for.
-        added = {token.content: index for index, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        vision = {*VISION_TOKENS, self.image_token}
+        added = {
+            token.content: index
+            for index, token in self.tokenizer.added_tokens_decoder.items()
+            if token.special or token.content in vision
+        }
         return added | dict(zip(self.tokenizer.all_special_tokens, self.tokenizer.all_special_ids, strict=True))
 
     @functools.cached_property

@@ -11,6 +11,8 @@ import ml_collections
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
 from regrpo_jax.data.groups import Group, build_group
+from regrpo_jax.data.images import ImageError
+from regrpo_jax.data.loader import row_overflow
 from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
@@ -83,28 +85,25 @@ def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean
 
 
 def clean_examples(
-    records: Sequence[Trajectory],
-    reader: ConversationReader,
-    data: ml_collections.ConfigDict,
-    max_length: int,
+    records: Sequence[Trajectory], reader: ConversationReader, config: ml_collections.ConfigDict
 ) -> list[Example]:
     """Supervised examples of clean trajectories."""
 
     def build(record: Trajectory) -> Example:
-        return trained_example(clean_example(record, reader, max_length=max_length))
+        return fitting_example(clean_example(record, reader), config)
 
-    return build_all(records, build, data, data.clean)
+    return build_all(records, build, config.data, config.data.clean)
 
 
 def rot_examples(
-    records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, max_length: int
+    records: Sequence[RotRecord], reader: ConversationReader, config: ml_collections.ConfigDict
 ) -> list[Example]:
     """Supervised examples of RoT records."""
 
     def build(record: RotRecord) -> Example:
-        return trained_example(rot_example(record, reader, max_length=max_length))
+        return fitting_example(rot_example(record, reader), config)
 
-    return build_all(records, build, data, data.rot)
+    return build_all(records, build, config.data, config.data.rot)
 
 
 def rot_groups(
@@ -127,10 +126,17 @@ def rot_groups(
 def replayable(
     records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, source: str
 ) -> list[RotRecord]:
-    """The records that can be tokenised as a whole, which evaluation needs."""
+    """The records that can be tokenised as a whole and whose recorded prompts fit, which evaluation needs."""
+    largest = max(data.prefix_buckets)
 
     def build(record: RotRecord) -> RotRecord:
-        reader.read(record.conversation, record.images)
+        chat, _, _ = reader.read(record.conversation, record.images)
+        longest = chat.spans[-1][0] - 1  # the prompt of the last turn, without the token that leads the turn
+        if longest > largest:
+            raise ChatError(
+                f"the prompt of its last turn has {longest} tokens but the largest of config.data.prefix_buckets is "
+                f"{largest}; add a larger bucket"
+            )
         return record
 
     return build_all(records, build, data, source)
@@ -148,7 +154,7 @@ def build_all(
     for record in records:
         try:
             built.append(build(record))
-        except ChatError as error:
+        except (ChatError, ImageError) as error:
             message = f"{source or 'compact corpus'}: record {record.id}: {error}"
             if data.on_bad_record == "fatal":
                 raise UserError(message) from error
@@ -158,8 +164,17 @@ def build_all(
     return built
 
 
-def trained_example(example: Example) -> Example:
-    """Refuses an example that would fill a row and teach nothing."""
+def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Example:
+    """The example as it is; nothing is ever cut.
+
+    Raises:
+      ChatError: it would teach nothing, or is larger than the config allows.
+    """
+    tokens, longest = len(example.tokens), config.data.max_length
     if not example.segments.any():
         raise ChatError("none of its tokens would be trained on: its assistant turns are empty")
+    if tokens > longest:
+        raise ChatError(f"{tokens} tokens exceed config.data.max_length={longest}; raise it")
+    if reason := row_overflow(example, row_length=config.sft.row_length, row_patches=config.sft.row_patches):
+        raise ChatError(reason)
     return example

@@ -71,21 +71,22 @@ def build_group(
       record: a validated record.
       conditioning: "paper" puts repairs after `a0, o0`; "release" puts every candidate after the context and
         takes the release's looser rule for when an action counts as right.
-      max_prefix: a longer prefix is cut on its left.
-      max_branch: a longer branch is an error, since scored tokens are never cut.
+      max_prefix: most tokens of the prefix, without its last, which leads the branches.
+      max_branch: most tokens of a branch.
     Raises:
-      ChatError: a branch exceeds `max_branch`, an image would be cut, or the template does not fit.
+      ChatError: the prefix or a branch is longer (nothing is ever cut), or the template does not fit.
+      ImageError: an image file cannot be read.
     """
     context = record.conversation[: record.failed_turn]
     visible = images_before(record.conversation, len(context), record.images)
     if conditioning == "paper" and visible != images_before(record.conversation, record.reflection_turn, record.images):
         raise ChatError("the failed observation has an image; a branch cannot hold one")
     prefix, positions, images = reader.read_prompt(context, visible)
-    excess = max(0, len(prefix) - 1 - max_prefix)  # the last token leads the branches
-    if (prefix[:excess] == reader.renderer.image_token_id).any():
+    fed = len(prefix) - 1  # the last token leads the branches
+    if fed > max_prefix:
         raise ChatError(
-            f"the prefix of {len(prefix)} tokens exceeds the largest of config.data.prefix_buckets ({max_prefix}) and "
-            "cutting on the left would cut an image; add a larger bucket or lower config.data.max_pixels"
+            f"its prefix of {fed} tokens, {sum(images.token_counts)} of them for images, exceeds the largest of "
+            f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.max_pixels"
         )
     branches = []
     for candidate in contrastive_candidates(record, strict=conditioning == "paper"):
@@ -96,7 +97,7 @@ def build_group(
                 f"config.data.branch_buckets is {max_branch}; add a larger bucket"
             )
         branches.append(branch)
-    return Group(record.id, prefix[excess:], positions[excess:], images, tuple(branches))
+    return Group(record.id, prefix, positions, images, tuple(branches))
 
 
 def _build_branch(
@@ -111,9 +112,8 @@ def _build_branch(
     if candidate.after_failure and conditioning == "paper":
         turns += record.conversation[record.failed_turn : record.reflection_turn]
     turns.append(Turn("assistant", candidate.reflection + candidate.action))
-    counts = [rows * columns for rows, columns in images.merged_grids]
     visible = images_before(record.conversation, record.failed_turn, record.images)
-    chat = reader.renderer.render(turns, visible, counts)
+    chat = reader.renderer.render(turns, visible, images.token_counts)
     if not np.array_equal(chat.tokens[: len(prefix)], prefix):
         raise ChatError("the chat template renders the context differently once an assistant turn follows it")
     start, end = chat.spans[-1]

@@ -1,19 +1,28 @@
-"""Image files to the packed patches of the vision tower, on the host."""
+"""Image files to the packed patches of the vision tower, on the host.
+
+Resizing, normalising and cutting are transformers' own image processor for Qwen2-VL, in its version for PIL and numpy.
+What is ours is what comes before (opening any file, upright and in RGB, or saying why not) and after (where a patch
+stands, and many images in one row).
+"""
 
 import dataclasses
-import math
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
 
-# Channel statistics of CLIP, which Qwen2-VL's image processor normalises with.
-CHANNEL_MEAN = np.array([0.48145466, 0.4578275, 0.40821073], np.float32)
-CHANNEL_STD = np.array([0.26862954, 0.26130258, 0.27577711], np.float32)
+LONGEST_ASPECT = 200  # of the processor
+
+
+class ImageError(UserError):
+    """An image file that cannot be shown to the policy as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,59 +44,75 @@ class PatchedImage:
         return self.merged_grid[0] * self.merged_grid[1]
 
 
-def load_image(path: str | Path, config: VisionConfig, *, max_pixels: int) -> PatchedImage:
-    """Reads an image file, honours its rotation tag, makes it RGB, fits it to `max_pixels` and cuts patches.
+def load_image(path: str | Path, settings: ImageSettings) -> PatchedImage:
+    """Reads an image file, resizes it as the settings say and cuts it into patches.
+
+    As in the reference, an image near the aspect limit may exceed `max_pixels`: no side is less than a merge group.
 
     Raises:
-      UserError: the file is missing, is no image, or is more than 200 times wider than high (or the reverse).
+      ImageError: see `open_image`, or the image is more than 200 times wider than high (or the reverse).
+    """
+    image = open_image(path)
+    if max(image.size) > LONGEST_ASPECT * min(image.size):
+        raise ImageError(
+            f"{path}: {image.width}x{image.height} pixels is too elongated; crop the image below an aspect of "
+            f"{LONGEST_ASPECT}"
+        )
+    processed = _processor(settings)(image, return_tensors="np")
+    _, rows, columns = (int(size) for size in processed["image_grid_thw"][0])
+    merge = settings.merge_size
+    return PatchedImage(
+        processed["pixel_values"], patch_positions(rows, columns, merge), (rows // merge, columns // merge)
+    )
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """An image file as a person sees it: its first frame, upright, in RGB, on white where it is transparent.
+
+    Raises:
+      ImageError: the file is missing, damaged, truncated, no image, dangerously large, or its pixels are numbers
+        without a known white.
     """
     try:
         with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened).convert("RGB")
+            return _as_seen(ImageOps.exif_transpose(opened), opened.format)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such image file") from error
+        raise ImageError(f"{path}: no such image file") from error
     except Exception as error:  # a decoder may end in an error of any type on a damaged file
-        raise UserError(f"{path}: not a readable image ({error})") from error
-    height, width = fitted_size(image.height, image.width, config, max_pixels=max_pixels, path=str(path))
-    if (height, width) != (image.height, image.width):
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    pixels = (np.asarray(image, np.float32) / 255.0 - CHANNEL_MEAN) / CHANNEL_STD  # [height, width, channel]
-    return cut_patches(pixels, config)
+        raise ImageError(f"{path}: not a readable image ({error})") from error
 
 
-def fitted_size(height: int, width: int, config: VisionConfig, *, max_pixels: int, path: str) -> tuple[int, int]:
-    """Nearest size with sides that are multiples of a merge group's, within `max_pixels`, aspect kept."""
-    unit = config.patch_size * config.spatial_merge_size
-    if max(height, width) > 200 * min(height, width):
-        raise UserError(f"{path}: {width}x{height} pixels is too elongated; crop the image below an aspect of 200")
-    rows, columns = max(1, round(height / unit)), max(1, round(width / unit))
-    if rows * columns * unit * unit > max_pixels:
-        shrink = max(1.0, math.sqrt(height * width / max_pixels))  # rounding up alone may exceed the budget
-        most = max(1, max_pixels // unit**2)  # binds where a side of an elongated image was raised to one unit
-        rows = min(max(1, math.floor(height / shrink / unit)), most)
-        columns = min(max(1, math.floor(width / shrink / unit)), most // rows)
-    return rows * unit, columns * unit
+def _as_seen(image: Image.Image, file_format: str | None) -> Image.Image:
+    """RGB of any mode. Raises ValueError where there is nothing to see, or nobody knows what is white."""
+    if not all(image.size):
+        raise ValueError(f"it is {image.width}x{image.height} pixels")
+    # The readers of these formats stretch greys of more than 8 bits to 16, whatever the mode is called.
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
+        greys = np.asarray(image).astype(np.float32) / 257  # [height, width]; PIL's own conversion would clip
+        image = Image.fromarray(np.rint(greys).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(f"its pixels are {image.mode} numbers without a known white; save them as 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        # White as in qwen-vl-utils: black writing on nothing would otherwise be black on black.
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(image, mask=image.getchannel("A"))
+        return white
+    return image.convert("RGB")
 
 
-def cut_patches(pixels: np.ndarray, config: VisionConfig) -> PatchedImage:
-    """Flattened patches in merge-group order, each (channel, frame, row, column), a still frame repeated in time.
+@functools.lru_cache(maxsize=8)
+def _processor(settings: ImageSettings) -> Qwen2VLImageProcessorPil:
+    values = dataclasses.asdict(settings)
+    size = {"shortest_edge": values.pop("min_pixels"), "longest_edge": values.pop("max_pixels")}
+    return Qwen2VLImageProcessorPil(size=size, **values)
 
-    Args:
-      pixels: float32 normalised.  # [height, width, channel]
-    """
-    size, merge = config.patch_size, config.spatial_merge_size
-    rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
-    grid = pixels.reshape(rows // merge, merge, size, columns // merge, merge, size, -1)
-    grid = grid.transpose(0, 3, 1, 4, 6, 2, 5)  # [row, column, merge, merge, channel, size, size]
-    patches = np.repeat(grid.reshape(rows * columns, config.in_channels, 1, size, size), config.temporal_patch_size, 2)
-    row_index, column_index = np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij")
-    positions = np.stack([row_index, column_index], axis=-1)
-    positions = positions.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4)
-    return PatchedImage(
-        patches.reshape(rows * columns, config.patch_dim),
-        positions.reshape(-1, 2).astype(np.int32),
-        (rows // merge, columns // merge),
-    )
+
+def patch_positions(rows: int, columns: int, merge: int) -> np.ndarray:
+    """Row and column of each patch of a grid, merge group by merge group in reading order.  # [patch, 2]"""
+    places = np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), axis=-1)  # [row, column, 2]
+    groups = places.reshape(rows // merge, merge, columns // merge, merge, 2).transpose(0, 2, 1, 3, 4)
+    return groups.reshape(-1, 2).astype(np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,6 +132,11 @@ class PackedImages:
     segment_ids: np.ndarray
     window_ids: np.ndarray
     merged_grids: tuple[tuple[int, int], ...]
+
+    @property
+    def token_counts(self) -> tuple[int, ...]:
+        """Number of image tokens, which is the number of merged features, of each image."""
+        return tuple(rows * columns for rows, columns in self.merged_grids)
 
 
 def pack_images(images: Sequence[PatchedImage], config: VisionConfig | None) -> PackedImages:

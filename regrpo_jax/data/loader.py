@@ -9,7 +9,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from regrpo_jax.data.batches import GroupBatch, SftBatch, collate_groups, image_indices
+from regrpo_jax.data.batches import GroupBatch, SftBatch, check_image_tokens, collate_groups, image_indices
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Group
 from regrpo_jax.errors import UserError
@@ -35,19 +35,15 @@ def sft_batches(
       row_length: tokens in a row.
       row_patches: image patches in a row, 0 for a policy without images.
     Raises:
-      UserError: a source that `clean_ratio` asks for is empty, or an example has more tokens or patches than a row.
+      UserError: a source that `clean_ratio` asks for is empty, an example has more tokens or patches than a row, or
+        its image tokens and features disagree.
     """
     sources = _mixed_sources(clean, rot, clean_ratio)
     for example in (example for source, _ in sources for example in source):
-        if len(example.tokens) > row_length:
-            raise UserError(
-                f"{example.record_id}: {len(example.tokens)} tokens exceed config.sft.row_length={row_length}; raise it"
-            )
-        if len(example.images.patches) > row_patches:
-            raise UserError(
-                f"{example.record_id}: {len(example.images.patches)} image patches exceed config.sft.row_patches="
-                f"{row_patches}; raise it or lower config.data.max_pixels"
-            )
+        if reason := row_overflow(example, row_length=row_length, row_patches=row_patches):
+            raise UserError(f"{example.record_id}: {reason}")
+        # Rows are made of whole examples, so what holds of each of them holds of every row.
+        check_image_tokens(example.record_id, example.tokens, sum(example.images.token_counts), image_token_id)
     datasets = [
         grain.MapDataset.source([_features(example) for example in source]).seed(seed + index).shuffle().repeat()
         for index, (source, _) in enumerate(sources)
@@ -62,6 +58,17 @@ def sft_batches(
         shuffle_bins=False,
     )
     return iter(packed.batch(batch_rows).map(lambda batch: _sft_batch(batch, image_token_id)))
+
+
+def row_overflow(example: Example, *, row_length: int, row_patches: int) -> str:
+    """Why a packed row cannot hold an example; "" when it can."""
+    tokens, patches = len(example.tokens), len(example.images.patches)
+    if tokens > row_length:
+        return f"{tokens} tokens exceed config.sft.row_length={row_length}; raise it"
+    if patches > row_patches:
+        limit = f"config.sft.row_patches={row_patches}"
+        return f"{patches} image patches exceed {limit}; raise it or lower config.data.max_pixels"
+    return ""
 
 
 def group_batches(

@@ -7,6 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.qwen2_vl.hf_config import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
 SPECIAL_TOKENS = (
@@ -17,6 +18,9 @@ SPECIAL_TOKENS = (
     "<|vision_end|>",
     IMAGE_TOKEN,
 )
+
+# What Qwen2-VL's tokenizers have for pictures and films: the policy must not write them and no text may spell them.
+VISION_TOKENS = ("<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", IMAGE_TOKEN, "<|video_pad|>")
 
 # ChatML, as Qwen2-VL writes it: a message is a string or a list of text and image parts.
 CHAT_TEMPLATE = (
@@ -83,12 +87,38 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged tokenizer file may end in an error of any type
         raise UserError(f"{folder}: no tokenizer could be read from this folder ({_first_line(error)})") from error
+    # Where the processors of transformers 4 kept it, and with it the published Qwen2-VL checkpoints.
+    older = folder / "chat_template.json"
+    if not tokenizer.chat_template and older.exists():
+        template = read_json(older).get("chat_template")
+        if not isinstance(template, str):
+            raise UserError(f"{older}: `chat_template` must be a text, found {type(template).__name__}")
+        tokenizer.chat_template = template
     if not tokenizer.chat_template:
         raise UserError(
             f"{folder}: the tokenizer has no chat template; add `chat_template.jinja` (or `chat_template` in "
             "tokenizer_config.json), as instruction-tuned checkpoints ship it"
         )
     return tokenizer
+
+
+def checkpoint_image_token(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:
+    """The text of the token that stands for one image feature, from the `image_token_id` of a `config.json`.
+
+    Raises:
+      UserError: the file does not say, or the tokenizer has no such special token.
+    """
+    path = folder / "config.json"
+    token_id = read_json(path).get("image_token_id")
+    if not isinstance(token_id, int):
+        raise UserError(f"{path}: image_token_id is {token_id!r}; a model that sees must name its image token's id")
+    token = tokenizer.added_tokens_decoder.get(token_id)
+    if token is None:
+        raise UserError(
+            f"{path}: image_token_id is {token_id}, but {folder / 'tokenizer.json'} has no special token of that id; "
+            "the two files belong to different models"
+        )
+    return token.content
 
 
 def _first_line(error: Exception) -> str:

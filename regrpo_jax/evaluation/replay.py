@@ -67,8 +67,8 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
       writer: the policy.
     """
     gates = [_gate_after_failure(record, values) for record, values in zip(records, confidences, strict=True)]
-    before = [_Context(r.conversation[: r.failed_turn], _images(r, r.failed_turn)) for r in records]
-    failed = [_Context(r.conversation[: r.reflection_turn], _images(r, r.reflection_turn)) for r in records]
+    before = [_Context(r.id, r.conversation[: r.failed_turn], _images(r, r.failed_turn)) for r in records]
+    failed = [_Context(r.id, r.conversation[: r.reflection_turn], _images(r, r.reflection_turn)) for r in records]
     firsts = writer.write([context.request(ACTION_OPENING) for context in before])
     repairs = writer.write(
         [
@@ -105,14 +105,15 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
 class _Context:
     """What the policy has seen: turns, and the images that stand in them."""
 
+    record_id: str
     turns: tuple[Turn, ...]
     images: tuple[ImageReference, ...]
 
     def then(self, *turns: Turn) -> "_Context":
-        return _Context((*self.turns, *turns), self.images)
+        return _Context(self.record_id, (*self.turns, *turns), self.images)
 
     def request(self, opening: str) -> TurnRequest:
-        return TurnRequest(self.turns, self.images, opening)
+        return TurnRequest(self.record_id, self.turns, self.images, opening)
 
 
 def _images(record: RotRecord, turn_count: int) -> tuple[ImageReference, ...]:

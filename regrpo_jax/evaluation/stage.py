@@ -84,7 +84,7 @@ class Evaluation:
             self._reader,
             self._records,
             batch=config.eval.batch,
-            chunk_size=config.model.logprob_chunk,
+            chunk_size=context.logprob_chunk,
         )
         writer = TurnWriter(
             context.functions,
@@ -93,6 +93,8 @@ class Evaluation:
             batch=config.eval.batch,
             max_new_tokens=config.eval.max_new_tokens,
             temperature=config.eval.temperature,
+            top_k=config.eval.top_k,
+            top_p=config.eval.top_p,
             prefix_buckets=tuple(config.data.prefix_buckets),
             seed=config.seed,
         )

@@ -17,7 +17,7 @@ from flax import traverse_util
 from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 from rich.progress import track
 
-from regrpo_jax.errors import UserError
+from regrpo_jax.errors import UserError, listed
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
@@ -30,33 +30,41 @@ Tree = dict[str, Any]
 Flat = dict[str, Any]  # our path, joined with "/" -> array, shape or sharding
 Place = tuple[str, int | None]  # path of one of our arrays, and which layer of it, None where it has none
 
-LISTED_PROBLEMS = 20
 # What belongs to a model besides its configuration and weights.
 COMPANIONS = ("*token*.json", "vocab.json", "merges.txt", "chat_template*", "*processor_config.json",
               "generation_config.json")  # fmt: skip
 
 
-def load_policy(
-    folder: Path,
-    *,
-    shardings: Callable[[Tree], Tree] | None = None,
-    quantization: Quantization = "none",
-    **settings: Any,
-) -> tuple[PolicyConfig, Tree]:
-    """Configuration and parameters of a Qwen2, Qwen2.5, Qwen2-VL or Qwen2.5-VL model.
+def load_policy(folder: Path, **settings: Any) -> tuple[PolicyConfig, Tree]:
+    """Configuration and parameters of a Qwen2, Qwen2.5, Qwen2-VL or Qwen2.5-VL model, on one device.
 
     Args:
       folder: with `config.json` and `model.safetensors`, or several files and their index.
-      shardings: tree of shapes -> tree of shardings (`sharding.param_shardings`); None puts all on one device.
-      quantization: how the kernels of the blocks are stored.
       settings: fields of `PolicyConfig` that are ours to choose: dtype, param_dtype, remat, ...
-    Returns:
-      the configuration, and the parameters in `param_dtype`, stacked over layers.
     Raises:
-      UserError: files are missing or broken, the architecture is another one, or tensors are missing, unexpected or of
-        the wrong shape (they are named; found before any weight is read).
+      UserError: as `read_config` and `load_weights`.
     """
     config = read_config(folder / "config.json", **settings)
+    return config, load_weights(folder, config)
+
+
+def load_weights(
+    folder: Path,
+    config: PolicyConfig,
+    *,
+    shardings: Callable[[Tree], Tree] | None = None,
+    quantization: Quantization = "none",
+) -> Tree:
+    """The parameters of a policy in `config.param_dtype`, stacked over layers.
+
+    Args:
+      folder: with `model.safetensors`, or several files and their index.
+      shardings: tree of shapes -> tree of shardings (`sharding.param_shardings`); None puts all on one device.
+      quantization: how the kernels of the blocks are stored.
+    Raises:
+      UserError: files are missing or broken, or tensors are missing, unexpected or of the wrong shape (they are named;
+        found before any weight is read).
+    """
     shapes = param_shapes(config)
     places = tensor_places(config, shapes)
     files = _checked_files(folder, config, shapes, places)
@@ -73,8 +81,9 @@ def load_policy(
             continue
         if path not in arrays:
             arrays[path] = jax.jit(lambda like=kept[path]: _zeros(like), out_shardings=placement[path])()
-        arrays[path] = _with_layer(arrays[path], part, layer, path, quantization)
-    return config, traverse_util.unflatten_dict(arrays, sep="/")
+        layout = tuple(jax.tree.leaves(placement[path]))
+        arrays[path] = _with_layer(arrays[path], stored(path, part, kind=quantization), layer, layout)
+    return traverse_util.unflatten_dict(arrays, sep="/")
 
 
 def save_policy(
@@ -157,9 +166,7 @@ def _checked_files(folder: Path, config: PolicyConfig, shapes: Flat, places: dic
             files[file].append(name)
     problems += [f"missing {name}" for name in sorted(missing)]
     if problems:
-        listed = "; ".join(problems[:LISTED_PROBLEMS])
-        more = f"; and {len(problems) - LISTED_PROBLEMS} more" if len(problems) > LISTED_PROBLEMS else ""
-        raise UserError(f"{folder}: the weights do not fit config.json: {listed}{more}")
+        raise UserError(f"{folder}: the weights do not fit config.json: {listed(problems)}")
     return files
 
 
@@ -191,14 +198,15 @@ def _transposed(tensor: Array) -> Array:
     return tensor.T
 
 
-@functools.partial(jax.jit, donate_argnums=0, static_argnums=(3, 4))
-def _with_layer(stacked: Any, part: Array, layer: int, path: str, kind: Quantization) -> Any:
-    """`stacked` with one layer replaced, in place."""
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _with_layer(stacked: Any, part: Any, layer: int, layout: tuple[Sharding, ...]) -> Any:
+    """`stacked` with one layer replaced, in place; left to itself the compiler would move small parts."""
 
     def write(whole: Array, new: Array) -> Array:
         return jax.lax.dynamic_update_index_in_dim(whole, new, layer, axis=0)
 
-    return jax.tree.map(write, stacked, stored(path, part, kind=kind))
+    leaves, structure = jax.tree.flatten(jax.tree.map(write, stacked, part))
+    return jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, layout))
 
 
 def _zeros(like: Any) -> Any:

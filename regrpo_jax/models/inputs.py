@@ -63,21 +63,38 @@ class PrefixCache:
 
 
 @struct.dataclass
+class PrefixLayers:
+    """A `PrefixCache` as decoding reads it, see `decode_attention`.
+
+    Attributes:
+      keys: one array per layer.  # [group, kv_head, prefix, head_dim]
+      values: one array per layer.  # [group, kv_head, prefix, head_dim]
+      valid: bool, False at padding.  # [group, prefix]
+      last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
+    """
+
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
+    valid: Array
+    last_tokens: Array
+
+
+@struct.dataclass
 class BranchCache:
     """Keys and values of the branches' own tokens while they are being decoded; buffers of fixed length.
 
     All branches write to the same slot at the same time; a branch that has nothing to say there leaves it invalid.
 
     Attributes:
-      keys: # [layer, group, branch, slot, kv_head, head_dim]
-      values: # [layer, group, branch, slot, kv_head, head_dim]
+      keys: one array per layer.  # [group, branch, kv_head, slot, head_dim]
+      values: one array per layer.  # [group, branch, kv_head, slot, head_dim]
       valid: bool, whether the slot holds a token of the branch.  # [group, branch, slot]
       last_tokens: int32, the tokens before the next one, -1 where there is none.  # [group, branch, mixing]
       length: int32 scalar, slots written so far (the same for all branches).
     """
 
-    keys: Array
-    values: Array
+    keys: tuple[Array, ...]
+    values: tuple[Array, ...]
     valid: Array
     last_tokens: Array
     length: Array

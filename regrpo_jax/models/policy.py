@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
-from regrpo_jax.models.qwen2_vl.decoder import Policy
+from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
+from regrpo_jax.models.qwen2_vl.decoder import Policy, layer_weights
 
 Array = jax.Array
 Variables = dict[str, Any]
@@ -25,17 +25,21 @@ class PolicyFunctions:
     Attributes:
       config: the sizes.
       init: (key) -> variables with fresh float parameters.
-      run_prefix: (variables, TokenBlock [group, prefix], ImagePatches | None) -> (hidden, PrefixCache).
-      run_branches: (variables, TokenBlock [group, branch, token], PrefixCache) -> hidden.
-      decode_branches: (variables, TokenBlock, PrefixCache, BranchCache) -> (hidden, BranchCache).
+      run_prefix: (variables, TokenBlock [group, prefix], ImagePatches | None, *, dropout_key=None) -> (hidden,
+        PrefixCache). With a key, adapter inputs are dropped as `config.lora_dropout` says.
+      run_branches: (variables, TokenBlock [group, branch, token], PrefixCache, *, dropout_key=None) -> hidden.
+      layer_weights: (variables) -> the variables of each decoder layer.
+      decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, layer weights) ->
+        (hidden, BranchCache).
       head: (variables) -> output embedding [vocab, hidden].
     """
 
     config: PolicyConfig
     init: Callable[[Array], Variables]
-    run_prefix: Callable[[Variables, TokenBlock, ImagePatches | None], tuple[Array, PrefixCache]]
-    run_branches: Callable[[Variables, TokenBlock, PrefixCache], Array]
-    decode_branches: Callable[[Variables, TokenBlock, PrefixCache, BranchCache], tuple[Array, BranchCache]]
+    run_prefix: Callable[..., tuple[Array, PrefixCache]]
+    run_branches: Callable[..., Array]
+    layer_weights: Callable[[Variables], tuple[Variables, ...]]
+    decode_branches: Callable[..., tuple[Array, BranchCache]]
     head: Callable[[Variables], Array]
 
 
@@ -45,7 +49,11 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
     module = Policy(config)
 
     def method(name: str) -> Callable[..., Any]:
-        return lambda variables, *inputs: module.apply(variables, *inputs, method=name)
+        def apply(variables: Variables, *inputs: Any, dropout_key: Array | None = None) -> Any:
+            rngs = None if dropout_key is None else {"dropout": dropout_key}
+            return module.apply(variables, *inputs, method=name, rngs=rngs)
+
+        return apply
 
     def init(key: Array) -> Variables:
         return {"params": module.init(key, _shape_probe(), _image_probe(config), method="initialise")["params"]}
@@ -55,21 +63,24 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
         init=init,
         run_prefix=method("run_prefix"),
         run_branches=method("run_branches"),
+        layer_weights=functools.partial(layer_weights, config=config),
         decode_branches=method("decode_branches"),
         head=method("head"),
     )
 
 
-def empty_branch_cache(prefix: PrefixCache, branches: int, length: int) -> BranchCache:
+def empty_branch_cache(prefix: PrefixLayers, branches: int, length: int) -> BranchCache:
     """Room for `length` slots in each of `branches` branches per group of `prefix`."""
-    layers, groups, _, kv_heads, head_dim = prefix.keys.shape
-    shape = (layers, groups, branches, length, kv_heads, head_dim)
-    last_tokens = jnp.repeat(prefix.last_tokens[:, None], branches, axis=1)  # [group, branch, mixing]
+
+    def buffers(layers: tuple[Array, ...]) -> tuple[Array, ...]:
+        shapes = [(layer.shape[0], branches, layer.shape[1], length, layer.shape[3]) for layer in layers]
+        return tuple(jnp.zeros(shape, layer.dtype) for shape, layer in zip(shapes, layers, strict=True))
+
     return BranchCache(
-        keys=jnp.zeros(shape, prefix.keys.dtype),
-        values=jnp.zeros(shape, prefix.values.dtype),
-        valid=jnp.zeros(shape[1:4], bool),
-        last_tokens=last_tokens,
+        keys=buffers(prefix.keys),
+        values=buffers(prefix.values),
+        valid=jnp.zeros((len(prefix.valid), branches, length), bool),
+        last_tokens=jnp.repeat(prefix.last_tokens[:, None], branches, axis=1),  # [group, branch, mixing]
         length=jnp.zeros((), jnp.int32),
     )
 

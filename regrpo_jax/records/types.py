@@ -10,7 +10,7 @@ Source: ReGRPO (arXiv 2606.31392), section "Reflection-of-Thought": a local traj
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 
@@ -46,11 +46,16 @@ class Turn:
 
 @dataclass(frozen=True)
 class Observation:
-    """What came back from the environment after an action; `images` are file paths."""
+    """What came back from the environment after an action; `images` are file paths.
+
+    elapsed: seconds, which two equal observations need not share. size: bytes of the text before it was cut.
+    """
 
     status: Status
     text: str
     images: tuple[str, ...] = ()
+    elapsed: float = field(default=0.0, compare=False)
+    size: int = 0
 
 
 @dataclass(frozen=True)

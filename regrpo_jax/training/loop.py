@@ -15,11 +15,13 @@ import optax
 from jax.sharding import Mesh
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.policy import PolicyFunctions
+from regrpo_jax.models.sharding import place
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
-from regrpo_jax.training.parallel import replicate, shard_batch
-from regrpo_jax.training.state import TrainState, initial_state, split_variables
+from regrpo_jax.training.parallel import shard_batch
+from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables
 from regrpo_jax.training.steps import Step
 
 Tree = dict[str, Any]
@@ -33,7 +35,7 @@ class RunContext:
       config: the whole configuration.
       workdir: the run's folder.
       functions: the policy.
-      mesh: devices for data parallelism.
+      mesh: the devices, see `parallel.device_mesh`.
       image_token_id: the id that stands for image features, -1 without images.
       writer: the run's metrics.
     """
@@ -45,9 +47,18 @@ class RunContext:
     image_token_id: int
     writer: MetricsWriter
 
+    @property
+    def logprob_chunk(self) -> int:
+        """Tokens that meet the vocabulary at once."""
+        return self.config.model.logprob_chunk or default_chunk(self.functions.config.vocab_size)
+
     def key(self, purpose: int) -> jax.Array:
         """A random key of its own for each purpose, all from the one seed."""
         return jax.random.fold_in(jax.random.key(self.config.seed), purpose)
+
+    def dropout_key(self, stage: str) -> jax.Array | None:
+        """What the adapter's dropout in a stage is drawn from; None where nothing is dropped."""
+        return self.key(3 if stage == "sft" else 4) if self.functions.config.lora_dropout else None
 
 
 def train_stage(
@@ -67,11 +78,10 @@ def train_stage(
         variables,
         stage.trainable,
         context.key(1 if name == "sft" else 2),
-        rank=config.lora.rank,
-        alpha=config.lora.alpha,
-        targets=tuple(config.lora.targets),
+        context.functions.config,
+        adapter_settings(config.lora),
     )
-    state, frozen = replicate((initial_state(trainable, optimizer), frozen), context.mesh)
+    state, frozen = place((initial_state(trainable, optimizer), frozen), context.mesh)
     with contextlib.closing(
         StageCheckpoints(context.workdir / "checkpoints" / name, keep=config.checkpoint.keep)
     ) as checkpoints:

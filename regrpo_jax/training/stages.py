@@ -1,5 +1,6 @@
 """The stages `sft` and `rl`: what each of them trains on, and how; `loop` does the training."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,6 +8,7 @@ import grain
 import jax
 import ml_collections
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.data.batches import collate_groups
 from regrpo_jax.data.examples import Example
@@ -16,7 +18,7 @@ from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
-from regrpo_jax.training.parallel import shard_batch
+from regrpo_jax.training.parallel import DATA_AXIS, over_rows, shard_batch, weight_axis
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import RegrpoSettings, Step, group_logprobs, regrpo_step, sft_step
 
@@ -60,7 +62,8 @@ def run_sft(
         optimizer,
         context.mesh,
         microbatches=sft.microbatches,
-        chunk_size=config.model.logprob_chunk,
+        chunk_size=context.logprob_chunk,
+        dropout_key=context.dropout_key("sft"),
     )
     return train_stage(context, "sft", sft, variables, optimizer, step, batches, _sft_note, after)
 
@@ -98,7 +101,8 @@ def run_rl(
         context.mesh,
         regrpo_settings(rl),
         microbatches=rl.microbatches,
-        chunk_size=config.model.logprob_chunk,
+        chunk_size=context.logprob_chunk,
+        dropout_key=context.dropout_key("rl"),
     )
 
     def named(step: Step) -> Step:
@@ -133,11 +137,13 @@ def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
 def reference_logprobs(context: RunContext, variables: Tree, groups: Sequence[Group]) -> list[np.ndarray]:
     """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]"""
     data, size = context.config.data, context.config.rl.groups_per_batch
-    score = jax.jit(
-        lambda variables, batch: group_logprobs(
-            context.functions, variables, batch, chunk_size=context.config.model.logprob_chunk
-        )
+    logprobs_of = functools.partial(
+        group_logprobs,
+        context.functions,
+        chunk_size=context.logprob_chunk,
+        vocabulary_axis=weight_axis(context.mesh),
     )
+    score = jax.jit(over_rows(logprobs_of, context.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
     # Groups of like length share a batch, so that short ones are not padded to the longest.
     order = sorted(range(len(groups)), key=lambda i: (len(groups[i].prefix), groups[i].record_id))
     scored: list[np.ndarray] = [np.zeros((0, 0))] * len(groups)

@@ -4,10 +4,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from flax import struct
 
-from regrpo_jax.models.lora import init_adapter, merge_adapter
+from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.lora import AdapterSettings, init_adapter, merge_adapter
 
 Tree = dict[str, Any]
 Trainable = Literal["full", "lora"]
@@ -29,26 +31,31 @@ class TrainState:
 
 
 def split_variables(
-    variables: Tree,
-    trainable: Trainable,
-    key: jax.Array,
-    *,
-    rank: int,
-    alpha: float,
-    targets: tuple[str, ...],
+    variables: Tree, trainable: Trainable, key: jax.Array, config: PolicyConfig, settings: AdapterSettings
 ) -> tuple[Tree, Tree]:
     """(trainable, frozen) collections of a policy.
 
-    "lora" trains the adapter, a fresh one where there is none; "full" trains the weights, with an existing adapter
-    merged into them first.
+    "lora" trains the adapter, one of `settings` where there is none; "full" trains the weights, with an existing
+    adapter merged into them first.
     """
     if trainable == "full":
         params = variables["params"]
         if "lora" in variables:
-            params = merge_adapter(params, variables["lora"], alpha=alpha)
+            params = merge_adapter(params, variables["lora"], config)
         return {"params": params}, {}
-    adapter = variables.get("lora") or init_adapter(key, variables["params"], rank=rank, targets=targets)
+    adapter = variables.get("lora") or init_adapter(key, variables["params"], settings)
     return {"lora": adapter}, {"params": variables["params"]}
+
+
+def adapter_settings(lora: ml_collections.ConfigDict) -> AdapterSettings:
+    """The adapter that `config.lora` describes."""
+    return AdapterSettings(
+        rank=lora.rank,
+        targets=tuple(lora.targets),
+        last_layers=lora.last_layers,
+        vision_rank=lora.vision_rank,
+        vision_targets=tuple(lora.vision_targets),
+    )
 
 
 def initial_state(trainable: Tree, optimizer: optax.GradientTransformation) -> TrainState:

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 
 from regrpo_jax.core.advantages import group_advantages, two_stream_advantages, zero_variance_groups
 from regrpo_jax.core.losses import branch_denominator, regrpo_loss, sft_loss, token_denominator
-from regrpo_jax.core.metrics import finalize_metrics
+from regrpo_jax.core.metrics import finalize_metrics, segment_sums
 from regrpo_jax.core.rewards import trajectory_reward
 from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.data.chat import Segment
-from regrpo_jax.models.logprobs import token_logprobs
+from regrpo_jax.models.logprobs import TokenScores, token_scores
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import parallel_gradient
+from regrpo_jax.models.sharding import param_shardings
+from regrpo_jax.training.parallel import parallel_gradient, weight_axis
 from regrpo_jax.training.state import TrainState
 
 Array = jax.Array
@@ -49,39 +50,74 @@ def sft_step(
     *,
     microbatches: int,
     chunk_size: int,
+    dropout_key: Array | None = None,
 ) -> Step:
-    """A jitted supervised update on an `SftBatch`; the state is donated."""
+    """A jitted supervised update on an `SftBatch`; the state is donated.
 
-    def loss(trainable: Tree, frozen: Tree, batch: SftBatch, denominator: Array) -> tuple[Array, dict]:
+    Args:
+      dropout_key: of the stage; each update derives its own from it. None drops nothing.
+    """
+
+    def loss(trainable: Tree, frozen: Tree, batch: SftBatch, denominator: Array, key: Array | None) -> tuple:
         variables = {**frozen, **trainable}
-        hidden, _ = functions.run_prefix(variables, batch.block, batch.images)  # [row, token, hidden]
+        hidden, _ = functions.run_prefix(variables, batch.block, batch.images, dropout_key=key)
         reflection, action = _sft_masks(batch)
-        logprobs = token_logprobs(
-            hidden[:, :-1],
+        scores = token_scores(
+            hidden[:, :-1],  # [row, token - 1, hidden]
             functions.head(variables),
             batch.block.tokens[:, 1:],
             reflection | action,
             chunk_size=chunk_size,
-        )
-        value, sums = sft_loss(logprobs, reflection, action, denominator=denominator)
-        return value, sums | {"loss": value}
+            vocabulary_axis=weight_axis(mesh),
+        )  # [row, token - 1]
+        value, sums = sft_loss(scores.logprobs, reflection, action, denominator=denominator)
+        return value, sums | _entropy_sums(scores, reflection, action) | {"loss": value}
 
     gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
 
     def step(state: TrainState, frozen: Tree, batch: SftBatch) -> tuple[TrainState, dict[str, Array]]:
         denominator = token_denominator(*_sft_masks(batch))
-        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator)
+        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, _key_of(state, dropout_key))
         metrics = finalize_metrics(sums) | {"tokens": jnp.sum(batch.block.segment_ids > 0)}
-        return _updated(state, gradient, optimizer, metrics)
+        return _updated(state, gradient, optimizer, metrics, mesh)
 
     return jax.jit(step, donate_argnums=0)
 
 
-def group_logprobs(functions: PolicyFunctions, variables: Tree, batch: GroupBatch, *, chunk_size: int) -> Array:
-    """log pi of every scored branch token, 0 elsewhere: the prefix is run once per group.  # [group, branch, token]"""
-    _, cache = functions.run_prefix(variables, batch.prefix, batch.images)
-    hidden = functions.run_branches(variables, batch.branches, cache)  # [group, branch, token, hidden]
-    return token_logprobs(hidden, functions.head(variables), batch.targets, batch.segments > 0, chunk_size=chunk_size)
+def group_logprobs(
+    functions: PolicyFunctions,
+    variables: Tree,
+    batch: GroupBatch,
+    *,
+    chunk_size: int,
+    vocabulary_axis: str | None = None,
+) -> Array:
+    """The log-probs of `group_scores` alone, with nothing dropped.  # [group, branch, token]"""
+    scores = group_scores(functions, variables, batch, None, chunk_size=chunk_size, vocabulary_axis=vocabulary_axis)
+    return scores.logprobs
+
+
+def group_scores(
+    functions: PolicyFunctions,
+    variables: Tree,
+    batch: GroupBatch,
+    dropout_key: Array | None,
+    *,
+    chunk_size: int,
+    vocabulary_axis: str | None,
+) -> TokenScores:
+    """log pi and entropy of every scored branch token, 0 elsewhere, [group, branch, token]: one prefix per group."""
+    prefix_key, branch_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
+    _, cache = functions.run_prefix(variables, batch.prefix, batch.images, dropout_key=prefix_key)
+    hidden = functions.run_branches(variables, batch.branches, cache, dropout_key=branch_key)
+    return token_scores(
+        hidden,  # [group, branch, token, hidden]
+        functions.head(variables),
+        batch.targets,
+        batch.segments > 0,
+        chunk_size=chunk_size,
+        vocabulary_axis=vocabulary_axis,
+    )
 
 
 def regrpo_step(
@@ -92,29 +128,36 @@ def regrpo_step(
     *,
     microbatches: int,
     chunk_size: int,
+    dropout_key: Array | None = None,
 ) -> Step:
-    """A jitted ReGRPO update on a `GroupBatch`; the state is donated."""
+    """A jitted ReGRPO update on a `GroupBatch`; the state is donated. `dropout_key` as in `sft_step`."""
+    keep_kl = settings.zero_variance == "keep_kl"
 
-    def loss(trainable: Tree, frozen: Tree, rows: tuple, denominator: Array) -> tuple[Array, dict]:
+    def loss(trainable: Tree, frozen: Tree, rows: tuple, denominator: Array, key: Array | None) -> tuple:
         batch, advantages, keep = rows
-        logprobs = group_logprobs(functions, {**frozen, **trainable}, batch, chunk_size=chunk_size)
+        variables = {**frozen, **trainable}
+        scores = group_scores(
+            functions, variables, batch, key, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
+        )  # [group, branch, token]
+        reflection, action = batch.segments == Segment.REFLECTION, batch.segments == Segment.ACTION
         value, sums = regrpo_loss(
-            logprobs,
+            scores.logprobs,
             batch.reference_logprobs,
-            batch.segments == Segment.REFLECTION,
-            batch.segments == Segment.ACTION,
+            reflection,
+            action,
             advantages,
             beta=settings.beta,
             kl_estimator=settings.kl_estimator,
             length_normalize=settings.length_normalize,
             group_keep=keep,
-            keep_kl=settings.zero_variance == "keep_kl",
+            keep_kl=keep_kl,
             denominator=denominator,
         )
-        action = batch.segments == Segment.ACTION
+        in_loss = keep[:, None, None] | keep_kl  # [group, 1, 1]
+        sums |= _entropy_sums(scores, reflection & in_loss, action & in_loss)
         per_branch = {
-            "branch/action_logprob_sum": jnp.sum(jnp.where(action, logprobs, 0.0), axis=(0, 2)),
-            "branch/action_token_count": jnp.sum(action, axis=(0, 2)).astype(logprobs.dtype),
+            "branch/action_logprob_sum": jnp.sum(jnp.where(action, scores.logprobs, 0.0), axis=(0, 2)),
+            "branch/action_token_count": jnp.sum(action, axis=(0, 2)).astype(scores.logprobs.dtype),
         }
         return value, sums | {"loss": value} | jax.lax.stop_gradient(per_branch)
 
@@ -123,10 +166,9 @@ def regrpo_step(
     def step(state: TrainState, frozen: Tree, batch: GroupBatch) -> tuple[TrainState, dict[str, Array]]:
         rewards, advantages = rewards_and_advantages(batch, settings)
         keep = ~zero_variance_groups(advantages)
-        denominator = branch_denominator(
-            jnp.ones(rewards.shape, bool), keep, keep_kl=settings.zero_variance == "keep_kl"
-        )
-        gradient, sums = gradient_of(state.trainable, frozen, (batch, advantages, keep), denominator)
+        denominator = branch_denominator(jnp.ones(rewards.shape, bool), keep, keep_kl=keep_kl)
+        rows = (batch, advantages, keep)
+        gradient, sums = gradient_of(state.trainable, frozen, rows, denominator, _key_of(state, dropout_key))
         metrics = finalize_metrics({name: value for name, value in sums.items() if not name.startswith("branch/")})
         metrics |= {
             "reward": jnp.mean(rewards),
@@ -135,7 +177,7 @@ def regrpo_step(
             "branch/action_logprob": sums["branch/action_logprob_sum"]
             / jnp.maximum(sums["branch/action_token_count"], 1),
         }
-        return _updated(state, gradient, optimizer, metrics)
+        return _updated(state, gradient, optimizer, metrics, mesh)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -177,10 +219,26 @@ def _sft_masks(batch: SftBatch) -> tuple[Array, Array]:
     return segments == Segment.REFLECTION, segments == Segment.ACTION
 
 
+def _entropy_sums(scores: TokenScores, reflection: Array, action: Array) -> dict[str, Array]:
+    """Watched, never trained: a policy that collapses shows it here first."""
+    entropies = jax.lax.stop_gradient(scores.entropies)  # [.., token]
+    return segment_sums("reflection", reflection, entropy=entropies) | segment_sums("action", action, entropy=entropies)
+
+
+def _key_of(state: TrainState, dropout_key: Array | None) -> Array | None:
+    """The update's own key, a function of its number, so that a resumed run drops the same."""
+    return None if dropout_key is None else jax.random.fold_in(dropout_key, state.step)
+
+
 def _updated(
-    state: TrainState, gradient: Tree, optimizer: optax.GradientTransformation, metrics: dict[str, Array]
+    state: TrainState,
+    gradient: Tree,
+    optimizer: optax.GradientTransformation,
+    metrics: dict[str, Array],
+    mesh: Mesh,
 ) -> tuple[TrainState, dict[str, Array]]:
     updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.trainable)
     trainable = optax.apply_updates(state.trainable, updates)
     metrics["gradient_norm"] = optax.global_norm(gradient)
-    return TrainState(state.step + 1, trainable, optimizer_state), metrics
+    updated = TrainState(state.step + 1, trainable, optimizer_state)
+    return jax.lax.with_sharding_constraint(updated, param_shardings(updated, mesh)), metrics

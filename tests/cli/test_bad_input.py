@@ -9,9 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
 from regrpo_jax.data.tokenizer import train_tokenizer
 from regrpo_jax.engine import CorpusPaths, write_compact_corpus
@@ -52,15 +50,22 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_baseline": (["--config.rl.baseline=median"], ["config.rl.baseline", "'leave_one_out'"]),
     "unknown_zero_variance": (["--config.rl.zero_variance=drop"], ["config.rl.zero_variance", "'keep_kl'"]),
     "unknown_trainable": (["--config.sft.trainable=Lora"], ["config.sft.trainable", "'Lora'", "'full' or 'lora'"]),
-    "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'full'"]),
+    "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'dots' or 'full'"]),
     "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
     "unknown_target": (["--config.lora.targets=('q_proj','qkv')"], ["config.lora.targets", "'qkv'", "gate_proj"]),
+    "unknown_vision_target": (["--config.lora.vision_targets=('q_proj',)"], ["config.lora.vision_targets", "fc1"]),
+    "few_bits_trained": (["--config.model.quantize=int8"], ["config.sft.trainable is 'full'", "choose 'lora'"]),
+    "unknown_bits": (["--config.model.quantize=int3"], ["config.model.quantize is 'int3'", "'nf4'"]),
     "negative_price": (["--config.rl.eta=-1"], ["config.rl.eta is -1.0", "at least 0"]),
     "not_a_number": (["--config.rl.beta=nan"], ["config.rl.beta is nan"]),
     "no_learning": (["--config.sft.learning_rate=0"], ["config.sft.learning_rate is 0.0", "above 0"]),
     "ratio_above_one": (["--config.sft.clean_ratio=2"], ["config.sft.clean_ratio is 2.0", "between 0 and 1"]),
     "odd_width": (["--config.model.hidden_size=48"], ["config.model.hidden_size is 48", "multiple of 32"]),
     "no_bucket": (["--config.data.prefix_buckets=()"], ["config.data.prefix_buckets"]),
+    "no_size": (
+        ["--config.data.min_pixels=9000", "--config.data.max_pixels=8000"],
+        ["config.data.min_pixels is 9000", "at most config.data.max_pixels=8000"],
+    ),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
 }
@@ -266,14 +271,14 @@ def test_record_that_exceeds_the_budget(
     assert (tmp_path / "run" / "checkpoints" / "rl" / "1").is_dir()
 
 
-def test_trained_turn_that_exceeds_the_length(
+def test_conversation_that_exceeds_the_length(
     start: Callable[..., None], write: Callable[..., Path], corpus: CorpusPaths, tmp_path: Path
 ) -> None:
     path = write("rot.json", json.dumps([_with_long_action(records_of(corpus.rot_train)[0])]))
     with pytest.raises(UserError, match=r"rot\.json: no record fits"):
         start(stages="sft", data__rot=path)
     (tmp_path / "run" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"record endless: the trained tokens need .* config\.data\.max_length is 192"):
+    with pytest.raises(UserError, match=r"record endless: \d+ tokens exceed config\.data\.max_length=256; raise it"):
         start(stages="sft", data__rot=path, data__on_bad_record="fatal")
     assert no_checkpoint(tmp_path / "run")
 
@@ -300,12 +305,27 @@ def test_tokenizer_of_another_model(start: Callable[..., None], tmp_path: Path) 
         "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(small))
-    with pytest.raises(UserError, match=r"model/model\.safetensors: no such file"):
-        start(model__path=folder)
-    weights = {"model.embed_tokens.weight": np.zeros((100, 8), np.float32), "model.norm.weight": np.ones(8, np.float32)}
-    save_file(weights, folder / "model.safetensors")
     with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, but config\.json says .* 100"):
         start(model__path=folder)
+    (folder / "config.json").write_text(json.dumps(small | {"vocab_size": 300}))
+    with pytest.raises(UserError, match=r"model/model\.safetensors: no such file"):
+        start(model__path=folder)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"lora__last_layers": 3}, r"config\.lora\.last_layers is 3; the decoder has 1 layers"),
+        ({"lora__vision_rank": 4}, r"config\.lora\.vision_rank is set, but this policy has no vision tower"),
+        ({"lora__path": "nowhere"}, r"nowhere/adapter_config\.json: no such file; config\.lora\.path must be"),
+    ],
+)
+def test_adapter_that_the_policy_cannot_have(
+    start: Callable[..., None], tmp_path: Path, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        start(**overrides)
+    assert no_checkpoint(tmp_path / "run")
 
 
 def test_workdir_that_cannot_be_written(corpus: CorpusPaths, write: Callable[..., Path]) -> None:
@@ -316,7 +336,7 @@ def test_workdir_that_cannot_be_written(corpus: CorpusPaths, write: Callable[...
 
 
 def test_batches_that_do_not_split(start: Callable[..., None], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"config\.sft\.batch_rows=3 does not split over \d+ device.* 2 microbatch"):
+    with pytest.raises(UserError, match=r"config\.sft\.batch_rows=3 does not split over \d+ .*device.* 2 microbatch"):
         start(sft__batch_rows=3, sft__microbatches=2)
     # Told before the supervised stage has cost hours.
     with pytest.raises(UserError, match=r"config\.rl\.groups_per_batch=5 .* make it a multiple of \d+"):

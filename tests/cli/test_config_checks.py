@@ -10,7 +10,8 @@ from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, SHARES, STAG
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError
-from regrpo_jax.models.peft import MODULE_PATHS
+from regrpo_jax.models.config import PolicyConfig, VisionConfig
+from regrpo_jax.models.huggingface import param_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -18,8 +19,18 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_are_those_of_the_code() -> None:
     assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
     assert set(CHOICES["rl.baseline"]) == set(BASELINES)
-    assert set(TARGETS) == set(MODULE_PATHS)
     assert set(base_config().stages) == set(STAGES)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_targets_are_the_projections_of_the_blocks(gated: bool) -> None:
+    vision = VisionConfig(depth=1, embed_dim=16, num_heads=2, intermediate_size=16, patch_size=2, gated=gated)
+    shapes = param_shapes(PolicyConfig(8, 16, 16, 1, 2, 2, 8, vision=vision))
+    projections = {path.rsplit("/", 2)[-2] for path in shapes if path.endswith("kernel") and path.startswith("layers")}
+    assert set(TARGETS["lora.targets"]) == projections
+    tower = {path.split("/")[2] for path in shapes if path.endswith("kernel") and path.startswith("vision/blocks")}
+    other = {"fc1", "fc2"} if gated else {"gate_proj", "up_proj", "down_proj"}
+    assert set(TARGETS["lora.vision_targets"]) == tower | other
 
 
 def test_every_field_of_the_tables_exists_and_every_number_is_looked_at() -> None:

@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.tokenizer import CHAT_TEMPLATE, IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records import ErrorType, ImageReference, Reflection, RotRecord, Trajectory, Turn, render_reflection
@@ -78,6 +79,8 @@ MARKERS = [
     *("<|role|>", "<end_of_utterance>"),
 ]
 VISION = VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64, temporal_patch_size=1)
+# An image may be as small as a single token.
+SETTINGS = ImageSettings(min_pixels=28 * 28, max_pixels=64 * 28 * 28, temporal_patch_size=1)
 
 FAILED = 'Thought: I read the ledger.\n\nCode:\n```py\nprint(inspect_file_as_text("legder.csv"))\n```'
 CORRECTED = 'Thought: The name was wrong.\n\nCode:\n```py\nprint(inspect_file_as_text("ledger.csv"))\n```'
@@ -138,19 +141,19 @@ def end_of_turn(family: str) -> str:
 @pytest.fixture(scope="session")
 def reader(renderer: ChatRenderer) -> ConversationReader:
     """The family's renderer with a vision tower of 14-pixel patches, 2 x 2 of them to an image token."""
-    return ConversationReader(renderer, VISION, 64 * 28 * 28)
+    return ConversationReader(renderer, VISION, SETTINGS)
 
 
 @pytest.fixture(scope="session", params=IMAGE_TEMPLATES)
 def image_reader(renderers: dict[str, ChatRenderer], request: pytest.FixtureRequest) -> ConversationReader:
     """A reader for every family whose template knows images."""
-    return ConversationReader(renderers[request.param], VISION, 64 * 28 * 28)
+    return ConversationReader(renderers[request.param], VISION, SETTINGS)
 
 
 @pytest.fixture(scope="session")
 def chatml_reader(renderers: dict[str, ChatRenderer]) -> ConversationReader:
     """A reader of our own template."""
-    return ConversationReader(renderers["chatml"], VISION, 64 * 28 * 28)
+    return ConversationReader(renderers["chatml"], VISION, SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -21,6 +22,7 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Branch, Group, build_group
 from regrpo_jax.data.images import PackedImages
 from regrpo_jax.data.positions import rotary_positions
+from regrpo_jax.errors import UserError
 from regrpo_jax.records import ImageReference, RotRecord
 
 IMAGE = 5
@@ -39,13 +41,11 @@ def packed_images(grids: Sequence[tuple[int, int]], seed: int = 0) -> PackedImag
     )
 
 
-def make_group(
-    seed: int, text: int, branch_lengths: Sequence[int], grids: Sequence[tuple[int, int]] = (), cut: int = 0
-) -> Group:
-    """A group whose prefix is `cut` lost tokens and another, its images, and `text` more tokens."""
+def make_group(seed: int, text: int, branch_lengths: Sequence[int], grids: Sequence[tuple[int, int]] = ()) -> Group:
+    """A group whose prefix is a token, its images, and `text` more tokens."""
     chance = np.random.default_rng(seed)
     images = [np.full(rows * columns, IMAGE) for rows, columns in grids]
-    prefix = np.concatenate([[7] * (cut + 1), *images, chance.integers(10, 99, text)]).astype(np.int32)
+    prefix = np.concatenate([[7], *images, chance.integers(10, 99, text)]).astype(np.int32)
     positions = rotary_positions(prefix == IMAGE, grids)
     branches = tuple(
         Branch(
@@ -57,7 +57,7 @@ def make_group(
         )
         for index, length in enumerate(branch_lengths)
     )
-    return Group(f"record {seed}", prefix[cut:], positions[cut:], packed_images(grids, seed), branches)
+    return Group(f"record {seed}", prefix, positions, packed_images(grids, seed), branches)
 
 
 def collate(groups: Sequence[Group], reference: Sequence[np.ndarray] | None = None) -> GroupBatch:
@@ -71,7 +71,7 @@ GROUPS = (
     make_group(0, 3, (4, 2)),
     make_group(1, 9, (1, 9), grids=((2, 3), (1, 1))),
     make_group(2, 0, (3, 3)),
-    make_group(3, 12, (5, 8), grids=((2, 2),), cut=6),
+    make_group(3, 12, (5, 8), grids=((2, 2),)),
 )
 
 
@@ -108,7 +108,7 @@ def check_branch(batch: GroupBatch, place: tuple[int, int], group: Group, branch
     assert batch.verifier_value[place] == pytest.approx(branch.verifier_value)
     # Prefix and branch together are one conversation, whose positions go on without a seam.
     is_image = np.concatenate([group.prefix == IMAGE, np.zeros(size - 1, bool)])
-    whole = group.positions[0] + rotary_positions(is_image, group.images.merged_grids)
+    whole = rotary_positions(is_image, group.images.merged_grids)
     np.testing.assert_array_equal(group.positions, whole[: len(group.prefix)])
     np.testing.assert_array_equal(batch.branches.positions[place][:size], whole[len(group.prefix) - 1 :])
 
@@ -173,6 +173,36 @@ class TestGroups:
         np.testing.assert_array_equal(batch.images.patches[0, : 4 * 7], groups[0].images.patches)
 
 
+class TestRefusals:
+    """What does not fit is never cut, and no image token goes without its own feature."""
+
+    def test_a_length_that_no_bucket_holds(self) -> None:
+        with pytest.raises(UserError, match=r"65 tokens exceed the largest of config\.data\.prefix_buckets \(64\)"):
+            collate((GROUPS[0], make_group(4, 65, (4, 2))))
+        with pytest.raises(UserError, match=r"25 tokens exceed the largest of config\.data\.branch_buckets \(24\)"):
+            collate((GROUPS[0], make_group(4, 6, (4, 25))))
+
+    @pytest.mark.parametrize(("place", "found"), ((1, 6), (-2, 8)))
+    def test_image_tokens_and_features_that_disagree(self, place: int, found: int) -> None:
+        group = GROUPS[1]
+        prefix = group.prefix.copy()
+        prefix[place] = IMAGE if prefix[place] != IMAGE else 9
+        with pytest.raises(UserError, match=f"record 1: {found} image tokens for 7 image features"):
+            collate((GROUPS[0], dataclasses.replace(group, prefix=prefix)))
+
+    def test_features_without_image_tokens(self) -> None:
+        with pytest.raises(UserError, match="record 0: 0 image tokens for 2 image features"):
+            collate((dataclasses.replace(GROUPS[0], images=packed_images([(1, 2)])),))
+        with pytest.raises(UserError, match="record 1: 0 image tokens for 7 image features"):
+            collate_prefixes(GROUPS[1:2], image_token_id=-1, buckets=(64,))
+
+    def test_an_image_token_in_a_branch(self) -> None:
+        first, second = GROUPS[0].branches
+        second = dataclasses.replace(second, tokens=np.array([IMAGE, 100], np.int32))
+        with pytest.raises(UserError, match="record 0, branch 1: 1 image tokens for 0 image features"):
+            collate((dataclasses.replace(GROUPS[0], branches=(first, second)),))
+
+
 class TestImages:
     """Patches of a batch of rows."""
 
@@ -208,9 +238,10 @@ class TestImages:
 
 @given(length=st.integers(0, 40), buckets=st.lists(st.integers(1, 40), min_size=1))
 def test_the_smallest_bucket_that_holds_a_length(length: int, buckets: list[int]) -> None:
-    chosen = bucket_length(length, buckets)
+    if length > max(buckets):
+        with pytest.raises(UserError, match=rf"{length} tokens exceed the largest of x\.y \({max(buckets)}\)"):
+            bucket_length(length, buckets, "x.y")
+        return
+    chosen = bucket_length(length, buckets, "x.y")
     assert chosen in buckets
-    if length <= max(buckets):
-        assert chosen >= length and not any(length <= bucket < chosen for bucket in buckets)
-    else:
-        assert chosen == max(buckets)
+    assert chosen >= length and not any(length <= bucket < chosen for bucket in buckets)

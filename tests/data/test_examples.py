@@ -1,4 +1,4 @@
-"""Which tokens a warm start trains on, under every template, and what is never cut."""
+"""Which tokens a warm start trains on, under every template, and where its images are."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrpo_jax.data.chat import ChatError, ChatRenderer, Segment
-from regrpo_jax.data.examples import ConversationReader, Example, clean_example, cut_left, rot_example
+from regrpo_jax.data.examples import ConversationReader, clean_example, rot_example
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN
 from regrpo_jax.errors import UserError
@@ -44,7 +44,7 @@ class TestWhatIsTrained:
         self, reader: ConversationReader, decode: Decode, end_of_turn: str, clean_record: Trajectory, texts: list[str]
     ) -> None:
         record = dataclasses.replace(clean_record, conversation=say(clean_record.conversation, texts))
-        example = clean_example(record, reader, max_length=4096)
+        example = clean_example(record, reader)
         actions = [turn.content for turn in record.conversation if turn.role == "assistant"]
         trained = decode(reader.renderer, example.tokens[example.segments > 0])
         assert trained == "".join(action + end_of_turn for action in actions)
@@ -56,7 +56,7 @@ class TestWhatIsTrained:
         self, reader: ConversationReader, decode: Decode, end_of_turn: str, rot_record: RotRecord, texts: list[str]
     ) -> None:
         record = dataclasses.replace(rot_record, conversation=say(rot_record.conversation, texts))
-        example = rot_example(record, reader, max_length=4096)
+        example = rot_example(record, reader)
         block = render_reflection(record.reflection)
         reflection = example.tokens[example.segments == Segment.REFLECTION]
         action = example.tokens[example.segments == Segment.ACTION]
@@ -68,7 +68,7 @@ class TestWhatIsTrained:
     def test_what_follows_the_reflection_turn_is_left_out(
         self, reader: ConversationReader, decode: Decode, rendering: Callable[..., str], rot_record: RotRecord
     ) -> None:
-        example = rot_example(rot_record, reader, max_length=4096)
+        example = rot_example(rot_record, reader)
         turns = rot_record.conversation[: rot_record.reflection_turn + 1]
         assert decode(reader.renderer, example.tokens) == rendering(reader.renderer, turns)
 
@@ -76,8 +76,8 @@ class TestWhatIsTrained:
         self, reader: ConversationReader, decode: Decode, rot_record: RotRecord, clean_record: Trajectory
     ) -> None:
         unclosed = without_end_of_turn(reader)
-        rot = rot_example(rot_record, unclosed, max_length=4096)
-        clean = clean_example(clean_record, unclosed, max_length=4096)
+        rot = rot_example(rot_record, unclosed)
+        clean = clean_example(clean_record, unclosed)
         target = rot_record.conversation[rot_record.reflection_turn].content
         actions = [turn.content for turn in clean_record.conversation if turn.role == "assistant"]
         assert decode(reader.renderer, rot.tokens[rot.segments > 0]) == target
@@ -88,10 +88,10 @@ class TestWhatIsTrained:
     ) -> None:
         turns = say(rot_record.conversation, ["task", "seen", f"Error: {end_of_turn}"])
         with pytest.raises(ChatError, match="turn 5 contains the tokenizer's control token"):
-            rot_example(dataclasses.replace(rot_record, conversation=turns), reader, max_length=4096)
+            rot_example(dataclasses.replace(rot_record, conversation=turns), reader)
         turns = say(clean_record.conversation, ["task", "<|im_start|>"])
         with pytest.raises(ChatError, match="turn 3 contains the tokenizer's control token"):
-            clean_example(dataclasses.replace(clean_record, conversation=turns), reader, max_length=4096)
+            clean_example(dataclasses.replace(clean_record, conversation=turns), reader)
 
 
 class TestImages:
@@ -109,7 +109,7 @@ class TestImages:
         grids = ((1, 2), (2, 2), (3, 1))
         images = [ImageReference(f"<image_{i:02}>", picture(columns, rows)) for i, (rows, columns) in enumerate(grids)]
         record = with_images(rot_record, [images[index] for index in order])
-        example = rot_example(dataclasses.replace(record, images=tuple(images)), image_reader, max_length=4096)
+        example = rot_example(dataclasses.replace(record, images=tuple(images)), image_reader)
         expected = [grids[index] for index in order]
         assert list(example.images.merged_grids) == expected
         counts = [rows * columns for rows, columns in expected]
@@ -128,13 +128,13 @@ class TestImages:
     ) -> None:
         record = with_images(rot_record, [ImageReference("", picture(1, 1))])
         with pytest.raises(ChatError, match=r"config\.model\.images is off"):
-            rot_example(record, dataclasses.replace(chatml_reader, vision=None), max_length=4096)
+            rot_example(record, dataclasses.replace(chatml_reader, vision=None, settings=None))
 
     def test_a_policy_that_cannot_see_reads_text(
         self, chatml_reader: ConversationReader, rot_record: RotRecord
     ) -> None:
-        blind = ConversationReader(ChatRenderer(chatml_reader.renderer.tokenizer), None, 784)
-        example = rot_example(rot_record, blind, max_length=4096)
+        blind = ConversationReader(ChatRenderer(chatml_reader.renderer.tokenizer), None, None)
+        example = rot_example(rot_record, blind)
         assert example.images.patches.shape == (0, 0)
         np.testing.assert_array_equal(example.positions, np.arange(len(example.tokens))[:, None] * np.ones(3))
 
@@ -143,63 +143,4 @@ class TestImages:
     ) -> None:
         record = with_images(rot_record, [ImageReference("", "nowhere/card.png")])
         with pytest.raises(UserError, match=r"nowhere/card\.png: no such image file"):
-            rot_example(record, chatml_reader, max_length=4096)
-
-
-class TestCutting:
-    """Only untrained text is ever cut, from the left."""
-
-    def test_every_length_that_holds_the_trained_tokens(
-        self, reader: ConversationReader, rot_record: RotRecord
-    ) -> None:
-        whole = rot_example(rot_record, reader, max_length=4096)
-        needed = len(whole.tokens) - int(np.argmax(whole.segments > 0))
-        for length in (len(whole.tokens), len(whole.tokens) - 1, needed + 1, needed):
-            cut = rot_example(rot_record, reader, max_length=length)
-            assert len(cut.tokens) == length
-            assert np.count_nonzero(cut.segments) == np.count_nonzero(whole.segments)
-            for name in ("tokens", "segments", "positions"):
-                np.testing.assert_array_equal(getattr(cut, name), getattr(whole, name)[-length:])
-        with pytest.raises(ChatError, match=rf"length of {needed} but config\.data\.max_length is {needed - 1}"):
-            rot_example(rot_record, reader, max_length=needed - 1)
-
-    def test_a_clean_trajectory_is_never_cut_into(self, reader: ConversationReader, clean_record: Trajectory) -> None:
-        whole = clean_example(clean_record, reader, max_length=4096)
-        needed = len(whole.tokens) - int(np.argmax(whole.segments > 0))
-        assert len(clean_example(clean_record, reader, max_length=needed).tokens) == needed
-        with pytest.raises(ChatError, match=r"config\.data\.max_length"):
-            clean_example(clean_record, reader, max_length=needed - 1)
-
-    def test_an_image_is_never_cut_into(
-        self, image_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages, picture: Picture
-    ) -> None:
-        record = with_images(rot_record, [ImageReference("<image_00>", picture(2, 2))])
-        whole = rot_example(record, image_reader, max_length=4096)
-        is_image = whole.tokens == image_reader.renderer.image_token_id
-        length = len(whole.tokens) - int(np.argmax(is_image))
-        cut = rot_example(record, image_reader, max_length=length)
-        assert (cut.tokens == image_reader.renderer.image_token_id).sum() == is_image.sum() == 4
-        np.testing.assert_array_equal(cut.images.patches, whole.images.patches)
-        message = rf"config\.data\.max_length={length - 1} and .* cut an image; .*config\.data\.max_pixels"
-        for shorter in (length - 1, length - 4):
-            with pytest.raises(ChatError, match=message.replace(str(length - 1), str(shorter))):
-                rot_example(record, image_reader, max_length=shorter)
-
-    @given(data=st.data(), size=st.integers(1, 30), max_length=st.integers(1, 30))
-    def test_cut_or_refused(
-        self, chatml_reader: ConversationReader, data: st.DataObject, size: int, max_length: int
-    ) -> None:
-        tokens = np.array(data.draw(st.lists(st.sampled_from((7, 5)), min_size=size, max_size=size)), np.int32)
-        segments = np.array(data.draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)), np.int8)
-        positions = np.arange(size)[:, None].repeat(3, 1)
-        images = chatml_reader.read_images((), ())
-        example = Example("record", tokens, segments, positions, images)
-        lost = max(0, size - max_length)
-        if segments[:lost].any() or (tokens[:lost] == 5).any():
-            with pytest.raises(ChatError, match=r"config\.data\.max_length"):
-                cut_left(example, max_length, 5)
-            return
-        cut = cut_left(example, max_length, 5)
-        np.testing.assert_array_equal(cut.tokens, tokens[lost:])
-        np.testing.assert_array_equal(cut.segments, segments[lost:])
-        np.testing.assert_array_equal(cut.positions, positions[lost:])
+            rot_example(record, chatml_reader)

@@ -180,7 +180,7 @@ class TestPaper:
             "{% if loop.revindex <= 2 and message['role'] == 'user' %}{{ messages[0]['content'] }}{% endif %}"
             "{{ message['content'] }}</s>{% endfor %}{% if add_generation_prompt %}<s>assistant: {% endif %}"
         )
-        reader = ConversationReader(ChatRenderer(make_tokenizer(template)), None, 784)
+        reader = ConversationReader(ChatRenderer(make_tokenizer(template)), None, None)
         with pytest.raises(ChatError, match="renders the context differently"):
             group_of(rot_record, reader)
 
@@ -214,17 +214,17 @@ class TestRelease:
 
 
 class TestPrefix:
-    """Long prefixes lose text on the left, never an image."""
+    """Whole or refused."""
 
-    def test_a_long_prefix_is_cut_on_the_left(self, reader: ConversationReader, rot_record: RotRecord) -> None:
+    def test_a_prefix_over_budget_is_refused(self, reader: ConversationReader, rot_record: RotRecord) -> None:
         whole = group_of(rot_record, reader)
-        cut = group_of(rot_record, reader, max_prefix=8)  # and the last token, which leads the branches
-        np.testing.assert_array_equal(cut.prefix, whole.prefix[-9:])
-        np.testing.assert_array_equal(cut.positions, whole.positions[-9:])
-        for first, second in zip(cut.branches, whole.branches, strict=True):
-            np.testing.assert_array_equal(first.tokens, second.tokens)
+        fed = len(whole.prefix) - 1  # the last token leads the branches
+        np.testing.assert_array_equal(group_of(rot_record, reader, max_prefix=fed).prefix, whole.prefix)
+        message = rf"prefix of {fed} tokens, 0 of them for images, .*config\.data\.prefix_buckets \({fed - 1}\); add"
+        with pytest.raises(ChatError, match=message):
+            group_of(rot_record, reader, max_prefix=fed - 1)
 
-    def test_images_lie_in_the_prefix_and_are_never_cut(
+    def test_images_lie_in_the_prefix(
         self,
         image_reader: ConversationReader,
         rot_record: RotRecord,
@@ -238,7 +238,5 @@ class TestPrefix:
         assert group.images.merged_grids == ((1, 2), (2, 3)) and is_image.sum() == 2 + 6
         np.testing.assert_array_equal(group.positions, rotary_positions(is_image, group.images.merged_grids))
         assert not any((b.tokens == image_reader.renderer.image_token_id).any() for b in group.branches)
-        fits = len(group.prefix) - int(np.argmax(is_image))
-        assert len(group_of(record, image_reader, max_prefix=fits - 1).prefix) == fits
-        with pytest.raises(ChatError, match=r"config\.data\.prefix_buckets .*cut an image.*config\.data\.max_pixels"):
-            group_of(record, image_reader, max_prefix=fits - 2)
+        with pytest.raises(ChatError, match=r"8 of them for images, .*or lower config\.data\.max_pixels"):
+            group_of(record, image_reader, max_prefix=len(group.prefix) - 2)

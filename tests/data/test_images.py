@@ -1,26 +1,43 @@
-"""Image files of every kind become the patches that the vision tower expects."""
+"""Image files of every kind become the patches that the vision tower expects, or an error that names them."""
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import random
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from regrpo_jax.data.images import CHANNEL_MEAN, CHANNEL_STD, PatchedImage, cut_patches, fitted_size, load_image
-from regrpo_jax.errors import UserError
+from regrpo_jax.data.image_settings import ImageSettings
+from regrpo_jax.data.images import (
+    ImageError,
+    PatchedImage,
+    load_image,
+    open_image,
+    pack_images,
+    patch_positions,
+    window_ids,
+)
 from regrpo_jax.models.config import VisionConfig
 
-VISION = VisionConfig(
-    depth=1, embed_dim=16, num_heads=1, intermediate_size=64
-)  # 14-pixel patches, two frames, 2 x 2 merged
-MANY_PIXELS = 10**6
-ROTATED = 6  # EXIF: stored lying on its left side
+SETTINGS = ImageSettings()
+ORIENTATION = 0x0112  # EXIF
+# EXIF orientation -> how a viewer turns what is stored.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+INVERSE = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}  # the other turns undo themselves
 
 
 def drawing(width: int = 84, height: int = 56) -> Image.Image:
@@ -29,78 +46,144 @@ def drawing(width: int = 84, height: int = 56) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def restored(image: PatchedImage, config: VisionConfig) -> np.ndarray:
-    """The pixels of patches put back at their positions.  # [frame, height, width, channel]"""
-    size = config.patch_size
+def restored(image: PatchedImage, settings: ImageSettings = SETTINGS) -> np.ndarray:
+    """The bytes of patches put back at their positions.  # [frame, height, width, channel]"""
+    size, frames = settings.patch_size, settings.temporal_patch_size
     rows, columns = image.positions.max(axis=0) + 1
-    pixels = np.full((config.temporal_patch_size, rows * size, columns * size, config.in_channels), np.nan)
+    pixels = np.full((frames, rows * size, columns * size, 3), np.nan)
     for patch, (row, column) in zip(image.patches, image.positions, strict=True):
-        frames = patch.reshape(config.in_channels, config.temporal_patch_size, size, size)
         place = (slice(row * size, (row + 1) * size), slice(column * size, (column + 1) * size))
-        pixels[:, place[0], place[1]] = frames.transpose(1, 2, 3, 0)
-    return pixels
+        pixels[:, place[0], place[1]] = patch.reshape(3, frames, size, size).transpose(1, 2, 3, 0)
+    return 255 * (pixels * settings.image_std + settings.image_mean)
 
 
-class TestFiles:
-    """Whatever the file is like, its pixels arrive upright, in RGB."""
+class TestModes:
+    """Whatever the file is like, its pixels arrive upright, in RGB, with all of their greys."""
 
-    @pytest.mark.parametrize("mode", ("RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "I;16", "F"))
-    def test_modes(self, tmp_path: Path, mode: str) -> None:
-        suffix = {"CMYK": "jpg", "F": "tiff"}.get(mode, "png")
-        path = tmp_path / f"drawing.{suffix}"
-        source = drawing().convert("L") if mode in ("I;16", "F") else drawing()
-        (Image.fromarray(np.asarray(source, np.uint16)) if mode == "I;16" else source.convert(mode)).save(path)
+    @pytest.mark.parametrize("mode", ("RGB", "RGBA", "P", "L", "LA", "1", "CMYK", "I;16"))
+    def test_shapes_and_types(self, tmp_path: Path, mode: str) -> None:
+        path = tmp_path / f"drawing.{'jpg' if mode == 'CMYK' else 'png'}"
+        wide = Image.fromarray(np.asarray(drawing().convert("L"), np.uint16))
+        (wide if mode == "I;16" else drawing().convert(mode)).save(path)
         with Image.open(path) as saved:
             assert saved.mode == mode
-        image = load_image(path, VISION, max_pixels=MANY_PIXELS)
+        image = load_image(path, SETTINGS)
         assert image.merged_grid == (2, 3) and image.num_tokens == 6
-        assert image.patches.shape == (24, VISION.patch_dim) and image.patches.dtype == np.float32
+        assert image.patches.shape == (24, 3 * 2 * 14 * 14) and image.patches.dtype == np.float32
         assert image.positions.shape == (24, 2) and image.positions.dtype == np.int32
         assert np.isfinite(image.patches).all()
 
     def test_pixels_are_exact_and_normalised(self, tmp_path: Path) -> None:
         drawing().save(tmp_path / "drawing.png")
-        image = load_image(tmp_path / "drawing.png", VISION, max_pixels=MANY_PIXELS)
-        pixels = restored(image, VISION) * CHANNEL_STD + CHANNEL_MEAN
-        for frame in pixels:
-            np.testing.assert_allclose(frame * 255, np.asarray(drawing()), atol=1e-3)
+        for frame in restored(load_image(tmp_path / "drawing.png", SETTINGS)):
+            np.testing.assert_allclose(frame, np.asarray(drawing()), atol=1e-3)
 
-    def test_transparency_is_dropped_and_not_blended(self, tmp_path: Path) -> None:
-        drawing().save(tmp_path / "opaque.png")
-        seen_through = drawing()
-        seen_through.putalpha(3)
-        seen_through.save(tmp_path / "clear.png")
-        opaque, clear = (
-            load_image(tmp_path / name, VISION, max_pixels=MANY_PIXELS) for name in ("opaque.png", "clear.png")
-        )
-        np.testing.assert_array_equal(opaque.patches, clear.patches)
+    def test_one_frame_of_smaller_patches(self, tmp_path: Path) -> None:
+        settings = dataclasses.replace(SETTINGS, patch_size=4, temporal_patch_size=1, merge_size=3, min_pixels=1)
+        drawing(24, 36).save(tmp_path / "drawing.png")
+        image = load_image(tmp_path / "drawing.png", settings)
+        assert image.merged_grid == (3, 2) and image.patches.shape == (54, 48)
+        np.testing.assert_allclose(restored(image, settings)[0], np.asarray(drawing(24, 36)), atol=1e-3)
 
-    def test_a_rotation_tag_is_honoured(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("mode", ("RGBA", "LA"))
+    def test_transparency_is_on_white(self, tmp_path: Path, mode: str) -> None:
+        black = Image.new("L", (3, 1), 0).convert(mode)
+        for column, alpha in enumerate((0, 51, 255)):
+            black.putpixel((column, 0), (*[0] * (len(mode) - 1), alpha))
+        black.save(tmp_path / "clear.png")
+        seen = np.asarray(open_image(tmp_path / "clear.png"))
+        np.testing.assert_array_equal(seen, [[[255] * 3, [204] * 3, [0] * 3]])
+
+    @pytest.mark.parametrize("kind", ("PNG", "GIF"))
+    @pytest.mark.parametrize("transparent", (False, True))
+    def test_palettes(self, tmp_path: Path, kind: str, transparent: bool) -> None:
+        indices = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
+        indices.putpalette([250, 0, 0, 0, 250, 0, 0, 0, 250])
+        indices.save(tmp_path / "palette", kind, **({"transparency": 1} if transparent else {}))
+        green = [255, 255, 255] if transparent else [0, 250, 0]
+        seen = np.asarray(open_image(tmp_path / "palette"))
+        np.testing.assert_array_equal(seen, [[[250, 0, 0], green], [[0, 0, 250], green]])
+
+    def test_a_transparent_grey(self, tmp_path: Path) -> None:
+        Image.fromarray(np.array([[10, 20]], np.uint8)).save(tmp_path / "grey.png", transparency=20)
+        np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "grey.png")), [[[10] * 3, [255] * 3]])
+
+    def test_one_bit(self, tmp_path: Path) -> None:
+        Image.fromarray(np.array([[True, False]])).save(tmp_path / "fax.png")
+        np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "fax.png")), [[[255] * 3, [0] * 3]])
+
+    @pytest.mark.parametrize("kind", ("PNG", "TIFF", "PPM", "JPEG2000"))
+    def test_sixteen_bits_are_scaled_and_do_not_clip(self, tmp_path: Path, kind: str) -> None:
+        greys = np.arange(256, dtype=np.uint16).reshape(16, 16)
+        options = {"irreversible": False} if kind == "JPEG2000" else {}
+        Image.fromarray(greys * 257).save(tmp_path / "deep", kind, **options)
+        seen = np.asarray(open_image(tmp_path / "deep"))
+        np.testing.assert_array_equal(seen, np.repeat(greys[..., None], 3, axis=-1))
+
+    @pytest.mark.parametrize("mode", ("F", "I"))
+    def test_numbers_without_a_white_are_refused(self, tmp_path: Path, mode: str) -> None:
+        drawing().convert("L").convert(mode).save(tmp_path / "depth.tiff")
+        with pytest.raises(ImageError, match=rf"depth\.tiff: .* {mode} numbers without a known white; save them as 8"):
+            load_image(tmp_path / "depth.tiff", SETTINGS)
+
+    def test_inks(self, tmp_path: Path) -> None:
+        Image.new("CMYK", (16, 16), (0, 255, 255, 0)).save(tmp_path / "print.jpg", quality=100)
+        red = np.asarray(open_image(tmp_path / "print.jpg")).reshape(-1, 3).mean(axis=0)
+        np.testing.assert_allclose(red, [255, 0, 0], atol=3)
+
+    @pytest.mark.parametrize("kind", ("PNG", "TIFF"))
+    @pytest.mark.parametrize("orientation", (1, *TURNS))
+    def test_a_rotation_tag_is_honoured(self, tmp_path: Path, orientation: int, kind: str) -> None:
         exif = Image.Exif()
-        exif[0x0112] = ROTATED
-        drawing().save(tmp_path / "lying.png", exif=exif)
-        drawing().rotate(-90, expand=True).save(tmp_path / "upright.png")
-        lying, upright = (
-            load_image(tmp_path / name, VISION, max_pixels=MANY_PIXELS) for name in ("lying.png", "upright.png")
-        )
-        assert lying.merged_grid == (3, 2)
-        np.testing.assert_array_equal(lying.patches, upright.patches)
+        exif[ORIENTATION] = orientation
+        turn = INVERSE.get(orientation, TURNS.get(orientation))
+        stored = drawing() if turn is None else drawing().transpose(turn)
+        stored.save(tmp_path / "stored", kind, exif=exif)
+        drawing().save(tmp_path / "upright.png")
+        first, second = load_image(tmp_path / "stored", SETTINGS), load_image(tmp_path / "upright.png", SETTINGS)
+        assert first.merged_grid == second.merged_grid == (2, 3)
+        np.testing.assert_array_equal(first.patches, second.patches)
+
+    def test_a_film_shows_its_first_frame(self, tmp_path: Path) -> None:
+        frames = [Image.new("RGB", (56, 56), colour) for colour in ("red", "lime", "blue")]
+        frames[0].save(tmp_path / "film.gif", save_all=True, append_images=frames[1:])
+        with Image.open(tmp_path / "film.gif") as film:
+            assert film.n_frames == 3
+        assert (np.asarray(open_image(tmp_path / "film.gif")) == [255, 0, 0]).all()
+
+
+class TestSizes:
+    """Resized by the processor; `tests/parity/test_image_processor.py` compares many sizes with it."""
 
     def test_other_sizes_are_resized_to_whole_merge_groups(self, tmp_path: Path) -> None:
         drawing(100, 50).save(tmp_path / "drawing.png")
-        image = load_image(tmp_path / "drawing.png", VISION, max_pixels=MANY_PIXELS)
+        image = load_image(tmp_path / "drawing.png", SETTINGS)
         assert image.merged_grid == (2, 4)
         resized = drawing(100, 50).resize((112, 56), Image.Resampling.BICUBIC)
-        pixels = restored(image, VISION)[0] * CHANNEL_STD + CHANNEL_MEAN
-        np.testing.assert_allclose(pixels * 255, np.asarray(resized), atol=1e-3)
+        np.testing.assert_allclose(restored(image)[0], np.asarray(resized), atol=1e-3)
+
+    def test_a_picture_of_the_generated_corpus_keeps_its_size(self, tmp_path: Path) -> None:
+        drawing(56, 56).save(tmp_path / "card.png")
+        assert load_image(tmp_path / "card.png", SETTINGS.within(4 * 784, 512 * 784)).merged_grid == (2, 2)
+
+    def test_a_panorama_is_shrunk(self, tmp_path: Path) -> None:
+        Image.new("L", (20_000, 2_000)).save(tmp_path / "panorama.png")
+        image = load_image(tmp_path / "panorama.png", SETTINGS.within(784, 512 * 784))
+        assert image.merged_grid == (7, 71) and image.num_tokens <= 512
+
+    @pytest.mark.parametrize("size", ((20_000, 90), (402, 2), (2, 402), (201, 1)))
+    def test_an_elongated_image(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        Image.new("RGB", size).save(tmp_path / "ribbon.png")
+        with pytest.raises(ImageError, match=rf"ribbon\.png: {size[0]}x{size[1]} pixels is too elongated; crop"):
+            load_image(tmp_path / "ribbon.png", SETTINGS)
 
 
 class TestBadFiles:
-    """The error is a UserError and names the file."""
+    """The error is an ImageError and names the file."""
 
     def test_a_missing_file(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=r"gone\.png: no such image file"):
-            load_image(tmp_path / "gone.png", VISION, max_pixels=MANY_PIXELS)
+        with pytest.raises(ImageError, match=r"gone\.png: no such image file"):
+            load_image(tmp_path / "gone.png", SETTINGS)
 
     @pytest.mark.parametrize(
         "content",
@@ -108,14 +191,14 @@ class TestBadFiles:
         ids=("empty", "text", "no width", "no size", "empty gif"),
     )
     def test_a_file_that_is_no_image(self, tmp_path: Path, content: bytes) -> None:
-        path = tmp_path / "broken.img"
+        path = tmp_path / "broken.png"
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"broken\.img: not a readable image"):
-            load_image(path, VISION, max_pixels=MANY_PIXELS)
+        with pytest.raises(ImageError, match=r"broken\.png: not a readable image"):
+            load_image(path, SETTINGS)
 
     def test_a_folder(self, tmp_path: Path) -> None:
-        with pytest.raises(UserError, match=f"{tmp_path}: not a readable image"):
-            load_image(tmp_path, VISION, max_pixels=MANY_PIXELS)
+        with pytest.raises(ImageError, match=f"{tmp_path}: not a readable image"):
+            load_image(tmp_path, SETTINGS)
 
     def test_a_header_that_promises_billions_of_pixels(self, tmp_path: Path) -> None:
         buffer = io.BytesIO()
@@ -123,8 +206,20 @@ class TestBadFiles:
         content = bytearray(buffer.getvalue())
         content[18:26] = (300_000).to_bytes(4, "little") * 2  # width and height
         (tmp_path / "bomb.bmp").write_bytes(content)
-        with pytest.raises(UserError, match=r"bomb\.bmp: not a readable image"):
-            load_image(tmp_path / "bomb.bmp", VISION, max_pixels=MANY_PIXELS)
+        with pytest.raises(ImageError, match=r"bomb\.bmp: not a readable image"):
+            load_image(tmp_path / "bomb.bmp", SETTINGS)
+
+    @pytest.mark.parametrize("kind", ("PNG", "JPEG"))
+    @given(share=st.floats(0, 0.95))
+    def test_a_truncated_file_is_refused(
+        self, tmp_path_factory: pytest.TempPathFactory, kind: str, share: float
+    ) -> None:
+        buffer = io.BytesIO()
+        drawing().save(buffer, kind)
+        whole, path = buffer.getvalue(), tmp_path_factory.getbasetemp() / f"cut.{kind}"
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ImageError, match=rf"cut\.{kind}: not a readable image"):
+            load_image(path, SETTINGS)
 
     @pytest.mark.filterwarnings("ignore")
     @pytest.mark.parametrize("kind", ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"))
@@ -140,76 +235,20 @@ class TestBadFiles:
                     content[chance.randrange(min(len(content), 200))] = chance.randrange(256)
             path.write_bytes(content)
             try:
-                image = load_image(path, VISION, max_pixels=MANY_PIXELS)
-            except UserError as error:
+                image = load_image(path, SETTINGS.within(784, 64 * 784))
+            except ImageError as error:
                 refused += 1
                 assert str(path) in str(error)
             else:
                 assert image.num_tokens >= 1
         assert refused
 
-    @pytest.mark.parametrize("size", ((402, 2), (2, 402), (201, 1)))
-    def test_an_elongated_image(self, tmp_path: Path, size: tuple[int, int]) -> None:
-        Image.new("RGB", size).save(tmp_path / "ribbon.png")
-        with pytest.raises(UserError, match=rf"ribbon\.png: {size[0]}x{size[1]} pixels is too elongated"):
-            load_image(tmp_path / "ribbon.png", VISION, max_pixels=MANY_PIXELS)
 
-
-class TestSizes:
-    """Sides are multiples of a merge group, within the budget."""
-
-    @given(height=st.integers(1, 4000), width=st.integers(1, 4000), tokens=st.integers(1, 600))
-    def test_budget_units_and_aspect(self, height: int, width: int, tokens: int) -> None:
-        assume(max(height, width) <= 200 * min(height, width))
-        rows, columns = (
-            side / 28 for side in fitted_size(height, width, VISION, max_pixels=tokens * 784, path="x.png")
-        )
-        assert rows == int(rows) >= 1 and columns == int(columns) >= 1
-        assert rows * columns <= tokens
-        # An image whose rounded size fits is not shrunk, even where its exact area is over the budget.
-        shrunk = max(1.0, (height * width / (tokens * 784)) ** 0.5)
-        if height / shrunk >= 28 and width / shrunk >= 28:
-            near = [
-                abs(rows - height / scale / 28) <= 1 and abs(columns - width / scale / 28) <= 1
-                for scale in (1.0, shrunk)
-            ]
-            assert any(near)
-
-    @pytest.mark.parametrize(
-        ("size", "tokens", "expected"),
-        (((56, 84), 6, (56, 84)), ((56, 84), 5, (28, 56)), ((10, 10), 4, (28, 28)), ((2800, 14), 4, (112, 28))),
-    )
-    def test_examples(self, size: tuple[int, int], tokens: int, expected: tuple[int, int]) -> None:
-        assert fitted_size(*size, VISION, max_pixels=tokens * 784, path="x.png") == expected
-        assert fitted_size(*reversed(size), VISION, max_pixels=tokens * 784, path="x.png") == expected[::-1]
-
-
-class TestPatches:
-    """Patches, their positions and their order."""
-
-    @given(
-        size=st.integers(1, 4),
-        merge=st.integers(1, 3),
-        frames=st.integers(1, 2),
-        rows=st.integers(1, 3),
-        columns=st.integers(1, 3),
-    )
-    def test_patches_put_back_give_the_pixels(
-        self, size: int, merge: int, frames: int, rows: int, columns: int
-    ) -> None:
-        config = VisionConfig(1, 16, 1, 64, patch_size=size, temporal_patch_size=frames, spatial_merge_size=merge)
-        shape = (rows * merge * size, columns * merge * size, 3)
-        pixels = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
-        image = cut_patches(pixels, config)
-        assert image.merged_grid == (rows, columns)
-        assert image.patches.shape == (rows * columns * merge**2, config.patch_dim)
-        for frame in restored(image, config):
-            np.testing.assert_array_equal(frame, pixels)
+class TestPositions:
+    """Where patches stand."""
 
     @given(merge=st.integers(1, 3), rows=st.integers(1, 3), columns=st.integers(1, 3))
     def test_merge_groups_are_neighbours_in_reading_order(self, merge: int, rows: int, columns: int) -> None:
-        config = VisionConfig(1, 16, 1, 64, patch_size=2, spatial_merge_size=merge)
-        image = cut_patches(np.zeros((rows * merge * 2, columns * merge * 2, 3), np.float32), config)
         expected = [
             (row * merge + inner_row, column * merge + inner_column)
             for row in range(rows)
@@ -217,4 +256,42 @@ class TestPatches:
             for inner_row in range(merge)
             for inner_column in range(merge)
         ]
-        assert [tuple(position) for position in image.positions.tolist()] == expected
+        positions = patch_positions(rows * merge, columns * merge, merge)
+        assert positions.dtype == np.int32
+        assert [tuple(position) for position in positions.tolist()] == expected
+
+
+class TestWindows:
+    """Squares from an image's upper left corner, smaller ones where the image ends."""
+
+    @given(
+        grids=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), max_size=3),
+        merged_side=st.integers(1, 4),
+    )
+    def test_windows_are_those_of_a_naive_loop(self, grids: list[tuple[int, int]], merged_side: int) -> None:
+        side = 2 * merged_side
+        vision = VisionConfig(1, 16, 1, 64, patch_size=2, gated=True, window_size=2 * side)
+        assert vision.window_patches == side
+        images = []
+        for rows, columns in grids:
+            positions = patch_positions(2 * rows, 2 * columns, 2)
+            patches = np.zeros((len(positions), vision.patch_dim), np.float32)
+            images.append(PatchedImage(patches, positions, (rows, columns)))
+        packed = pack_images(images, vision)
+        naive, number = np.zeros(len(packed.patches), np.int32), 0
+        for image, (rows, columns) in enumerate(grids, start=1):
+            for top in range(0, 2 * rows, side):
+                for left in range(0, 2 * columns, side):
+                    number += 1
+                    for patch, (row, column) in enumerate(packed.positions):
+                        inside = top <= row < top + side and left <= column < left + side
+                        if packed.segment_ids[patch] == image and inside:
+                            naive[patch] = number
+        np.testing.assert_array_equal(packed.window_ids, naive)
+        assert packed.window_ids.dtype == np.int32
+
+    @given(grids=st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=3))
+    def test_without_windows_an_image_is_one(self, grids: list[tuple[int, int]]) -> None:
+        positions = np.concatenate([patch_positions(2 * rows, 2 * columns, 2) for rows, columns in grids])
+        ids = np.repeat(np.arange(len(grids)) + 1, [4 * rows * columns for rows, columns in grids])
+        np.testing.assert_array_equal(window_ids(positions, ids, 0), ids)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -93,7 +94,7 @@ class TestPacking:
             assert not batch.images.segment_ids[(batch.images.patches == 0).all(-1)].any()
 
     def test_padding_is_no_image_even_where_the_image_token_is_zero(self) -> None:
-        batch = next(batches(image_token_id=0))
+        batch = next(batches(CLEAN, CLEAN, image_token_id=0))
         assert (batch.block.segment_ids == 0).any() and (batch.block.image_index == -1).all()
 
     def test_rows_are_filled_by_more_than_one_conversation(self) -> None:
@@ -192,6 +193,17 @@ class TestMixing:
         with pytest.raises(UserError, match=message):
             batches(**changes)
 
+    @pytest.mark.parametrize("image_token_id", (IMAGE + 1, -1))
+    def test_features_without_image_tokens(self, image_token_id: int) -> None:
+        with pytest.raises(UserError, match=r"record \d+: 0 image tokens for \d image features"):
+            batches(image_token_id=image_token_id)
+
+    def test_an_image_token_without_a_feature(self) -> None:
+        plain = make_example(150, 9)
+        stray = dataclasses.replace(plain, tokens=np.where(np.arange(9) == 4, IMAGE, plain.tokens))
+        with pytest.raises(UserError, match="record 150: 1 image tokens for 0 image features"):
+            batches(clean=[*CLEAN, stray])
+
 
 def make_group(name: int) -> Group:
     tokens = np.full(3, name, np.int32)
@@ -205,7 +217,7 @@ def groups(count: int = 21, seed: int = 5) -> grain.DatasetIterator:
         [make_group(index + 1) for index in range(count)],
         [np.full((1, 3), -float(index + 1), np.float32) for index in range(count)],
         groups_per_batch=2,
-        image_token_id=IMAGE,
+        image_token_id=-1,
         prefix_buckets=(4,),
         branch_buckets=(4,),
         seed=seed,

@@ -68,7 +68,7 @@ def action() -> Callable[..., str]:
 def reader() -> ConversationReader:
     texts = [turn.content for turn in make_record("alpha", "Error: File not found: b.csv").conversation]
     tokenizer = train_tokenizer(texts, vocab_size=380)
-    return ConversationReader(ChatRenderer(tokenizer), None, 28 * 28)
+    return ConversationReader(ChatRenderer(tokenizer), None, None)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """Turns out of sampled tokens: which tokens are code, which are reflection, and prompts that do not fit."""
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,7 @@ import pytest
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.decoding import ACTION_OPENING, REFLECTION_OPENING, GeneratedTurn, TurnRequest, TurnWriter
-from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.models.sampler import Samples
+from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.records import Turn
 
 REFLECTION = "Reflection:\n- ErrorType: ArgInvalid\n- Evidence: It says 'total'.\n- FixPlan: Read a.csv.\n"
@@ -22,7 +22,16 @@ PROMPT = (Turn("system", "Use the tools."), Turn("user", "Task: what is the tota
 @pytest.fixture(scope="module")
 def writer(functions: PolicyFunctions, variables: dict[str, Any], reader: ConversationReader) -> TurnWriter:
     return TurnWriter(
-        functions, variables, reader, batch=2, max_new_tokens=64, temperature=0.0, prefix_buckets=(64, 128), seed=0
+        functions,
+        variables,
+        reader,
+        batch=2,
+        max_new_tokens=64,
+        temperature=0.0,
+        top_k=0,
+        top_p=1.0,
+        prefix_buckets=(64, 128),
+        seed=0,
     )
 
 
@@ -37,15 +46,8 @@ def turn_of(writer: TurnWriter) -> Callable[..., tuple[GeneratedTurn, list[list[
             ids = writer.reader.renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
             places.append(list(range(len(tokens), len(tokens) + len(ids))))
             tokens += ids
-        tokens += [writer.reader.renderer.end_of_turn_id] * stopped
-        count = len(tokens)
-        samples = Samples(
-            tokens=np.array([[tokens + [0] * 5]]),
-            logprobs=-np.arange(count + 5, dtype=np.float32)[None, None],  # a token's log-prob tells its number
-            lengths=np.array([[count]]),
-            stopped=np.array([[stopped]]),
-        )
-        return writer._turn(samples, 0), places
+        logprobs = -np.arange(len(tokens), dtype=np.float32)  # a token's log-prob tells its number
+        return writer._turn(tokens, logprobs, stopped), places
 
     return make
 
@@ -91,9 +93,9 @@ def test_characters_of_several_tokens_shift_nothing(turn_of: Callable[..., Any])
 
 def test_turns_open_as_asked_and_do_not_depend_on_their_batch(writer: TurnWriter) -> None:
     requests = [
-        TurnRequest(PROMPT, (), ACTION_OPENING),
-        TurnRequest(PROMPT, (), REFLECTION_OPENING),
-        TurnRequest((*PROMPT, Turn("assistant", "Thought: a"), Turn("user", "b")), (), ACTION_OPENING),
+        TurnRequest("alpha", PROMPT, (), ACTION_OPENING),
+        TurnRequest("alpha", PROMPT, (), REFLECTION_OPENING),
+        TurnRequest("alpha", (*PROMPT, Turn("assistant", "Thought: a"), Turn("user", "b")), (), ACTION_OPENING),
     ]
     turns = writer.write(requests)
     assert [turn.text.startswith(request.opening) for turn, request in zip(turns, requests, strict=True)] == [True] * 3
@@ -105,37 +107,82 @@ def test_turns_open_as_asked_and_do_not_depend_on_their_batch(writer: TurnWriter
     assert writer.write([]) == []
 
 
-def test_no_control_token_is_ever_sampled(
-    functions: PolicyFunctions, variables: dict[str, Any], reader: ConversationReader
+def test_turns_keep_their_budget_and_their_draws_do_not_depend_on_the_batch(writer: TurnWriter) -> None:
+    warm = dataclasses.replace(writer, temperature=1.0, top_k=50, top_p=0.95, max_new_tokens=24)
+    requests = [TurnRequest("alpha", PROMPT, (), opening) for opening in (ACTION_OPENING, REFLECTION_OPENING) * 2]
+    turns = warm.write(requests)
+    assert [turn.text for turn in dataclasses.replace(warm, batch=3).write(requests)] == [turn.text for turn in turns]
+    assert turns[0] != turns[2] and turns[1] != turns[3]
+    for turn in turns:
+        # Without a code block all tokens count but those of a reflection, the opening's too.
+        assert turn.finished or len(turn.code_logprobs) + turn.reflection_tokens == 24
+
+
+def test_no_control_token_and_no_row_without_a_token_is_ever_sampled(
+    writer: TurnWriter, functions: PolicyFunctions, variables: dict[str, Any], reader: ConversationReader
 ) -> None:
-    # A policy that wants nothing but control tokens: with tied embeddings these rows are also its output.
+    # A policy that wants nothing but control tokens and the rows that pad its vocabulary: with tied embeddings their
+    # rows are also its output.
+    tokenizer = reader.renderer.tokenizer
     control = sorted(set(reader.renderer.control_tokens.values()) - {reader.renderer.end_of_turn_id})
-    assert reader.renderer.tokenizer.convert_tokens_to_ids("<|image_pad|>") in control
-    params = dict(variables["params"])
-    params["embedding"] = params["embedding"].at[jnp.array(control)].multiply(100.0)
-    hungry = TurnWriter(functions, {"params": params}, reader, batch=2, max_new_tokens=64, temperature=1.0,
-                        prefix_buckets=(64, 128), seed=0)  # fmt: skip
-    turns = hungry.write([TurnRequest(PROMPT, (), ACTION_OPENING), TurnRequest(PROMPT, (), REFLECTION_OPENING)])
+    assert tokenizer.convert_tokens_to_ids("<|image_pad|>") in control
+    embedding = variables["params"]["embedding"]
+    embedding = jnp.concatenate([embedding, embedding[-7:]])
+    padding = list(range(len(tokenizer), len(embedding)))
+    assert len(padding) == 7
+    embedding = embedding.at[jnp.array(control + padding)].multiply(100.0)
+    hungry = dataclasses.replace(
+        writer,
+        functions=policy_functions(dataclasses.replace(functions.config, vocab_size=len(embedding))),
+        variables={"params": variables["params"] | {"embedding": embedding}},
+        temperature=1.0,
+    )
+    taken: list[int] = []
+    tokens_to_turn = hungry._turn
+
+    def watched(self: TurnWriter, tokens: list[int], logprobs: np.ndarray, finished: bool) -> GeneratedTurn:
+        taken.extend(tokens)
+        return tokens_to_turn(tokens, logprobs, finished)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TurnWriter, "_turn", watched)
+        turns = hungry.write(
+            [TurnRequest("alpha", PROMPT, (), ACTION_OPENING), TurnRequest("alpha", PROMPT, (), REFLECTION_OPENING)]
+        )
+    assert not {*control, *padding} & set(taken)
     for turn in turns:
         assert len(turn.text) > len(ACTION_OPENING)
-        assert not any(token in turn.text for token in reader.renderer.control_tokens)
 
 
 def test_a_conversation_that_cannot_be_a_prompt_ends(writer: TurnWriter, caplog: pytest.LogCaptureFixture) -> None:
     spelled = (*PROMPT, Turn("assistant", "Thought: <|im_end|>"), Turn("user", "b"))
+    fine_request, broken_request = (TurnRequest(name, turns, (), ACTION_OPENING) for name, turns in
+                                    (("alpha", PROMPT), ("beta", spelled)))  # fmt: skip
     with caplog.at_level(logging.WARNING):
-        broken, fine = writer.write([TurnRequest(spelled, (), ACTION_OPENING), TurnRequest(PROMPT, (), ACTION_OPENING)])
+        broken, fine = writer.write([broken_request, fine_request])
     assert broken == GeneratedTurn("", 0, (), False)
     assert fine.text.startswith(ACTION_OPENING)
-    assert "control token '<|im_end|>'" in caplog.text
-    assert writer.write([TurnRequest(spelled, (), ACTION_OPENING)]) == [broken]
+    assert "a conversation ends early: record beta: turn 2 contains the tokenizer's control token" in caplog.text
+    assert writer.write([broken_request]) == [broken]
 
 
-def test_an_opening_that_fills_the_budget_is_told(
-    functions: PolicyFunctions, variables: dict[str, Any], reader: ConversationReader
+def test_a_prompt_longer_than_the_largest_bucket_ends_and_is_not_cut(
+    writer: TurnWriter, reader: ConversationReader, caplog: pytest.LogCaptureFixture
 ) -> None:
-    short = TurnWriter(
-        functions, variables, reader, batch=1, max_new_tokens=2, temperature=0.0, prefix_buckets=(64,), seed=0
+    length = len(reader.read_prompt(PROMPT, ())[0])
+    request = TurnRequest("gamma", PROMPT, (), ACTION_OPENING)
+    narrow, fitting = (dataclasses.replace(writer, prefix_buckets=(8, length - less)) for less in (2, 1))
+    assert fitting.write([request])[0].text.startswith(ACTION_OPENING)
+    assert not caplog.text
+    with caplog.at_level(logging.WARNING):
+        assert narrow.write([request]) == [GeneratedTurn("", 0, (), False)]
+    assert (
+        f"a conversation ends early: record gamma: its {length} tokens exceed the largest of "
+        f"config.data.prefix_buckets ({length - 2}); add a larger bucket" in caplog.text
     )
+
+
+def test_an_opening_that_fills_the_budget_is_told(writer: TurnWriter) -> None:
+    short = dataclasses.replace(writer, max_new_tokens=2)
     with pytest.raises(UserError, match=r"config\.eval\.max_new_tokens=2 leaves no room"):
-        short.write([TurnRequest(PROMPT, (), REFLECTION_OPENING)])
+        short.write([TurnRequest("alpha", PROMPT, (), REFLECTION_OPENING)])

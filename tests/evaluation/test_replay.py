@@ -50,8 +50,8 @@ def test_every_turn_is_asked_for_in_the_context_of_the_paper(record: Record, act
     first, repair, after_first, after_repair = (requests[0] for requests in writer.asked)
     conversation = failing.conversation
     observed = conversation[failing.reflection_turn + 1]
-    assert first == TurnRequest(conversation[:4], (), ACTION_OPENING)
-    assert repair == TurnRequest(conversation[:6], (), REFLECTION_OPENING)
+    assert first == TurnRequest(failing.id, conversation[:4], (), ACTION_OPENING)
+    assert repair == TurnRequest(failing.id, conversation[:6], (), REFLECTION_OPENING)
     assert after_first.turns == (*conversation[:4], Turn("assistant", action(RIGHT)), observed)
     assert after_repair.turns == (*conversation[:6], Turn("assistant", REFLECTION + action(RIGHT)), observed)
     assert after_first.opening == after_repair.opening == ACTION_OPENING

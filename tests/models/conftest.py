@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, interleaved_axes
-from regrpo_jax.models.lora import init_adapter
+from regrpo_jax.models.lora import AdapterSettings, init_adapter
 from regrpo_jax.models.policy import policy_functions
 
 VISION = VisionConfig(
@@ -50,7 +50,7 @@ def random_variables() -> Callable[..., dict[str, Any]]:
         def initial(key: jax.Array) -> dict[str, Any]:
             variables = policy_functions(config).init(key)
             if rank:
-                variables["lora"] = init_adapter(key, variables["params"], rank=rank, targets=targets)
+                variables["lora"] = init_adapter(key, variables["params"], AdapterSettings(rank, targets))
             return variables
 
         def noise(path: tuple[Any, ...], shape: jax.ShapeDtypeStruct) -> jax.Array:

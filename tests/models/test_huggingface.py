@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.huggingface import load_policy, save_policy
+from regrpo_jax.models.huggingface import load_policy, load_weights, save_policy
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, stored
 
@@ -209,8 +209,8 @@ def test_weights_are_never_written_over_their_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["int8", "nf4"])
 def test_quantised_tensor_by_tensor_is_quantised_as_a_whole(kind: Quantization) -> None:
-    _, dense = load(GOLDENS / "qwen2_vl")
-    _, params = load_policy(GOLDENS / "qwen2_vl", quantization=kind)
+    config, dense = load(GOLDENS / "qwen2_vl")
+    params = load_weights(GOLDENS / "qwen2_vl", config, quantization=kind)
     flat = traverse_util.flatten_dict(params, sep="/")
     for path, array in traverse_util.flatten_dict(dense, sep="/").items():
         jax.tree.map(np.testing.assert_array_equal, flat[path], stored(path, array, kind=kind))

@@ -16,7 +16,7 @@ from regrpo_jax.core.losses import regrpo_loss
 from regrpo_jax.data.batches import GroupBatch, collate_groups, collate_images, image_indices
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.groups import Branch, Group
-from regrpo_jax.data.images import PackedImages, cut_patches, pack_images
+from regrpo_jax.data.images import PackedImages, PatchedImage, pack_images, patch_positions
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import PolicyConfig, RematPolicy
 from regrpo_jax.models.inputs import ImagePatches, PrefixCache, TokenBlock
@@ -50,12 +50,12 @@ def random_images(config: PolicyConfig, grids: list[tuple[int, int]], seed: int)
     """Images of noise, one of each merged grid."""
     assert config.vision is not None
     random = np.random.default_rng(seed)
-    unit = config.vision.patch_size * config.vision.spatial_merge_size
-    cut = [
-        cut_patches(random.normal(size=(rows * unit, columns * unit, 3)).astype(np.float32), config.vision)
-        for rows, columns in grids
-    ]
-    return pack_images(cut, config.vision)
+    images = []
+    for rows, columns in grids:
+        positions = patch_positions(2 * rows, 2 * columns, 2)
+        patches = random.normal(size=(len(positions), config.vision.patch_dim)).astype(np.float32)
+        images.append(PatchedImage(patches, positions, (rows, columns)))
+    return pack_images(images, config.vision)
 
 
 def prompt_with_images(length: int, grids: list[tuple[int, int]], random: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrpo_jax.data.images import PatchedImage, cut_patches
+from regrpo_jax.data.images import PatchedImage, patch_positions
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.inputs import ImagePatches
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
@@ -39,9 +39,9 @@ class Tower:
         self.run = functools.partial(compiled(self.tower.apply), self.variables)
 
     def image(self, grid: tuple[int, int], seed: int) -> PatchedImage:
-        unit = self.vision.patch_size * self.vision.spatial_merge_size
-        pixels = np.random.default_rng(seed).normal(size=(grid[0] * unit, grid[1] * unit, 3)).astype(np.float32)
-        return cut_patches(pixels, self.vision)
+        positions = patch_positions(2 * grid[0], 2 * grid[1], 2)
+        noise = np.random.default_rng(seed).normal(size=(len(positions), self.vision.patch_dim))
+        return PatchedImage(noise.astype(np.float32), positions, grid)
 
     def row(self, images: list[PatchedImage]) -> ImagePatches:
         """The images one after the other, then padding."""

@@ -17,6 +17,18 @@ SAMPLES = {"qwen2": ((12,), (5,)), "qwen2_vl": ((9,), (2, (5, 3), 3, (1, 4), 2))
 
 
 @pytest.mark.parametrize("family", SAMPLES)
+def test_sharded_and_bfloat16_directories_load(twins: Callable[..., Any], tmp_path: Path, family: str) -> None:
+    pair = twins(family)
+    pair.theirs.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    assert (tmp_path / "sharded" / INDEX).exists()
+    jax.tree.map(np.testing.assert_array_equal, load_policy(tmp_path / "sharded")[1], pair.variables["params"])
+    half = type(pair.theirs).from_pretrained(pair.folder, dtype=torch.bfloat16)
+    half.save_pretrained(tmp_path / "half")
+    rounded = jax.tree.map(lambda array: array.astype("bfloat16").astype("float32"), pair.variables["params"])
+    jax.tree.map(np.testing.assert_array_equal, load_policy(tmp_path / "half")[1], rounded)
+
+
+@pytest.mark.parametrize("family", SAMPLES)
 @pytest.mark.parametrize("from_scratch", [False, True])
 def test_exported_weights_give_the_same_logits(
     twins: Callable[..., Any], tmp_path: Path, family: str, from_scratch: bool

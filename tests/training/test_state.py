@@ -9,14 +9,17 @@ import optax
 import pytest
 from flax import traverse_util
 
+from regrpo_jax.models.config import tiny
+from regrpo_jax.models.lora import AdapterSettings
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.training.state import Trainable, initial_state, split_variables
 
-LORA: dict[str, Any] = {"rank": 2, "alpha": 16.0, "targets": ("q_proj", "v_proj")}
+CONFIG = tiny(40, hidden_size=32, num_layers=1, images=False)
+SETTINGS = AdapterSettings(2, ("q_proj", "v_proj"))
 
 
 def split(variables: dict, trainable: Trainable, seed: int = 1) -> tuple[dict, dict]:
-    return split_variables(variables, trainable, jax.random.key(seed), **LORA)
+    return split_variables(variables, trainable, jax.random.key(seed), CONFIG, SETTINGS)
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_full_training_after_an_adapter_starts_from_the_same_policy(
     before, _ = functions.run_prefix(variables, block, None)
     with_adapter, _ = functions.run_prefix(adapted, block, None)
     merged, _ = functions.run_prefix(trainable, block, None)
-    assert functions.config.lora_alpha == LORA["alpha"]
+    assert functions.config.lora_alpha == CONFIG.lora_alpha
     np.testing.assert_allclose(merged, with_adapter, atol=1e-5)
     assert not np.allclose(before, with_adapter, atol=1e-3)
 

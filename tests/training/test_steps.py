@@ -1,10 +1,7 @@
 """One update on hand-made batches: what goes up, what goes down, and what is left out."""
 
-import dataclasses
 import functools
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,17 +9,11 @@ import numpy as np
 import optax
 import pytest
 
-from regrpo_jax.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch, SftBatch
-from regrpo_jax.data.chat import ChatError
-from regrpo_jax.data.corpus import build_all, trained_example
-from regrpo_jax.data.examples import Example
-from regrpo_jax.data.images import pack_images
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.records import Trajectory
 from regrpo_jax.training.loop import check_values
-from regrpo_jax.training.parallel import data_mesh
+from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.state import TrainState, initial_state
 from regrpo_jax.training.steps import (
     RegrpoSettings,
@@ -45,7 +36,7 @@ GROUPS = 4  # in every batch, so that a step is compiled once
 @pytest.fixture(scope="module")
 def regrpo(functions: PolicyFunctions, variables: dict, settings: Settings) -> Update:
     """(batch, updates) -> the state after them and the metrics of each."""
-    mesh = data_mesh(jax.devices()[:1])
+    mesh = device_mesh(jax.devices()[:1])
 
     @functools.cache
     def step_of(zero_variance: str) -> Step:
@@ -65,7 +56,7 @@ def regrpo(functions: PolicyFunctions, variables: dict, settings: Settings) -> U
 @pytest.fixture(scope="module")
 def sft(functions: PolicyFunctions, variables: dict) -> Callable[[SftBatch, int], list[dict[str, float]]]:
     """(batch, updates) -> the metrics of each."""
-    step = sft_step(functions, OPTIMIZER, data_mesh(jax.devices()[:1]), microbatches=1, chunk_size=64)
+    step = sft_step(functions, OPTIMIZER, device_mesh(jax.devices()[:1]), microbatches=1, chunk_size=64)
 
     def run(batch: SftBatch, updates: int) -> list[dict[str, float]]:
         state, history = initial_state(variables, OPTIMIZER), []
@@ -136,6 +127,7 @@ def test_groups_without_variance_are_dropped_and_counted(
     alone, (alone_metrics,) = regrpo(jax.tree.map(lambda array: array[[1, 2, 1, 2]], batch), 1)
     assert alone_metrics["groups/dropped_count"] == 0
     assert metrics["loss"] == pytest.approx(float(alone_metrics["loss"]), rel=1e-4)
+    assert metrics["action/entropy"] == pytest.approx(float(alone_metrics["action/entropy"]), rel=1e-5)
     assert metrics["gradient_norm"] == pytest.approx(float(alone_metrics["gradient_norm"]), rel=1e-4)
     for updated, expected in zip(jax.tree.leaves(state.trainable), jax.tree.leaves(alone.trainable), strict=True):
         np.testing.assert_allclose(updated, expected, atol=1e-3)
@@ -157,7 +149,9 @@ def test_a_batch_without_variance_changes_nothing_and_is_told(
 
 
 def test_supervised_loss_is_the_mean_over_trained_tokens_and_falls(
-    sft: Callable[[SftBatch, int], list[dict[str, float]]], sft_batch: Callable[..., SftBatch]
+    functions: PolicyFunctions,
+    sft: Callable[[SftBatch, int], list[dict[str, float]]],
+    sft_batch: Callable[..., SftBatch],
 ) -> None:
     batch = sft_batch(4, 3)
     history = sft(batch, 30)
@@ -168,6 +162,8 @@ def test_supervised_loss_is_the_mean_over_trained_tokens_and_falls(
     assert first["loss"] == pytest.approx(-total / sum(counts.values()), rel=1e-5)
     assert first["tokens"] == int(np.sum(batch.block.segment_ids > 0))
     assert history[-1]["loss"] < 0.5 * first["loss"]
+    for name in counts:
+        assert 0 < history[-1][f"{name}/entropy"] < first[f"{name}/entropy"] <= np.log(functions.config.vocab_size)
 
 
 def test_supervised_batch_without_a_trained_token_is_an_error(
@@ -186,25 +182,3 @@ def test_a_loss_that_is_not_finite_is_an_error(broken: float) -> None:
     with pytest.raises(UserError, match=r"sft step 7: loss is not finite; lower config\.sft\.learning_rate"):
         check_values("sft", 7, values)
     check_values("sft", 7, values | {"loss": 1.0})
-
-
-def test_an_example_without_a_trained_token_is_refused_by_name(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    images = pack_images([], None)
-    tokens, positions = np.arange(4, dtype=np.int32), np.zeros((4, 3), np.int32)
-    mute = Example("mute", tokens, np.zeros(4, np.int8), positions, images)
-    spoken = dataclasses.replace(mute, record_id="spoken", segments=np.array([0, 0, 2, 2], np.int8))
-    with pytest.raises(ChatError, match="none of its tokens would be trained on"):
-        trained_example(mute)
-
-    examples = {example.record_id: example for example in (mute, spoken)}
-    records = [Trajectory(name, (), "", (), "", "", ()) for name in examples]
-    data = base_config().data.unlock()
-    with caplog.at_level(logging.WARNING):
-        built = build_all(records, lambda record: trained_example(examples[record.id]), data, "clean.json")
-    assert [example.record_id for example in built] == ["spoken"]
-    assert "clean.json: record mute: none of its tokens would be trained on" in caplog.text
-    data.on_bad_record = "fatal"
-    with pytest.raises(UserError, match=r"clean\.json: record mute"):
-        build_all(records, lambda record: trained_example(examples[record.id]), data, "clean.json")

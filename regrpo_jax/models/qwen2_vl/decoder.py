@@ -1,5 +1,7 @@
 """The policy network: a Qwen2-style decoder that runs a shared prefix once and many branches against it."""
 
+import operator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -8,7 +10,8 @@ from flax import linen as nn
 
 from regrpo_jax.models.attention import branch_attention, self_attention
 from regrpo_jax.models.config import PolicyConfig
-from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, TokenBlock
+from regrpo_jax.models.decode_attention import cached_attention
+from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
 from regrpo_jax.models.layers import Projection, RMSNorm, matmul, rematerialised, rotary_angles, rotate
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
 
@@ -22,14 +25,20 @@ class DecoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Array, layer_caches: dict[str, Any], context: dict[str, Any]) -> tuple[Array, Any]:
-        """hidden: [group, branch, token, hidden]; returns it with the (keys, values) of its tokens."""
+        """hidden: [group, branch, token, hidden]; returns it with the (keys, values) of its tokens.
+
+        With caches of its own tokens, as in decoding, the keys and values are those buffers with the tokens written.
+        """
         config = self.config
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="input_norm")(hidden)
         queries = self._heads("q_proj", config.num_heads)(normed, context["angles"], rotated=True)
         keys = self._heads("k_proj", config.num_key_value_heads)(normed, context["angles"], rotated=True)
         values = self._heads("v_proj", config.num_key_value_heads)(normed, context["angles"], rotated=False)
-        if "prefix_keys" in layer_caches:
-            mixed = self._attend_to_prefix(queries, keys, values, layer_caches, context)
+        if "own_keys" in layer_caches:
+            mixed, keys, values = _decoding_attention(queries, keys, values, layer_caches, context)
+        elif "prefix_keys" in layer_caches:
+            prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
+            mixed = branch_attention(queries, keys, values, context["mask"], prefix)
         else:
             one = (queries[:, 0], keys[:, 0], values[:, 0], context["segment_ids"])
             mixed = self_attention(*one, causal=True, backend=config.attention)[:, None]
@@ -38,16 +47,6 @@ class DecoderLayer(nn.Module):
         gate = self._linear("gate_proj", config.intermediate_size)(normed)
         inner = jax.nn.silu(gate) * self._linear("up_proj", config.intermediate_size)(normed)
         return hidden + self._linear("down_proj", config.hidden_size)(inner), (keys, values)
-
-    def _attend_to_prefix(
-        self, queries: Array, keys: Array, values: Array, layer_caches: dict[str, Any], context: dict[str, Any]
-    ) -> Array:
-        """Attention of branches to the prefix, to what they wrote earlier and to themselves."""
-        if "own_keys" in layer_caches:
-            keys = _written_at(context["length"], layer_caches["own_keys"], keys, axis=2)
-            values = _written_at(context["length"], layer_caches["own_values"], values, axis=2)
-        prefix = (layer_caches["prefix_keys"], layer_caches["prefix_values"], context["prefix_valid"])
-        return branch_attention(queries, keys, values, context["mask"], prefix)
 
     def _linear(self, name: str, features: int, use_bias: bool = False) -> Projection:
         config = self.config
@@ -126,9 +125,15 @@ class Policy(nn.Module):
         return self.norm(hidden)
 
     def decode_branches(
-        self, branches: TokenBlock, prefix: PrefixCache, cache: BranchCache
+        self, branches: TokenBlock, prefix: PrefixLayers, cache: BranchCache, weights: Sequence[dict[str, Any]]
     ) -> tuple[Array, BranchCache]:
-        """Appends tokens, padded on the right, to live branches; returns their hidden states and the longer cache."""
+        """Appends tokens, padded on the right, to live branches; returns their hidden states and the longer cache.
+
+        The layers are taken one by one, each with buffers of its own: in a scan a CPU copies what a layer looks at.
+
+        Args:
+          weights: the variables of each layer, see `layer_weights`.
+        """
         hidden = self._embed(branches, cache.last_tokens, None)
         new = branches.tokens.shape[-1]
         is_token = branches.segment_ids > 0  # [group, branch, token]
@@ -140,23 +145,18 @@ class Policy(nn.Module):
             "prefix_valid": prefix.valid,
             "length": cache.length,
         }
-        caches = {
-            "prefix_keys": prefix.keys,
-            "prefix_values": prefix.values,
-            "own_keys": cache.keys,
-            "own_values": cache.values,
-        }
-        hidden, (keys, values) = self.layers(hidden, caches, context)
+        layer = DecoderLayer(self.config, parent=None)
+        longer_keys, longer_values = [], []
+        names = ("prefix_keys", "prefix_values", "own_keys", "own_values")
+        arrays = zip(prefix.keys, prefix.values, cache.keys, cache.values, strict=True)
+        for own_weights, caches in zip(weights, arrays, strict=True):
+            hidden, (keys, values) = layer.apply(own_weights, hidden, dict(zip(names, caches, strict=True)), context)
+            longer_keys.append(keys)
+            longer_values.append(values)
         tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)  # [group, branch, mixing + token]
         last = jnp.sum(is_token, axis=-1, keepdims=True) + jnp.arange(cache.last_tokens.shape[-1])
         last_tokens = jnp.take_along_axis(tokens, last, axis=-1)  # [group, branch, mixing]
-        longer = BranchCache(
-            _written_at(cache.length, cache.keys, keys, axis=3),
-            _written_at(cache.length, cache.values, values, axis=3),
-            valid,
-            last_tokens,
-            cache.length + new,
-        )
+        longer = BranchCache(tuple(longer_keys), tuple(longer_values), valid, last_tokens, cache.length + new)
         return self.norm(hidden), longer
 
     def head(self) -> Array:
@@ -200,6 +200,22 @@ class Policy(nn.Module):
             vectors = self._vectors(jnp.maximum(tokens[..., earlier], 0)) * seen[..., None]
             mixed = mixed + matmul(vectors, self.token_mixing[offset - 1])
         return mixed
+
+
+def layer_weights(variables: dict[str, Any], config: PolicyConfig) -> tuple[dict[str, Any], ...]:
+    """The variables of each decoder layer, out of the stacked ones."""
+    stacked = {name: held["layers"] for name, held in variables.items() if "layers" in held}
+    return tuple(jax.tree.map(operator.itemgetter(layer), stacked) for layer in range(config.num_layers))
+
+
+def _decoding_attention(
+    queries: Array, keys: Array, values: Array, caches: dict[str, Any], context: dict[str, Any]
+) -> tuple[Array, Array, Array]:
+    """Attention of branches to the prefix, to what they wrote earlier and to themselves; with the longer buffers."""
+    own_keys = _written_at(context["length"], caches["own_keys"], keys.swapaxes(2, 3), axis=3)
+    own_values = _written_at(context["length"], caches["own_values"], values.swapaxes(2, 3), axis=3)
+    prefix = (caches["prefix_keys"], caches["prefix_values"], context["prefix_valid"])
+    return cached_attention(queries, own_keys, own_values, context["mask"], prefix), own_keys, own_values
 
 
 def _written_at(start: Array, buffer: Array, new: Array, *, axis: int) -> Array:

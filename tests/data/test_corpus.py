@@ -1,0 +1,123 @@
+"""Records that do not fit: named with what is too long and what to raise, then skipped or fatal, never cut."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import pytest
+
+from regrpo_jax.base_config import base_config
+from regrpo_jax.data.corpus import clean_examples, replayable, rot_examples, rot_groups
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.errors import UserError
+from regrpo_jax.records import ImageReference, RotRecord, Trajectory, Turn
+
+Picture = Callable[[int, int], str]
+AddImages = Callable[..., RotRecord]
+
+
+def config(**fields: Any) -> ml_collections.ConfigDict:
+    """The base config with overrides, "data__max_length" for data.max_length; a bad record is fatal."""
+    changed = base_config()
+    large = {"data.prefix_buckets": (4096,), "data.branch_buckets": (4096,), "data.max_length": 4096}
+    large |= {"sft.row_length": 4096, "data.on_bad_record": "fatal"}
+    changed.update_from_flattened_dict(large | {name.replace("__", "."): value for name, value in fields.items()})
+    return changed
+
+
+class TestLengths:
+    """One token too many is one too many."""
+
+    def test_supervised_examples(
+        self, chatml_reader: ConversationReader, rot_record: RotRecord, clean_record: Trajectory
+    ) -> None:
+        for build, record in ((rot_examples, rot_record), (clean_examples, clean_record)):
+            (whole,) = build([record], chatml_reader, config())
+            size = len(whole.tokens)
+            for field in ("data__max_length", "sft__row_length"):
+                assert len(build([record], chatml_reader, config(**{field: size}))) == 1
+                limit = rf"config\.{field.replace('__', '.')}={size - 1}"
+                message = f"record {record.id}: {size} tokens exceed {limit}; raise"
+                with pytest.raises(UserError, match=message):
+                    build([record], chatml_reader, config(**{field: size - 1}))
+
+    def test_patches(
+        self, chatml_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages, picture: Picture
+    ) -> None:
+        record = with_images(rot_record, [ImageReference("", picture(3, 2))])
+        assert len(rot_examples([record], chatml_reader, config(sft__row_patches=24))) == 1
+        message = r"record ledger_rot: 24 image patches exceed config\.sft\.row_patches=23; raise it or lower"
+        with pytest.raises(UserError, match=message):
+            rot_examples([record], chatml_reader, config(sft__row_patches=23))
+
+    def test_groups(self, chatml_reader: ConversationReader, rot_record: RotRecord) -> None:
+        (group,) = rot_groups([rot_record], chatml_reader, config().data, "rot.json")
+        size = len(group.prefix) - 1
+        fits = config(data__prefix_buckets=(8, size)).data
+        assert len(rot_groups([rot_record], chatml_reader, fits, "rot.json")) == 1
+        short = config(data__prefix_buckets=(8, size - 1)).data
+        with pytest.raises(UserError, match=rf"rot\.json: record ledger_rot: its prefix of {size} tokens"):
+            rot_groups([rot_record], chatml_reader, short, "rot.json")
+
+    def test_replayed_prompts(self, chatml_reader: ConversationReader, rot_record: RotRecord) -> None:
+        prompt, _, _ = chatml_reader.read_prompt(rot_record.conversation[:-1], ())
+        size = len(prompt) - 1
+        fits, short = (config(data__prefix_buckets=(length,)).data for length in (size, size - 1))
+        assert replayable([rot_record], chatml_reader, fits, "rot.json") == [rot_record]
+        with pytest.raises(UserError, match=rf"prompt of its last turn has {size} tokens but .* is {size - 1}; add"):
+            replayable([rot_record], chatml_reader, short, "rot.json")
+
+    def test_an_example_that_teaches_nothing(self, chatml_reader: ConversationReader, clean_record: Trajectory) -> None:
+        silent = dataclasses.replace(clean_record, conversation=clean_record.conversation[:2])
+        with pytest.raises(UserError, match="none of its tokens would be trained on"):
+            clean_examples([silent], chatml_reader, config())
+
+
+class TestBadRecords:
+    """Image files that cannot be read, and image tokens without an image."""
+
+    def test_skipped_by_name(
+        self,
+        chatml_reader: ConversationReader,
+        rot_record: RotRecord,
+        with_images: AddImages,
+        picture: Picture,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        (tmp_path / "text.png").write_text("no image")
+        names = {"good": picture(1, 1), "text": str(tmp_path / "text.png"), "gone": str(tmp_path / "gone.png")}
+        records = [
+            dataclasses.replace(with_images(rot_record, [ImageReference("", path)]), id=name)
+            for name, path in names.items()
+        ]
+        for build, options in ((rot_examples, ()), (rot_groups, ("",))):
+            caplog.clear()
+            skipping = config(data__on_bad_record="skip")
+            with caplog.at_level(logging.WARNING):
+                built = build(records, chatml_reader, skipping.data if options else skipping, *options)
+            assert [item.record_id for item in built] == ["good"]
+            assert len(caplog.messages) == 2
+            assert "record text:" in caplog.messages[0] and "text.png: not a readable image" in caplog.messages[0]
+            assert "record gone:" in caplog.messages[1] and "gone.png: no such image file" in caplog.messages[1]
+
+    def test_fatal_by_name(
+        self, chatml_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages
+    ) -> None:
+        record = with_images(rot_record, [ImageReference("", "gone.png")])
+        with pytest.raises(UserError, match=r"rot\.json: record ledger_rot: gone\.png: no such image file"):
+            rot_groups([record], chatml_reader, config().data, "rot.json")
+
+    @pytest.mark.parametrize("turn", (1, 4))
+    def test_a_stray_image_token(self, chatml_reader: ConversationReader, rot_record: RotRecord, turn: int) -> None:
+        turns = list(rot_record.conversation)
+        turns[turn] = Turn(turns[turn].role, turns[turn].content + " <|image_pad|>")
+        record = dataclasses.replace(rot_record, conversation=tuple(turns))
+        message = rf"record ledger_rot: turn {turn} contains the tokenizer's control token '<\|image_pad\|>' as text"
+        with pytest.raises(UserError, match=message):
+            rot_examples([record], chatml_reader, config())
