@@ -1,0 +1,1 @@
+"""Tools that act on the files of a workspace, and the sandbox they run in."""

@@ -1,0 +1,168 @@
+"""Tools that read documents and tell what files there are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from regrpo_jax.toolbox.failures import EmptyResult, ToolError
+from regrpo_jax.toolbox.files import existing_file, workspace_files
+from regrpo_jax.toolbox.signatures import CheckedTool
+from regrpo_jax.toolbox.tables import TABLE_SUFFIXES, Value, check_archive, decoded, read_grids
+from regrpo_jax.toolbox.telemetry import turn_off_telemetry
+
+PLAIN_SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".log", ".py")
+OFFICE_SUFFIXES = (".docx", ".pptx", ".xlsx")
+SUFFIXES = (".pdf", *OFFICE_SUFFIXES, ".csv", ".tsv", ".html", ".htm", *PLAIN_SUFFIXES)
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+WHOLE = 4_000  # characters; a longer text is narrowed to the passages that a question is about
+MOST_CHARACTERS = 200_000
+
+
+def _converter(suffix: str) -> Any:
+    """markitdown's converter for a kind of file, chosen by its name alone, so that nothing guesses at bytes."""
+    turn_off_telemetry()
+    from markitdown import converters
+
+    kinds = {
+        ".pdf": converters.PdfConverter,
+        ".docx": converters.DocxConverter,
+        ".pptx": converters.PptxConverter,
+        ".xlsx": converters.XlsxConverter,
+        ".csv": converters.CsvConverter,
+        ".html": converters.HtmlConverter,
+        ".htm": converters.HtmlConverter,
+    }
+    return kinds[suffix]()
+
+
+def _marked_down(path: Path, name: str, suffix: str) -> str:
+    turn_off_telemetry()
+    from markitdown import StreamInfo
+
+    if suffix in OFFICE_SUFFIXES:
+        check_archive(path, name)
+    information = StreamInfo(
+        extension=suffix, filename=path.name, charset=None if suffix in OFFICE_SUFFIXES else "utf-8"
+    )
+    try:
+        with path.open("rb") as stream:
+            return _converter(suffix).convert(stream, information).markdown
+    except Exception as error:  # every library below has exceptions of its own
+        words = str(error).strip().split("\n")[0][:300]
+        raise ToolError(f'"{name}" is damaged or no {suffix} file: {type(error).__name__}: {words}') from error
+
+
+def document_text(path: Path, name: str) -> str:
+    """The text of a document as Markdown. ToolError for a kind that cannot be read, EmptyResult without text."""
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES:
+        raise ToolError(f'"{name}" is an image; read its text with ocr, or ask visualizer about it.')
+    if suffix in PLAIN_SUFFIXES or suffix not in SUFFIXES:
+        data = path.read_bytes()
+        if b"\0" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise ToolError(f'"{name}" is no text; files that can be read: {", ".join(SUFFIXES)}.')
+        text = decoded(data)
+    elif suffix == ".tsv":
+        text = decoded(path.read_bytes())
+    else:
+        text = _marked_down(path, name, suffix)
+    text = re.sub(r"[ \t]+\n", "\n", text.replace("\r\n", "\n").replace("\f", "\n")).strip()
+    if not text:
+        raise EmptyResult(f'Get empty content from file "{name}": no text could be extracted.')
+    return text
+
+
+def _about(text: str, question: str) -> str:
+    """The passages of a long text that share most words with the question, in their order."""
+    asked = {word for word in re.findall(r"\w+", question.casefold()) if len(word) > 2}
+    passages = [passage for passage in re.split(r"\n\s*\n", text) if passage.strip()]
+    if len(passages) < 3:
+        passages = [line for line in text.split("\n") if line.strip()]
+    weight = [len(asked & set(re.findall(r"\w+", passage.casefold()))) for passage in passages]
+    order = sorted(range(len(passages)), key=lambda place: (-weight[place], place))
+    chosen, length = [], 0
+    for place in order:
+        if not weight[place] or length + len(passages[place]) > WHOLE:
+            break
+        chosen.append(place)
+        length += len(passages[place])
+    if not chosen:
+        return text
+    note = f"({len(chosen)} of {len(passages)} passages, those that share most words with the question)"
+    return "\n\n".join([note, *(passages[place] for place in sorted(chosen))])
+
+
+def _column_letters(number: int) -> str:
+    letters = ""
+    number += 1
+    while number:
+        number, rest = divmod(number - 1, 26)
+        letters = chr(ord("A") + rest) + letters
+    return letters
+
+
+def _cell(path: Path, name: str, column: int, row: int) -> str:
+    """One cell of the first sheet, counted from 0, with the name of its column and its address."""
+    grid: list[list[Value]] = next(iter(read_grids(path, name).values()))
+    width = max(len(cells) for cells in grid)
+    if not (0 <= row < len(grid) and 0 <= column < width):
+        raise ToolError(
+            f'"{name}" has no cell in column {column}, row {row}: columns are 0 to {width - 1}, rows 0 to '
+            f"{len(grid) - 1} (row 0: {', '.join('' if cell is None else str(cell) for cell in grid[0])})."
+        )
+    address = f"{_column_letters(column)}{row + 1}"
+    value = grid[row][column] if column < len(grid[row]) else None
+    if value is None:
+        raise EmptyResult(f'Get empty content from file "{name}": cell {address} is empty.')
+    header = grid[0][column] if row and column < len(grid[0]) else None
+    return f"{header} ({address}): {value}" if header is not None else f"Value at {address}: {value}"
+
+
+class InspectFileAsText(CheckedTool):
+    name = "inspect_file_as_text"
+    description = (
+        "Reads a document as text: pdf, docx, pptx, xlsx, csv, html, json, txt and other text files. "
+        "With column and row (counted from 0, row 0 is the header) one cell of a table. "
+        "With a question a long text is narrowed to the passages that share its words. No images: use ocr."
+    )
+    inputs = {
+        "file_path": {"type": "string", "description": "name of the file"},
+        "question": {"type": "string", "description": "what to look for in a long text", "nullable": True},
+        "column": {"type": "integer", "description": "column of a table's cell, from 0", "nullable": True},
+        "row": {"type": "integer", "description": "row of a table's cell, from 0", "nullable": True},
+    }
+    output_type = "string"
+
+    def warm_up(self) -> None:
+        turn_off_telemetry()
+        import markitdown  # noqa: F401  (a second of imports)
+
+    def forward(
+        self, file_path: str, question: str | None = None, column: int | None = None, row: int | None = None
+    ) -> str:
+        path = existing_file(file_path)
+        if column is not None or row is not None:
+            if path.suffix.lower() not in TABLE_SUFFIXES:
+                raise ToolError(f'"{file_path}" is no table ({", ".join(TABLE_SUFFIXES)}); leave out column and row.')
+            return _cell(path, file_path, column or 0, row or 0)
+        text = document_text(path, file_path)
+        if question and len(text) > WHOLE:
+            text = _about(text, question)
+        if len(text) > MOST_CHARACTERS:
+            text = f"{text[:MOST_CHARACTERS]}\n[{len(text) - MOST_CHARACTERS} more characters]"
+        return text
+
+
+class ListFiles(CheckedTool):
+    name = "list_files"
+    description = "The names of all files that tools can open."
+    inputs: dict[str, Any] = {}
+    output_type = "array"
+
+    def forward(self) -> list[str]:
+        names = workspace_files()
+        if not names:
+            raise EmptyResult("No files found.")
+        return names

@@ -1,0 +1,214 @@
+"""Warm workers, and who may use them: `SandboxPool.open` gives an episode a worker of its own.
+
+A worker that anything out of the ordinary happened in is killed and replaced in the background; the spares make
+that nobody waits for it. One thread of the pool starts all workers, because the kernel kills a worker together
+with the thread that started it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import queue
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.toolbox.sandbox.host_worker import HostWorker, modules_of
+from regrpo_jax.toolbox.sandbox.isolation import worker_command
+from regrpo_jax.toolbox.sandbox.results import SandboxError
+from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.toolbox.sandbox.worker import Start
+
+LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
+
+
+class SandboxPool:
+    """Up to `settings.workers` episodes at the same time, each in a worker that has loaded the same tools.
+
+    loader: "package.module:function", called as function(toolset_settings) in the workers, returns the tools by
+    name. remote_tools: the tools that run on the host; loaded by the same function when first called if None.
+    UserError when the tools cannot be loaded or isolation is required and not possible, SandboxError when workers
+    do not start.
+    """
+
+    def __init__(
+        self,
+        settings: SandboxSettings | None = None,
+        toolset_settings: Any = None,
+        *,
+        loader: str = LOADER,
+        remote_tools: Mapping[str, Callable[..., Any]] | None = None,
+    ) -> None:
+        self.settings = settings or SandboxSettings()
+        self._start = Start(self.settings, loader, toolset_settings)
+        self._remote_tools = remote_tools
+        self._lock = threading.Lock()
+        self._free = threading.Semaphore(self.settings.workers)
+        self._ready: queue.Queue[HostWorker | Exception] = queue.Queue()
+        self._orders: queue.Queue[Future[HostWorker] | None] = queue.Queue()
+        self._all: set[HostWorker] = set()
+        self._sessions: set[SandboxSession] = set()
+        self._starting: set[threading.Thread] = set()
+        self._closed = False
+        self._starter = threading.Thread(target=self._start_workers, name="sandbox-starter", daemon=True)
+        self._starter.start()
+        try:
+            for number in range(self.settings.workers + self.settings.spares):
+                self._replace(wait=number == 0)  # the first one alone: a mistake in the settings is told at once
+            while self._ready.qsize() < self.settings.workers and self._starting:
+                next(iter(self._starting)).join(0.05)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> SandboxPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start_workers(self) -> None:
+        while (order := self._orders.get()) is not None:
+            try:
+                readable = tuple(getattr(self._start.toolset_settings, "readable_paths", ()))
+                command = worker_command(
+                    self.settings, modules_of(self._start.loader, self._start.toolset_settings), readable
+                )
+                worker = HostWorker(command, self.settings, self._start)
+                with self._lock:
+                    self._all.add(worker)
+                order.set_result(worker)
+            except Exception as error:
+                order.set_exception(error)
+
+    def _new_worker(self) -> HostWorker:
+        order: Future[HostWorker] = Future()
+        self._orders.put(order)
+        worker = order.result()
+        try:
+            worker.wait_ready()
+        except BaseException:
+            with self._lock:
+                self._all.discard(worker)
+            raise
+        return worker
+
+    def _replace(self, wait: bool = False) -> None:
+        """Bring one more worker into the ready ones, in the background."""
+
+        def bring() -> None:
+            try:
+                self._ready.put(self._new_worker())
+            except Exception as error:
+                self._ready.put(error)
+            finally:
+                with self._lock:
+                    self._starting.discard(threading.current_thread())
+
+        if wait:
+            self._ready.put(self._new_worker())
+            return
+        thread = threading.Thread(target=bring, name="sandbox-replacement", daemon=True)
+        with self._lock:
+            if self._closed:
+                return
+            self._starting.add(thread)
+        thread.start()
+
+    def open(
+        self,
+        files: Mapping[str, bytes | Path] | None = None,
+        seed: int = 0,
+        *,
+        wrap: str = "",
+        wrap_settings: Any = None,
+    ) -> SandboxSession:
+        """An episode with these files in its workspace; waits while all workers are in use.
+
+        wrap: "package.module:function" of an importable package, called once in the episode's process as
+        function(tools, wrap_settings, seed) and returning the tools to use; wrap_settings is plain data.
+        UserError for files that cannot be read or named so, SandboxError when no worker can be had.
+        """
+        self._free.acquire()
+        try:
+            session = SandboxSession(self, files or {}, seed, wrap, wrap_settings)
+        except BaseException:
+            self._free.release()
+            raise
+        with self._lock:
+            self._sessions.add(session)
+        return session
+
+    def take(self) -> HostWorker:
+        """A ready worker. SandboxError."""
+        for _ in range(self.settings.workers + self.settings.spares + 1):
+            if self._closed:
+                raise UserError("this pool is closed")
+            try:
+                worker = self._ready.get(timeout=self.settings.start_seconds)
+            except queue.Empty:
+                raise SandboxError("no worker became ready in time") from None
+            if isinstance(worker, Exception):
+                self._replace()
+                raise SandboxError(f"a worker could not be replaced: {worker}") from worker
+            if worker.alive():
+                return worker
+            self.discard(worker)
+        raise SandboxError("workers die before they are used")
+
+    def give_back(self, worker: HostWorker, used: bool) -> None:
+        """A worker whose episode is over: cleaned, or replaced where that does not work or something was killed."""
+        try:
+            if worker.ended is not None:
+                raise SandboxError("its episode was killed")
+            if used:
+                worker.ask({"do": "close"})
+            if worker.ended is not None:
+                raise SandboxError("its episode was killed")
+        except (SandboxError, OSError):
+            self.discard(worker)
+        else:
+            self._ready.put(worker)
+
+    def discard(self, worker: HostWorker) -> None:
+        """Kill a worker and order another."""
+        worker.kill()
+        with self._lock:
+            self._all.discard(worker)
+        self._replace()
+
+    def finished(self, session: SandboxSession) -> None:
+        """A session is closed: another may be opened."""
+        with self._lock:
+            self._sessions.discard(session)
+        self._free.release()
+
+    def remote_tools(self) -> Mapping[str, Callable[..., Any]]:
+        """The tools that run on the host, by name."""
+        with self._lock:
+            if self._remote_tools is None:
+                module, _, name = self._start.loader.partition(":")
+                loaded = getattr(importlib.import_module(module), name)(self._start.toolset_settings)
+                self._remote_tools = {key: tool for key, tool in loaded.items() if getattr(tool, "remote", False)}
+            return self._remote_tools
+
+    def close(self) -> None:
+        """Kill all workers, those of open sessions too. May be called again."""
+        with self._lock:
+            self._closed = True
+        for thread in list(self._starting):
+            thread.join()
+        with self._lock:
+            workers, self._all = list(self._all), set()
+        for worker in workers:
+            worker.kill()
+        self._free.release(1_000_000)  # whoever waits for a worker is told that there will be none
+        self._orders.put(None)
+        self._starter.join()

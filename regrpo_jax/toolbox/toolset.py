@@ -1,0 +1,178 @@
+"""From settings to tools: the built-in ones, a user's own, and those of MCP servers.
+
+`load_toolset` is what the sandbox calls in its workers and on its host; settings are plain frozen data, so that
+they can be pickled into a worker and written down with a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from smolagents.tools import Tool
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.toolbox.aliases import GTA_NAMES, renamed
+from regrpo_jax.toolbox.mcp_tools import McpServer, McpTool, McpToolDescription, describe_server
+from regrpo_jax.toolbox.remote_tools import Endpoint
+from regrpo_jax.toolbox.signatures import signature_of
+from regrpo_jax.toolbox.user_tools import load_user_tool
+
+_HERE = "regrpo_jax.toolbox"
+BUILTIN: dict[str, str] = {
+    "ocr": f"{_HERE}.vision_tools:Ocr",
+    "objectlocation": f"{_HERE}.vision_tools:ObjectLocation",
+    "text_to_bbox": f"{_HERE}.vision_tools:TextToBbox",
+    "count_objects": f"{_HERE}.vision_tools:CountObjects",
+    "facedetection": f"{_HERE}.vision_tools:FaceDetection",
+    "segmentation": f"{_HERE}.vision_tools:Segmentation",
+    "image_description": f"{_HERE}.describing_tools:ImageDescription",
+    "describe_region": f"{_HERE}.describing_tools:DescribeRegion",
+    "crop": f"{_HERE}.image_tools:Crop",
+    "image_edit": f"{_HERE}.image_tools:ImageEdit",
+    "image_stylization": f"{_HERE}.image_tools:ImageStylization",
+    "draw_box": f"{_HERE}.image_tools:DrawBox",
+    "add_text": f"{_HERE}.image_tools:AddText",
+    "inspect_file_as_text": f"{_HERE}.document_tools:InspectFileAsText",
+    "list_files": f"{_HERE}.document_tools:ListFiles",
+    "table_query": f"{_HERE}.table_tools:TableQuery",
+    "search": f"{_HERE}.search_tools:SearchTool",
+    "ask_search_agent": f"{_HERE}.search_tools:AskSearchAgent",
+    "calculator": f"{_HERE}.math_tools:Calculator",
+    "solver": f"{_HERE}.math_tools:Solver",
+    "plot": f"{_HERE}.math_tools:Plot",
+    "visualizer": f"{_HERE}.remote_tools:Visualizer",
+    "math_ocr": f"{_HERE}.remote_tools:MathOcr",
+    "image_generator": f"{_HERE}.remote_tools:ImageGenerator",
+    "text_to_image": f"{_HERE}.remote_tools:TextToImage",
+    "final_answer": f"{_HERE}.final_answer:FinalAnswer",
+}
+_ENGINE = {
+    "search": f"{_HERE}.remote_tools:RemoteSearch",
+    "ask_search_agent": f"{_HERE}.remote_tools:RemoteAskSearchAgent",
+}
+_ENDPOINTS = {"visualizer": "vision", "math_ocr": "vision", "image_generator": "images", "text_to_image": "images"}
+
+
+@dataclass(frozen=True)
+class ToolsetSettings:
+    """Which tools there are and what they need.
+
+    builtin: names of built-in tools (GTA's names work too). user_tools: "package.module:name". mcp_servers: whose
+    tools are added. mcp_tools: what `with_server_tools` found there; leave it empty. corpus: a folder or .jsonl
+    file to search, absolute, or relative to the workspace. vision: an OpenAI-compatible vision-language model for
+    visualizer and math_ocr. images: an OpenAI-compatible image model. search_engine: takes the corpus's place.
+    gta_names: add GTA's names as aliases of the tools chosen.
+    """
+
+    builtin: tuple[str, ...] = tuple(BUILTIN)
+    user_tools: tuple[str, ...] = ()
+    mcp_servers: tuple[McpServer, ...] = ()
+    mcp_tools: tuple[McpToolDescription, ...] = ()
+    corpus: str = ""
+    vision: Endpoint | None = None
+    images: Endpoint | None = None
+    search_engine: Endpoint | None = None
+    gta_names: bool = False
+
+    @property
+    def readable_paths(self) -> tuple[str, ...]:
+        """Files and folders outside the workspace that the tools must be able to read."""
+        return (self.corpus,) if self.corpus and Path(self.corpus).is_absolute() else ()
+
+
+def settings_to_dict(settings: ToolsetSettings) -> dict[str, Any]:
+    """The settings as what JSON can hold."""
+    return dataclasses.asdict(settings)
+
+
+def settings_from_dict(values: Mapping[str, Any]) -> ToolsetSettings:
+    """The settings that `settings_to_dict` wrote, before or after JSON. UserError for an unknown or wrong field."""
+
+    def built(kind: type, fields: Mapping[str, Any]) -> Any:
+        known = [field.name for field in dataclasses.fields(kind)]
+        for name in fields:
+            if name not in known:
+                raise UserError(f'{kind.__name__} has no field "{name}"{_suggestion(name, known)}')
+        plain = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+        try:
+            return kind(**plain)
+        except TypeError as error:
+            raise UserError(f"{kind.__name__}: {error}") from error
+
+    found = dict(values)
+    for name in ("vision", "images", "search_engine"):
+        if isinstance(found.get(name), Mapping):
+            found[name] = built(Endpoint, found[name])
+    found["mcp_servers"] = tuple(built(McpServer, server) for server in found.get("mcp_servers", ()))
+    found["mcp_tools"] = tuple(
+        built(McpToolDescription, {**tool, "server": built(McpServer, tool["server"])})
+        for tool in found.get("mcp_tools", ())
+    )
+    return built(ToolsetSettings, found)
+
+
+def with_server_tools(settings: ToolsetSettings) -> ToolsetSettings:
+    """The settings with the tools of its MCP servers written in; call it on the host. UserError."""
+    if not settings.mcp_servers or settings.mcp_tools:
+        return settings
+    found = tuple(tool for server in settings.mcp_servers for tool in describe_server(server))
+    return dataclasses.replace(settings, mcp_tools=found)
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f'; did you mean "{close[0]}"?' if close else f"; there are {', '.join(known)}"
+
+
+def _builtin(name: str, settings: ToolsetSettings) -> Tool:
+    own = GTA_NAMES.get(name, name)
+    if own not in BUILTIN:
+        raise UserError(f'there is no built-in tool "{name}"{_suggestion(name, [*BUILTIN, *GTA_NAMES])}')
+    engine = settings.search_engine is not None and own in _ENGINE
+    module, _, class_name = (_ENGINE[own] if engine else BUILTIN[own]).partition(":")
+    kind = getattr(importlib.import_module(module), class_name)
+    if engine:
+        tool = kind(settings.search_engine)
+    elif own in _ENGINE:
+        tool = kind(settings.corpus)
+    elif own in _ENDPOINTS:
+        tool = kind(getattr(settings, _ENDPOINTS[own]))
+    else:
+        tool = kind()
+    return tool if own == name else renamed(tool, name)
+
+
+def load_toolset(settings: ToolsetSettings | None = None) -> dict[str, Tool]:
+    """The tools by name, in the order of the settings. UserError for what cannot be had and for two of one name."""
+    settings = settings or ToolsetSettings()
+    tools: dict[str, Tool] = {}
+
+    def add(tool: Tool, origin: str) -> None:
+        if tool.name in tools:
+            raise UserError(f'two tools are called "{tool.name}"; the second is {origin}: rename it or leave one out')
+        tools[tool.name] = tool
+
+    for name in settings.builtin:
+        add(_builtin(name, settings), "a built-in one")
+    for reference in settings.user_tools:
+        add(load_user_tool(reference), f"the user tool {reference}")
+    for described in with_server_tools(settings).mcp_tools:
+        add(McpTool(described), f'of the MCP server "{described.server.name}"')
+    if settings.gta_names:
+        for name, own in GTA_NAMES.items():
+            if own in tools and name not in tools:
+                add(renamed(tools[own], name), "an alias")
+    return tools
+
+
+def describe(toolset: Mapping[str, Tool]) -> str:
+    """The tools for a prompt, one line each: signature with types, and what it does."""
+    lines = (f"- {signature_of(tool)}: {' '.join(tool.description.split())}" for tool in toolset.values())
+    return "\n".join(lines)

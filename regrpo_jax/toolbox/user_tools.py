@@ -1,0 +1,49 @@
+"""A user's own tools: anything importable as "package.module:name" that is, or can become, a smolagents tool."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from smolagents.tools import Tool, tool
+
+from regrpo_jax.errors import UserError
+
+_DOCSTRING = "a function needs types for all arguments and its result, and a docstring that describes each argument"
+
+
+def _imported(reference: str) -> Any:
+    module_name, separator, name = reference.partition(":")
+    if not (module_name and separator and name):
+        raise UserError(f'user tool "{reference}": write "package.module:name"')
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # a user's module may raise anything
+        raise UserError(
+            f'user tool "{reference}": importing {module_name} failed: {type(error).__name__}: {error}'
+        ) from error
+    try:
+        return getattr(module, name)
+    except AttributeError as error:
+        public = ", ".join(known for known in sorted(vars(module)) if not known.startswith("_"))
+        raise UserError(f'user tool "{reference}": {module_name} has no "{name}"; it has {public}') from error
+
+
+def load_user_tool(reference: str) -> Tool:
+    """The tool that `reference` names: a Tool, a Tool class (made without arguments), or a typed function.
+
+    UserError for what cannot be imported or is none of these.
+    """
+    found = _imported(reference)
+    if isinstance(found, Tool):
+        return found
+    try:
+        if inspect.isclass(found) and issubclass(found, Tool):
+            return found()
+        if inspect.isfunction(found):
+            return tool(found)
+    except Exception as error:  # smolagents raises five kinds, assertions among them
+        words = str(error).split("\n")[0]
+        raise UserError(f'user tool "{reference}" is no tool: {words} ({_DOCSTRING})') from error
+    raise UserError(f'user tool "{reference}" is {type(found).__name__}; write a function, a Tool class or a Tool')

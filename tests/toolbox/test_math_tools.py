@@ -1,0 +1,219 @@
+"""Arithmetic against Python's own, equations, figures, and expressions that mean harm."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from regrpo_jax.toolbox.failures import EmptyResult, ToolError
+from regrpo_jax.toolbox.math_tools import Calculator, Plot, Solver
+
+pytestmark = pytest.mark.usefixtures("workspace")
+calculator, solver, plot = Calculator(), Solver(), Plot()
+PLOT = """```python
+import matplotlib.pyplot as plt
+import numpy as np
+def solution():
+    x = np.linspace(-4, 4, 50)
+    figure = plt.figure(figsize=(4, 3))
+    plt.plot(x, x**3 - 27, label='f')
+    plt.legend()
+    return figure
+```"""
+SYSTEM = """
+from sympy import symbols, Eq, solve
+def solution():
+    x, y = symbols('x y')
+    equation1 = Eq(x**2 + y**2, 20)
+    equation2 = Eq(x**2 - 5*x*y + 6*y**2, 0)
+    return str(solve((equation1, equation2), (x, y), dict=True))
+"""
+
+LEAVES = st.one_of(st.integers(-999, 999), st.floats(-1e6, 1e6, allow_nan=False)).map(lambda value: f"({value!r})")
+
+
+def grown(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+    """Expressions made of smaller ones."""
+    signs = st.sampled_from(["+", "-", "*", "/", "//", "%"])
+    return st.one_of(
+        st.tuples(inner, signs, inner).map(lambda parts: f"({' '.join(parts)})"),
+        st.tuples(inner, st.integers(0, 3)).map(lambda parts: f"({parts[0]} ** {parts[1]})"),
+        st.tuples(st.sampled_from(["abs", "round", "math.floor", "float"]), inner).map("{0[0]}({0[1]})".format),
+        st.tuples(st.sampled_from(["max", "min"]), inner, inner).map("{0[0]}({0[1]}, {0[2]})".format),
+    )
+
+
+EXPRESSIONS = st.recursive(LEAVES, grown, max_leaves=8)
+
+
+@given(EXPRESSIONS)
+def test_arithmetic_is_pythons(expression: str) -> None:
+    try:
+        expected = eval(expression, {"math": math})
+    except (ArithmeticError, ValueError):
+        with pytest.raises(ToolError):
+            calculator(expression)
+        return
+    if isinstance(expected, float) and not math.isfinite(expected):
+        with pytest.raises(ToolError, match="not a finite number"):
+            calculator(expression)
+        return
+    found = calculator(expression)
+    assert (found, type(found)) == (expected, type(expected))
+
+
+@given(st.text(alphabet="0123456789+-*/().%<>=, eabsqrtpimx[]'\"_~!:{}", max_size=60))
+def test_no_expression_raises_anything_but_a_tool_error(expression: str) -> None:
+    try:
+        value = calculator(expression)
+    except ToolError:
+        return
+    assert isinstance(value, int | float)
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("479.99 * 4", 1919.96),
+        ("1.49 + 1.49 + 2.79 + 3.50 + 0.65 + 0.89", 10.81),
+        ("math.sqrt(2)", math.sqrt(2)),
+        ("sqrt(16) + log10(1000)", 7.0),
+        ("sum([1, 2, 3]) / len([1, 2, 3])", 2.0),
+        ("12 × 7 − 4 ÷ 2", 82.0),
+        ("factorial(20)", math.factorial(20)),
+        ("gcd(12, 18) + lcm(2, 3, 4)", 18),
+        ("2 ** 0.5", math.sqrt(2)),
+        ("3 > 2", True),
+        ("round(pi, 2)", 3.14),
+    ],
+)
+def test_what_people_type(expression: str, value: float) -> None:
+    assert calculator(expression) == pytest.approx(value)
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("10**10**8", "too large"),
+        ("9**9**9**9", "too large"),
+        ("pow(10, 10**9)", "too large"),
+        ("1 << 10**12", "too large"),
+        ("factorial(10**9)", "too large"),
+        ("comb(10**9, 5 * 10**8)", "too large"),
+        ("'a' * 10**9", "only numbers"),
+        ("[1] * 10**9", "only numbers"),
+        ("__import__('os').system('id')", "not known here|no expression|not defined|__import__"),
+        ("(1).__class__.__bases__", "__class__"),
+        ("open('x')", '"open" is not known here: write numbers, pi, e, tau and abs'),
+        ("[x for x in [1] for y in [2]]", "not a number"),
+        ("lambda: 1", "ambda"),
+        ("1/0", "division by zero"),
+        ("1e308 * 10", "not a finite number"),
+        ("(-2) ** 0.5", "not real"),
+        ("2 ^ 3", r"\^ is no power; write \*\*"),
+        ("2 +", "no expression"),
+        ("", "empty"),
+        ("'7'", "not a number"),
+        ("1" + " + 1" * 5_000, "at most 2,000 are computed"),
+        ("(" * 900 + "1" + ")" * 900, "nested too deeply|no expression|too many nested"),
+        ("-" * 1_900 + "1", "nested too deeply|no expression"),
+    ],
+)
+def test_hostile_and_wrong_expressions_are_refused(expression: str, words: str) -> None:
+    with pytest.raises(ToolError, match=words):
+        calculator(expression)
+
+
+@pytest.mark.parametrize(
+    ("equations", "answer"),
+    [
+        ("x**2 - 5*x + 6 = 0", "[2, 3]"),
+        ("2x + 4 = 10", "[3]"),
+        ("x^2 = 16", "[-4, 4]"),
+        ("x + y = 3; x - y = 1", "[{x: 2, y: 1}]"),
+        ("a*b = 6\na + b = 5", "[{a: 2, b: 3}, {a: 3, b: 2}]"),
+        ("0.5*x = 1", "[2]"),
+        ("sqrt(x) = 3", "[9]"),
+    ],
+)
+def test_solver_solves_equations(equations: str, answer: str) -> None:
+    assert solver(equations) == answer
+
+
+def test_solver_runs_gtas_code() -> None:
+    found = solver(SYSTEM)
+    assert all(solution in found for solution in ("{x: -4, y: -2}", "{x: 4, y: 2}", "3*sqrt(2)"))
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("().__class__", "cannot be part of an equation"),
+        ("__import__('os').system('id') = 0", "cannot be part of an equation"),
+        ("x ** 1000000 = 2", "power 1000000 is too large"),
+        ("x ** (10 ** 20) = 2", "too large"),
+        ("x = 1 = 2", 'more than one "="'),
+        ("1 + 1 = 2", "no unknown to solve for; use calculator"),
+        ("x / 0 = 1", "divides by zero"),
+        ("= =", "no term|more than one"),
+        ("", "Write one to 8 equations"),
+        ("import os\ndef solution():\n    return os.getcwd()", "Import of os is not allowed"),
+        ("def solve():\n    return 1", 'no function "solution"'),
+        ("def solution(:", "solver: Code parsing failed"),
+        ("def solution():\n    return ().__class__.__bases__", "dunder|__class__"),
+        ("def solution():\n    return 1 / 0", "division by zero"),
+    ],
+)
+def test_solver_refuses_what_is_no_equation_and_forbidden_code(command: str, words: str) -> None:
+    with pytest.raises(ToolError, match=words):
+        solver(command)
+
+
+def test_solver_without_solution_is_empty() -> None:
+    for command in ("x = x + 1", "x - y = 0; x - y = 1", "def solution():\n    return []"):
+        with pytest.raises(EmptyResult, match="No results found"):
+            solver(command)
+
+
+@given(st.text(alphabet="xy0123456789+-*/=() .;^", max_size=12))
+def test_no_equation_raises_anything_but_a_tool_failure(text: str) -> None:
+    with contextlib.suppress(ToolError, EmptyResult):
+        assert isinstance(solver(text), str)
+
+
+def test_plot_draws_gtas_code_the_same_twice() -> None:
+    assert [plot(PLOT), plot(PLOT)] == ["plot_1.png", "plot_2.png"]
+    assert Path("plot_1.png").read_bytes() == Path("plot_2.png").read_bytes()
+    image = Image.open("plot_1.png").convert("RGB")
+    assert image.size == (400, 300) and len(image.getcolors(100_000) or ()) > 10
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("def solution():\n    return 3", "must return a matplotlib figure"),
+        ("ndef solution():\n    pass", "Code parsing failed"),
+        ("import subprocess\ndef solution():\n    pass", "Import of subprocess is not allowed"),
+        ("import matplotlib.pyplot as plt\ndef solution():\n    return plt.figure(figsize=(900, 900))", "at most 4000"),
+        ("import matplotlib.pyplot as plt\ndef solution():\n    plt.plot(missing)", "missing"),
+        ("x" * 30_000, "at most 20,000 are run"),
+    ],
+)
+def test_plot_says_what_is_wrong_and_writes_nothing(command: str, words: str) -> None:
+    with pytest.raises(ToolError, match=words):
+        plot(command)
+    assert list(Path().iterdir()) == []
+
+
+def test_messages_do_not_depend_on_the_run() -> None:
+    with pytest.raises(ToolError) as failure:
+        plot("import os\ndef solution():\n    pass")
+    allowed = ast.literal_eval("[" + str(failure.value).rpartition("[")[2])
+    assert allowed == sorted(allowed) and "time" not in allowed and "random" not in allowed

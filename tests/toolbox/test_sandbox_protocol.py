@@ -1,0 +1,143 @@
+"""Messages: what is sent arrives, and nothing else is believed or waited for."""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox.sandbox.plain import plain, plain_or_text
+from regrpo_jax.toolbox.sandbox.protocol import (
+    HEADER_BYTES,
+    Bounds,
+    Channel,
+    Closed,
+    Late,
+    ProtocolError,
+    decode_header,
+    encode,
+)
+from regrpo_jax.toolbox.sandbox.session import _result
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+Pair = tuple[Channel, Channel, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    one, other = socket.socketpair()
+    with one, other:
+        yield Channel(one, Bounds(blob=1000)), Channel(other, Bounds(blob=1000)), other
+
+
+def soon() -> float:
+    return time.monotonic() + 0.2
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=5), st.binary(max_size=1000))
+def test_messages_arrive_as_they_were_sent(header: dict[str, Any], blob: bytes) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        Channel(one, Bounds()).send(header, blob)
+        assert Channel(other, Bounds()).receive(soon()) == (header, blob)
+
+
+@given(st.binary(max_size=400))
+def test_garbage_is_refused_or_waited_for_until_the_deadline(garbage: bytes) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        one.sendall(garbage)
+        one.shutdown(socket.SHUT_WR)
+        channel = Channel(other, Bounds(header=200, blob=200))
+        with pytest.raises((ProtocolError, Closed, Late)):
+            for _ in range(100):
+                channel.receive(soon())
+
+
+def test_sizes_are_bounded_before_anything_is_allocated(pair: Pair) -> None:
+    _, channel, _ = pair
+    for sizes in ((HEADER_BYTES + 1, 0), (2, 1001), (2**32 - 1, 2**32 - 1)):
+        pair[0].socket.send(struct.pack("!II", *sizes))
+        with pytest.raises(ProtocolError, match="message of"):
+            channel.receive(soon())
+
+
+@pytest.mark.parametrize("text", [b"[" * 10**6, b"1" * 10**5, b"[]", b"null", b"\xff", b"", b'{"a": 1' * 9])
+def test_headers_that_are_none(text: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_header(text)
+
+
+def test_deadlines_and_ends(pair: Pair) -> None:
+    one, other, end = pair
+    with pytest.raises(Late):
+        other.receive(soon())
+    with pytest.raises(Late):  # nobody reads: the other side's buffer fills
+        for _ in range(10_000):
+            one.send({}, b"x" * 10_000, deadline=soon())
+    end.close()
+    with pytest.raises(Closed):
+        one.send({"a": 1}, deadline=soon())
+
+
+def test_too_long_a_header_is_not_sent() -> None:
+    with pytest.raises(ProtocolError, match="may be sent"):
+        encode({"a": "x" * HEADER_BYTES})
+
+
+def test_descriptors_go_along(pair: Pair) -> None:
+    one, other, _ = pair
+    reading, writing = os.pipe()
+    one.send({"open": 1}, b"blob", fd=writing)
+    os.close(writing)
+    received: list[int] = []
+    assert other.receive(soon(), received) == ({"open": 1}, b"blob")
+    os.write(received[0], b"through")
+    assert os.read(reading, 100) == b"through"
+    os.close(received[0])
+    os.close(reading)
+
+
+@given(JSON | st.dictionaries(st.sampled_from(["status", "size", "images", "runs", "answer", "done"]), JSON))
+def test_answers_of_another_shape_are_refused(value: Any) -> None:
+    with pytest.raises(ProtocolError):
+        _result({"status": "ok", "size": 0, "images": [], "runs": 5, "answer": [], **{"x": value}}, b"")
+    header = {"status": "ok", "size": 0, "images": [], "runs": [], "answer": []}
+    for key in header:
+        try:
+            result = _result({**header, key: value}, b"\xff")
+        except ProtocolError:
+            continue
+        assert isinstance(result.status, Status) and isinstance(result.size, int)
+
+
+@given(JSON)
+def test_plain_data_stays_as_it_is(value: Any) -> None:
+    surrogates = "\\ud" in ascii(value)
+    assert surrogates or plain(value) == value or any(len(repr(value)) > 2000 for _ in "x")
+
+
+def test_other_values_become_plain() -> None:
+    import numpy as np
+
+    assert plain({"a": (1, {2}), 3: frozenset("ba")}) == {"a": [1, [2]], "3": ["a", "b"]}
+    assert plain(np.float32(0.5)) == 0.5
+    assert plain(np.arange(3)) == [0, 1, 2]
+    assert plain(object()) == "<object object at 0x0>"
+    assert plain(10**10_000) == "<int of 33220 bits>"
+    endless: list[Any] = []
+    endless.append(endless)
+    assert isinstance(plain(endless), list)
+    assert len(plain_or_text("x" * 10**6, 5000)) <= 5000
