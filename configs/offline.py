@@ -6,8 +6,7 @@
 The files are JSON arrays or JSONL in the schema of the authors' release. Without `--config.model.path` a tiny policy
 is trained from scratch with a tokenizer of its own: on the release's six sample records the supervised loss falls from
 5.2 to 0.01 and the reflected correction becomes likelier than the failed action for all six, in under three minutes on
-2 CPU cores. With `--config.model.path=DIR` (a local Qwen2 or Qwen2.5 text checkpoint) add
-`--config.sft.trainable=lora --config.sft.learning_rate=1e-4 --config.rl.learning_rate=5e-6 --config.model.remat=full`.
+2 CPU cores. `configs/qwen2_vl.py` starts from a Hugging Face directory instead.
 """
 
 from ml_collections import ConfigDict

@@ -22,6 +22,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.sft = _sft()
     config.rl = _rl()
     config.eval = _eval()
+    config.environment = _environment()
     config.checkpoint = ml_collections.ConfigDict({"every": 200, "keep": 2})  # updates; checkpoints kept per stage
     return config.lock()
 
@@ -47,9 +48,7 @@ def _data() -> ml_collections.ConfigDict:
 
 def _model() -> ml_collections.ConfigDict:
     model = ml_collections.ConfigDict()
-    model.path = (
-        ""  # local Hugging Face directory: Qwen2-VL, Qwen2.5-VL, Qwen2, Qwen2.5; "" is the tiny preset
-    )
+    model.path = ""  # local Hugging Face directory: Qwen2-VL, Qwen2.5-VL, Qwen2, Qwen2.5; "" is the tiny preset
     model.images = True  # tiny preset: with a vision tower
     model.vocab_size = 1000  # tiny preset: tokens of the BPE that is trained on the corpus
     model.hidden_size = 128  # tiny preset
@@ -127,3 +126,21 @@ def _eval() -> ml_collections.ConfigDict:
     evaluation.top_k = 0  # tokens that are drawn from, the likeliest ones; 0 for all
     evaluation.top_p = 1.0  # share of the probability that is drawn from, the likeliest tokens; 1 for all
     return evaluation
+
+
+def _environment() -> ml_collections.ConfigDict:
+    environment = ml_collections.ConfigDict()
+    environment.suite = ""  # "toolrepair": the eval stage plays generated tasks over real tools; "" plays none
+    environment.policy = "oracle"  # who plays: the baselines "oracle", "never_repairs", "random"
+    environment.profile = "compact"  # "compact": short texts and cheap tools; "full": the toolbox's own tools
+    environment.split = "test"  # "train", "validation", "test", or "held_out": tools and faults that training lacks
+    environment.families = ()  # names of the families that are played; () plays all
+    environment.difficulties = (1, 2, 3)  # in turn
+    environment.tasks = 270  # tasks, family after family in turn; config.seed decides which
+    environment.surprises = 0.6  # share of tasks in which the natural first action fails
+    environment.max_steps = 10  # turns of an episode, at most
+    environment.workers = 2  # sandboxed processes that play at the same time; results do not depend on it
+    environment.wall_seconds = 10.0  # of one action, then it is killed
+    environment.require_isolation = False  # refuse to run where the kernel allows no namespaces
+    environment.viewer_episodes = 50  # episodes that episodes.html shows, spread over the run
+    return environment

@@ -27,6 +27,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
     "rl.zero_variance": ("skip", "keep_kl"),
+    "environment.suite": ("", "toolrepair"),
+    "environment.policy": ("oracle", "never_repairs", "random"),
+    "environment.profile": ("compact", "full"),
+    "environment.split": ("train", "validation", "test", "held_out"),
 }
 TARGETS = {
     "lora.targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
@@ -62,18 +66,23 @@ AT_LEAST: dict[str, int] = {
     "eval.top_k": 0,
     "checkpoint.every": 1,
     "checkpoint.keep": 1,
+    "environment.tasks": 1,
+    "environment.max_steps": 1,
+    "environment.workers": 1,
+    "environment.viewer_episodes": 0,
 } | {
     f"{stage}.{field}": lowest
     for stage in TRAINING_STAGES
     for field, lowest in {"steps": 0, "microbatches": 1, "warmup_steps": 0, "weight_decay": 0}.items()
 }
-ABOVE_ZERO = ("lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p") + tuple(
+ABOVE_ZERO = ("lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p", "environment.wall_seconds") + tuple(
     f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")
 )
 SHARES = (
     "lora.dropout",
     "sft.clean_ratio",
     "eval.top_p",
+    "environment.surprises",
     *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
 )
 
@@ -111,6 +120,14 @@ def check_config(config: ConfigDict) -> None:
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     hidden = values["model.hidden_size"]
     _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
+    difficulties = values["environment.difficulties"]
+    _require(bool(difficulties) and set(difficulties) <= {1, 2, 3}, "environment.difficulties", difficulties,
+             "list some of 1, 2, 3")  # fmt: skip
+    if config.environment.suite and tuple(config.stages) != ("eval",):
+        raise UserError(
+            f"config.stages is {tuple(config.stages)}; with config.environment.suite={config.environment.suite!r} it "
+            "must be ('eval',), because a baseline is played and nothing is trained"
+        )
     if config.checkpoint.every % config.log_every:
         raise UserError(
             f"config.checkpoint.every={config.checkpoint.every} must be a multiple of config.log_every="

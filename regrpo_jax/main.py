@@ -28,7 +28,13 @@ def main(arguments: Sequence[str]) -> None:
     """
     config, workdir = parse_command_line(arguments)
     check_config(config)
-    from regrpo_jax.pipeline import run  # jax takes seconds to import, a mistake is told at once
+    if config.environment.suite:
+        try:
+            from regrpo_jax.environment_run import run  # needs no jax
+        except ModuleNotFoundError as error:
+            raise UserError(f"{error.name} is missing; real tools need: pip install 'regrpo_jax[tools]'") from error
+    else:
+        from regrpo_jax.pipeline import run  # jax takes seconds to import, a mistake is told at once
 
     run(config, workdir)
 

@@ -72,6 +72,8 @@ class Zygote:
         self.child = 0
         self.over_limit = ""
         os.chdir(workspace)
+        for folder in self.folders:  # libraries keep caches where they are first used
+            empty_folder(folder)
         gc.collect()
         gc.freeze()
         self.resident = kernel.resident_bytes()

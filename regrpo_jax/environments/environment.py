@@ -1,0 +1,130 @@
+"""Where tasks are played: a pool of workers, limits, and the bookkeeping of which episode has a worker now.
+
+with Environment.start(SandboxSettings(), toolset_settings) as environment:
+    with environment.reset(task) as episode:
+        while not episode.done:
+            observation = episode.step(policy(...))
+    episode.success
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from regrpo_jax.environments.episode import Episode, EpisodeLimits
+from regrpo_jax.environments.task import Task
+from regrpo_jax.toolbox.sandbox.pool import LOADER, SandboxPool
+from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.toolbox.toolset import ToolsetSettings, with_server_tools
+
+
+class Environment:
+    """Episodes over a pool, as many at a time as one likes; those that are idle make room for those that act.
+
+    The pool must not be used by others at the same time: they would wait for episodes that wait for a turn.
+    """
+
+    def __init__(self, pool: SandboxPool, limits: EpisodeLimits | None = None) -> None:
+        self.pool, self.limits = pool, limits or EpisodeLimits()
+        self._owns_pool = False
+        self._changed = threading.Condition()
+        self._with_worker: dict[Episode, None] = {}  # in the order in which they got it
+        self._busy: set[Episode] = set()
+
+    @classmethod
+    def start(
+        cls,
+        sandbox: SandboxSettings | None = None,
+        toolset_settings: Any = None,
+        limits: EpisodeLimits | None = None,
+        loader: str = LOADER,
+    ) -> Environment:
+        """An environment with a pool of its own, which it closes. UserError, SandboxError as the pool."""
+        if isinstance(toolset_settings, ToolsetSettings):
+            toolset_settings = with_server_tools(toolset_settings)  # a worker has no network to ask a server
+        environment = cls(SandboxPool(sandbox, toolset_settings, loader=loader), limits)
+        environment._owns_pool = True
+        return environment
+
+    def __enter__(self) -> Environment:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all episodes that hold a worker, and the pool if it is ours."""
+        with self._changed:
+            holding = list(self._with_worker)
+        if self._owns_pool:
+            self.pool.close()
+        for episode in holding:
+            episode.give_up("the environment was closed")
+
+    def reset(self, task: Task, seed: int | None = None) -> Episode:
+        """A new episode; seed (the task's own if None) is that of the actions' random numbers.
+
+        Takes no worker yet. UserError for faults of files that the task does not have.
+        """
+        return Episode(self, task, task.seed if seed is None else seed)
+
+    def open_session(self, episode: Episode) -> SandboxSession:
+        """A session for an episode that has its place. SandboxError, UserError as `SandboxPool.open`."""
+        files, seed, wrap, wrap_settings = episode.open_arguments()
+        return self.pool.open(dict(files), seed, wrap=wrap, wrap_settings=wrap_settings)
+
+    @contextmanager
+    def place_for(self, episode: Episode) -> Iterator[None]:
+        """Let the episode use a worker; when all are taken, park an idle episode, or wait until one is idle."""
+        with self._changed:
+            self._changed.wait_for(lambda: episode not in self._busy)
+            self._busy.add(episode)
+        try:
+            self._take_place(episode)
+            yield
+        finally:
+            self._release(episode)
+
+    def _take_place(self, episode: Episode) -> None:
+        with self._changed:
+            while episode not in self._with_worker:
+                if len(self._with_worker) < self.pool.settings.workers:
+                    self._with_worker[episode] = None
+                    return
+                idle = next((other for other in self._with_worker if other not in self._busy), None)
+                if idle is None:
+                    self._changed.wait()
+                    continue
+                self._busy.add(idle)
+                self._changed.release()
+                try:
+                    idle.park()
+                finally:
+                    self._changed.acquire()
+                    self._with_worker.pop(idle, None)
+                    self._busy.discard(idle)
+                    self._changed.notify_all()
+
+    def _release(self, episode: Episode) -> None:
+        with self._changed:
+            self._busy.discard(episode)
+            self._changed.notify_all()
+
+    def leave(self, episode: Episode) -> None:
+        """The episode needs its worker no more."""
+        with self._changed:
+            self._changed.wait_for(lambda: episode not in self._busy)
+            if episode not in self._with_worker:
+                return
+            self._busy.add(episode)
+        try:
+            episode.park()
+        finally:
+            with self._changed:
+                self._with_worker.pop(episode, None)
+                self._busy.discard(episode)
+                self._changed.notify_all()

@@ -1,0 +1,288 @@
+"""One episode: a task, played turn by turn until it is answered or its budget is used up.
+
+An episode holds a worker of the sandbox only while it needs one. It can be parked between two turns and brought
+back by running its earlier actions again, which is sound because the same actions give the same observations; when
+they do not, that is an infra error. So more episodes may be open than there are workers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from regrpo_jax.environments.answers import check_answer
+from regrpo_jax.environments.faults import FaultKind
+from regrpo_jax.environments.soft_faults import seconds as slow_seconds
+from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.tool_faults import APPLY, settings_for, timeout_words
+from regrpo_jax.environments.workspace import Workspace
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
+from regrpo_jax.records.reflection import parse_reflection
+from regrpo_jax.records.types import Observation, Status, Step
+from regrpo_jax.toolbox.observation import truncate
+from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, ToolRun
+from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
+
+if TYPE_CHECKING:
+    from regrpo_jax.environments.environment import Environment
+
+NO_CODE = (
+    "No code was found in this turn. Write a thought, then one fenced block of Python that calls tools:\n"
+    "Thought: what to do and why\n\nCode:\n```py\nresult = tool(...)\nprint(result)\n```\n"
+    "End the task with final_answer(...)."
+)
+_MOST_OPENINGS = 3
+_KILLED = re.compile(rf"(?:Timeout: )?killed[^\n]* {re.escape(RESTARTED)}")
+
+
+class Outcome(StrEnum):
+    """Where an episode stands, or how it ended."""
+
+    RUNNING = "running"
+    ANSWERED = "answered"
+    OUT_OF_STEPS = "out_of_steps"
+    OUT_OF_TIME = "out_of_time"
+    INFRA_ERROR = "infra_error"  # ours to answer for: trainers drop the episode
+
+
+@dataclass(frozen=True)
+class EpisodeLimits:
+    """max_steps: turns. seconds: time that actions may take together (the policy's own is not counted; looked at
+    before each action, which has the sandbox's own limit). observation_characters: kept of a text, head and tail.
+    image_bytes: of one image that is kept."""
+
+    max_steps: int = 8
+    seconds: float = 120.0
+    observation_characters: int = 8000
+    image_bytes: int = 8 * 2**20
+
+
+@dataclass(frozen=True)
+class EpisodeResult:
+    """An episode that is over. images: contents by (step, name). error: what failed in an infra error."""
+
+    task: Task
+    outcome: Outcome
+    answer: Any
+    success: bool
+    steps: tuple[Step, ...]
+    images: Mapping[tuple[int, str], bytes] = field(default_factory=dict)
+    tool_runs: tuple[tuple[ToolRun, ...], ...] = ()
+    error: str = ""
+    seconds: float = field(default=0.0, compare=False)
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it is no evidence about the policy."""
+        return self.outcome == Outcome.INFRA_ERROR
+
+
+class Episode:
+    """Made by `Environment.reset`; used by one thread at a time."""
+
+    def __init__(self, environment: Environment, task: Task, seed: int) -> None:
+        self.environment, self.task, self.seed = environment, task, seed
+        self.limits = environment.limits
+        self.outcome = Outcome.RUNNING
+        self.answer: Any = None
+        self.steps: list[Step] = []
+        self.tool_runs: list[tuple[ToolRun, ...]] = []
+        self.images: dict[tuple[int, str], bytes] = {}
+        self.error = ""
+        self.seconds = 0.0
+        self._workspace = Workspace.of(task)
+        self._settings = settings_for(task.tools, task.faults)
+        self._calls: Counter[str] = Counter()  # all calls of a tool so far
+        self._since_start: list[tuple[str, ActionResult]] = []  # actions of the process that now runs, or is parked
+        self._session: SandboxSession | None = None
+        self._given_up = ""
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Episode:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        self.close()
+
+    @property
+    def done(self) -> bool:
+        return self.outcome != Outcome.RUNNING
+
+    @property
+    def success(self) -> bool:
+        """Whether the task was answered, and rightly."""
+        return self.outcome == Outcome.ANSWERED and check_answer(self.task.checker, self.answer)
+
+    @property
+    def result(self) -> EpisodeResult:
+        """What was played so far; of an episode that was given up, an infra error."""
+        given_up = bool(self._given_up) and not self.done
+        return EpisodeResult(
+            task=self.task,
+            outcome=Outcome.INFRA_ERROR if given_up else self.outcome,
+            answer=self.answer,
+            success=self.success,
+            steps=tuple(self.steps),
+            images=dict(self.images),
+            tool_runs=tuple(self.tool_runs),
+            error=self._given_up if given_up else self.error,
+            seconds=self.seconds,
+        )
+
+    def image(self, name: str) -> bytes:
+        """The newest content of an image that an observation named, or of a file of the task. KeyError."""
+        for (_, known), content in reversed(self.images.items()):
+            if known == name:
+                return content
+        return self._workspace.files[name]
+
+    def step(self, text: str) -> Observation:
+        """Play one turn of the assistant (a reflection if any, a thought, a fenced code block).
+
+        Never raises for what the turn or its code does. UserError when the episode is over, or the task itself does
+        not fit the tools (a fault of a tool that is not there).
+        """
+        with self._lock:
+            if self.done:
+                raise UserError(f"the episode of task {self.task.id} is over ({self.outcome}); reset it")
+            thought, code = split_action(text)
+            result, observation = self._observed(code)
+            known = frozenset(self.task.tools) | {FINAL_ANSWER} if self.task.tools else None
+            self.steps.append(
+                Step(
+                    index=len(self.steps),
+                    thought=thought,
+                    code=code,
+                    tool_calls=extract_tool_calls(code, known),
+                    observation=observation,
+                    reflection=parse_reflection(text),
+                    text=text,
+                )
+            )
+            self.tool_runs.append(result.tool_calls)
+            self._move_on(result)
+        if self.done:
+            self.close()
+        return observation
+
+    def _observed(self, code: str) -> tuple[ActionResult, Observation]:
+        if not code.strip():
+            return self._told(ActionResult(Status.INVALID_ACTION, NO_CODE, size=len(NO_CODE)))
+        if self.seconds >= self.limits.seconds:
+            self.outcome = Outcome.OUT_OF_TIME
+            words = f"The {self.limits.seconds:g} seconds of this episode are used up."
+            return self._told(ActionResult(Status.TIMEOUT, words, size=len(words)))
+        with self.environment.place_for(self):
+            try:
+                result = self._run(code)
+                return self._told(result, self._kept_images(result))
+            except SandboxError as error:
+                return self._told(ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}"))
+
+    def _told(self, result: ActionResult, images: tuple[str, ...] = ()) -> tuple[ActionResult, Observation]:
+        text = truncate(result.text, self.limits.observation_characters)
+        return result, Observation(result.status, text, images, elapsed=result.elapsed, size=result.size)
+
+    def _run(self, code: str) -> ActionResult:
+        session = self._session or self._brought_back()
+        result = session.run(code)
+        self.seconds += result.elapsed
+        if result.status == Status.INFRA_ERROR:
+            return result
+        if _KILLED.fullmatch(result.text):  # its process is replaced: the next one starts from the input files
+            called = Counter(call.name for call in extract_tool_calls(code, KNOWN_TOOLS | set(self.task.tools)))
+            self._calls += called
+            self._settings["calls"] = dict(self._calls)
+            self._since_start = []
+            return self._with_text(result, self._after_a_kill(called))
+        self._calls += Counter(run.name for run in result.tool_calls)
+        self._since_start.append((code, result))
+        if result.status == Status.INVALID_ACTION and self.task.tools:
+            return self._with_text(result, f"Tools: {', '.join(sorted({*self.task.tools, FINAL_ANSWER}))}.")
+        return result
+
+    @staticmethod
+    def _with_text(result: ActionResult, words: str) -> ActionResult:
+        added = f"\n{words}" if words else ""
+        text = result.text + added
+        return ActionResult(**(vars(result) | {"text": text, "size": result.size + len(added.encode())}))
+
+    def _after_a_kill(self, called: Counter[str]) -> str:
+        """What the faulty tools would have told, had they not been killed."""
+        found = []
+        for fault in self.task.faults:
+            if fault.target in called and fault.kind == FaultKind.TIMEOUT and fault.parameters.get("hangs"):
+                found.append(timeout_words(fault))
+            elif fault.target in called and fault.kind == FaultKind.SLOW_ANSWER:
+                found.append(
+                    f"{fault.target} needs {slow_seconds(fault):g} seconds; with quick=True it answers at once."
+                )
+        return "\n".join(found)
+
+    def _brought_back(self) -> SandboxSession:
+        """A session in the state that the episode was parked in. SandboxError when the actions do not repeat."""
+        self._session = session = self._opened()
+        for code, before in self._since_start:
+            if session.run(code) != before:
+                raise SandboxError(f"an earlier action of the episode gives another result when repeated: {code[:200]}")
+        return session
+
+    def _opened(self) -> SandboxSession:
+        """A new session. Nothing has run in it, so a worker that died while it was idle costs no more than another."""
+        for _ in range(_MOST_OPENINGS - 1):
+            with contextlib.suppress(SandboxError):
+                return self.environment.open_session(self)
+        return self.environment.open_session(self)
+
+    def _kept_images(self, result: ActionResult) -> tuple[str, ...]:
+        """Fetch the images that the action wrote; those that are gone or too large are left out."""
+        names = []
+        for name in result.images:
+            try:
+                content = self._session.read_file(name) if self._session else b""
+            except OSError:
+                continue
+            if 0 < len(content) <= self.limits.image_bytes:
+                self.images[len(self.steps), name] = content
+                names.append(name)
+        return tuple(names)
+
+    def _move_on(self, result: ActionResult) -> None:
+        if result.status == Status.INFRA_ERROR or self._given_up:
+            self.outcome, self.error = Outcome.INFRA_ERROR, self._given_up or result.text
+        elif result.ended:
+            self.outcome, self.answer = Outcome.ANSWERED, result.final_answer
+        elif not self.done and len(self.steps) >= self.limits.max_steps:
+            self.outcome = Outcome.OUT_OF_STEPS
+
+    def open_arguments(self) -> tuple[Mapping[str, bytes], int, str, dict[str, Any]]:
+        """What the sandbox opens this episode with."""
+        return self._workspace.files, self.seed, APPLY, self._settings
+
+    def park(self) -> None:
+        """Give the worker back; the next turn brings the episode back."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def give_up(self, reason: str) -> None:
+        """End the episode as an infra error, from any thread; a turn that is being played ends it afterwards."""
+        self._given_up = reason
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self.done:
+                    self.outcome, self.error = Outcome.INFRA_ERROR, reason
+            finally:
+                self._lock.release()
+            self.close()
+
+    def close(self) -> None:
+        """Give the worker back. May be called again; what was played can still be read."""
+        self.environment.leave(self)

@@ -1,0 +1,205 @@
+"""A task: everything that an episode needs, as frozen data that JSON can hold.
+
+Nothing in it has behaviour (the checker is data, the faults are data, the oracle's steps are texts), so that tasks
+travel between processes and machines, and the same task is the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regrpo_jax.environments.answers import AnswerChecker
+from regrpo_jax.environments.faults import Fault, FaultPlan
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.reflection import render_reflection
+from regrpo_jax.records.types import ErrorType, Reflection
+
+TASKS_FILE, CONTENT_FOLDER = "tasks.jsonl", "files"
+
+
+@dataclass(frozen=True)
+class TaskFile:
+    """A file of the workspace; `name` is a relative path with "/" between folders."""
+
+    name: str
+    content: bytes
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the content."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True)
+class OracleStep:
+    """A step of the script that solves the task; `fails` says that its observation is a failure, by design."""
+
+    thought: str
+    code: str
+    fails: bool = False
+    reflection: Reflection | None = None
+
+    def turn(self) -> str:
+        """The assistant's turn: the reflection block, the thought, the fenced code."""
+        block = "" if self.reflection is None else render_reflection(self.reflection)
+        return f"{block}Thought: {self.thought}\n\nCode:\n```py\n{self.code}\n```"
+
+    def to_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {"thought": self.thought, "code": self.code, "fails": self.fails}
+        if self.reflection is not None:
+            found["reflection"] = {**vars(self.reflection), "error_type": str(self.reflection.error_type)}
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> OracleStep:
+        told = data.get("reflection")
+        reflection = told and Reflection(ErrorType(told["error_type"]), told["evidence"], told["fix_plan"])
+        return cls(data["thought"], data["code"], bool(data["fails"]), reflection or None)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What an episode plays.
+
+    id: unique in its suite. split: "train", "validation", "test", "held_out" or the suite's own. images: the names
+    among `files` that the policy is shown. tools: names of the tools that the episode has; final_answer is always
+    there; () is all tools of the pool. error_type: the failure that the task is about, None for none. difficulty: 0
+    is easiest. oracle: a script that solves the task. metadata: plain data. UserError when the parts do not fit.
+    """
+
+    id: str
+    family: str
+    split: str
+    instruction: str
+    checker: AnswerChecker
+    files: tuple[TaskFile, ...] = ()
+    images: tuple[str, ...] = ()
+    tools: tuple[str, ...] = ()
+    faults: FaultPlan = ()
+    error_type: ErrorType | None = None
+    difficulty: int = 0
+    oracle: tuple[OracleStep, ...] = ()
+    seed: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        names = [file.name for file in self.files]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise UserError(f"task {self.id}: there are two files called {twice!r}")
+        missing = [name for name in self.images if name not in names]
+        if missing:
+            raise UserError(f"task {self.id}: the image {missing[0]!r} is not among its files: {', '.join(names)}")
+
+    def file(self, name: str) -> bytes:
+        """The content of a file, before faults. KeyError."""
+        return {file.name: file.content for file in self.files}[name]
+
+    def to_json(self, keep: Callable[[TaskFile], None] | None = None) -> dict[str, Any]:
+        """Plain data; contents in base64, or as SHA-256 after `keep` has stored them."""
+        files = []
+        for file in self.files:
+            if keep is None:
+                files.append({"name": file.name, "base64": base64.b64encode(file.content).decode("ascii")})
+            else:
+                keep(file)
+                files.append({"name": file.name, "sha256": file.digest})
+        return {
+            "id": self.id,
+            "family": self.family,
+            "split": self.split,
+            "instruction": self.instruction,
+            "checker": self.checker.to_json(),
+            "files": files,
+            "images": list(self.images),
+            "tools": list(self.tools),
+            "faults": [fault.to_json() for fault in self.faults],
+            "error_type": None if self.error_type is None else str(self.error_type),
+            "difficulty": self.difficulty,
+            "oracle": [step.to_json() for step in self.oracle],
+            "seed": self.seed,
+            "metadata": dict(self.metadata),
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any], fetch: Callable[[str], bytes] | None = None) -> Task:
+        """The inverse of `to_json`; `fetch` gives the content for a SHA-256. UserError when it is no task."""
+        try:
+            kind = data["error_type"]
+            return cls(
+                id=data["id"],
+                family=data["family"],
+                split=data["split"],
+                instruction=data["instruction"],
+                checker=AnswerChecker.from_json(data["checker"]),
+                files=tuple(TaskFile(file["name"], _content(file, fetch)) for file in data["files"]),
+                images=tuple(data["images"]),
+                tools=tuple(data["tools"]),
+                faults=tuple(map(Fault.from_json, data["faults"])),
+                error_type=None if kind is None else ErrorType(kind),
+                difficulty=int(data["difficulty"]),
+                oracle=tuple(map(OracleStep.from_json, data["oracle"])),
+                seed=int(data["seed"]),
+                metadata=dict(data["metadata"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            name = data.get("id", "?") if isinstance(data, Mapping) else "?"
+            raise UserError(f"task {name}: not a task as to_json writes it: {type(error).__name__}: {error}") from error
+
+
+def _content(file: Mapping[str, str], fetch: Callable[[str], bytes] | None) -> bytes:
+    if "base64" in file:
+        try:
+            return base64.b64decode(file["base64"], validate=True)
+        except binascii.Error as error:
+            raise UserError(f"the content of {file['name']!r} is no base64: {error}") from error
+    if fetch is None:
+        raise UserError(f"the content of {file['name']!r} is stored elsewhere; read the task with read_tasks(folder)")
+    content = fetch(file["sha256"])
+    if hashlib.sha256(content).hexdigest() != file["sha256"]:
+        raise UserError(f"the stored content of {file['name']!r} is not what the task was written with")
+    return content
+
+
+def write_tasks(tasks: Iterable[Task], folder: Path) -> int:
+    """Write `tasks.jsonl` and, once each, the contents under their SHA-256; how many tasks."""
+    contents = folder / CONTENT_FOLDER
+    contents.mkdir(parents=True, exist_ok=True)
+
+    def keep(file: TaskFile) -> None:
+        path = contents / file.digest
+        if not path.exists():
+            path.write_bytes(file.content)
+
+    count = 0
+    with (folder / TASKS_FILE).open("w", encoding="utf-8") as lines:
+        for task in tasks:
+            lines.write(json.dumps(task.to_json(keep), ensure_ascii=False, sort_keys=True) + "\n")
+            count += 1
+    return count
+
+
+def read_tasks(folder: Path) -> list[Task]:
+    """The tasks that `write_tasks` wrote. UserError naming the file and line that cannot be read."""
+    path = folder / TASKS_FILE
+
+    def fetch(digest: str) -> bytes:
+        return (folder / CONTENT_FOLDER / Path(digest).name).read_bytes()
+
+    tasks = []
+    try:
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                tasks.append(Task.from_json(json.loads(line), fetch))
+            except (UserError, ValueError) as error:
+                raise UserError(f"{path}, line {number}: {error}") from error
+    except OSError as error:
+        raise UserError(f"the tasks cannot be read: {error}") from error
+    return tasks
