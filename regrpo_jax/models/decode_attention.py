@@ -17,10 +17,9 @@ Array = jax.Array
 def prefix_layers(prefix: PrefixCache) -> PrefixLayers:
     """A prefix laid out for decoding."""
 
-    def split(stacked: Array) -> tuple[Array, ...]:
-        return tuple(layer.transpose(0, 2, 1, 3) for layer in stacked)
-
-    return PrefixLayers(split(prefix.keys), split(prefix.values), prefix.valid, prefix.last_tokens)
+    keys = tuple(layer.transpose(0, 2, 3, 1) for layer in prefix.keys)  # [group, kv_head, head_dim, prefix]
+    values = tuple(layer.transpose(0, 2, 1, 3) for layer in prefix.values)  # [group, kv_head, prefix, head_dim]
+    return PrefixLayers(keys, values, prefix.valid, prefix.last_tokens)
 
 
 def cached_attention(
@@ -30,15 +29,15 @@ def cached_attention(
 
     Args:
       queries: # [group, branch, token, head, head_dim]
-      keys: of the branch's own tokens.  # [group, branch, kv_head, slot, head_dim]
-      values: # [group, branch, kv_head, slot, head_dim]
+      keys: of the branch's own tokens.  # [group * branch, kv_head, head_dim, slot]
+      values: # [group * branch, kv_head, slot, head_dim]
       mask: bool, which new token sees which slot.  # [group, branch, token, slot]
-      prefix: keys and values [group, kv_head, prefix, head_dim], and valid [group, prefix].
+      prefix: keys [group, kv_head, head_dim, prefix], values [group, kv_head, prefix, head_dim], valid [group, prefix].
     Returns:
       # [group, branch, token, head * head_dim]
     """
     group, branch, token, heads, head_dim = queries.shape
-    kv_heads = keys.shape[2]
+    kv_heads = keys.shape[1]
     wide = at_least_float32(queries.dtype)
     lowest = np.finfo(wide).min / 2
     prefix_keys, prefix_values, prefix_valid = prefix
@@ -46,7 +45,7 @@ def cached_attention(
     queries = queries.transpose(0, 1, 3, 4, 2, 5)  # [group, branch, kv_head, repeat, token, head_dim]
 
     def by_branch(array: Array) -> Array:
-        return array.reshape(group, branch, kv_heads, -1, array.shape[-1])
+        return array.reshape(group * branch, kv_heads, -1, array.shape[-1])
 
     def by_group(array: Array) -> Array:
         return array.swapaxes(1, 2).reshape(group, kv_heads, -1, array.shape[-1])
@@ -55,16 +54,16 @@ def cached_attention(
         split = array.reshape(group, kv_heads, branch, *queries.shape[3:5], -1)
         return split.swapaxes(1, 2)  # [group, branch, kv_head, repeat, token, ..]
 
-    scores = jnp.einsum("gknqh,gknsh->gknqs", by_branch(queries), keys, preferred_element_type=wide)
+    scores = jnp.einsum("rnqh,rnhs->rnqs", by_branch(queries), keys, preferred_element_type=wide)
     scores = scores.reshape(*queries.shape[:-1], -1)  # [group, branch, kv_head, repeat, token, slot]
     scores = jnp.where(mask[:, :, None, None], scores, lowest)
-    prefix_scores = jnp.einsum("gnqh,gnph->gnqp", by_group(queries), prefix_keys, preferred_element_type=wide)
+    prefix_scores = jnp.einsum("gnqh,gnhp->gnqp", by_group(queries), prefix_keys, preferred_element_type=wide)
     prefix_scores = jnp.where(prefix_valid[:, None, None, None, None], from_group(prefix_scores), lowest)
     highest = jnp.maximum(jnp.max(scores, -1, keepdims=True), jnp.max(prefix_scores, -1, keepdims=True))
     weights, prefix_weights = jnp.exp(scores - highest), jnp.exp(prefix_scores - highest)
     total = jnp.sum(weights, -1, keepdims=True) + jnp.sum(prefix_weights, -1, keepdims=True)
     weights, prefix_weights = weights.astype(values.dtype), prefix_weights.astype(values.dtype)
-    mixed = jnp.einsum("gknqs,gknsh->gknqh", by_branch(weights), values).reshape(queries.shape)
+    mixed = jnp.einsum("rnqs,rnsh->rnqh", by_branch(weights), values).reshape(queries.shape)
     mixed += from_group(jnp.einsum("gnqp,gnph->gnqh", by_group(prefix_weights), prefix_values))
     mixed = (mixed / total.astype(mixed.dtype)).transpose(0, 1, 4, 2, 3, 5)
     return mixed.reshape(group, branch, token, heads * head_dim)  # from [group, branch, token, kv_head, repeat, ..]

@@ -18,7 +18,7 @@ from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Decoding, Samples, Turn, Variables, draw, finished_samples, new_turn, running
 from regrpo_jax.models.token_choice import Sampling
 
-SEGMENT = 32  # tokens between two looks at which branches still run
+SEGMENT = 64  # tokens between two looks at which branches still run
 
 
 def decode(
@@ -122,13 +122,17 @@ def _moved_back(left: _Left, turn: Turn, decoding: Decoding) -> tuple[Turn, Deco
 
 def _rows(turn: Turn, decoding: Decoding) -> dict[str, Any]:
     """All arrays [group, branch, ..] but the random keys, which never change."""
-    cache = decoding.cache
+    cache, shape = decoding.cache, decoding.fed.shape
+
+    def apart(layers: tuple[Array, ...]) -> list[Array]:
+        return [layer.reshape(*shape, *layer.shape[1:]) for layer in layers]
+
     return {
         "turn": {"budget": turn.budget, "samples": turn.samples},
         "decoding": {"fed": decoding.fed, "position": decoding.position, "done": decoding.done},
         "cache": {
-            "keys": cache.keys,
-            "values": cache.values,
+            "keys": apart(cache.keys),
+            "values": apart(cache.values),
             "valid": cache.valid,
             "last_tokens": cache.last_tokens,
         },
@@ -136,7 +140,16 @@ def _rows(turn: Turn, decoding: Decoding) -> dict[str, Any]:
 
 
 def _with_rows(turn: Turn, decoding: Decoding, rows: dict[str, Any]) -> tuple[Turn, Decoding]:
-    cache = dataclasses.replace(decoding.cache, **rows["cache"])
+    def together(layers: list[Array]) -> tuple[Array, ...]:
+        return tuple(layer.reshape(-1, *layer.shape[2:]) for layer in layers)
+
+    cache = dataclasses.replace(
+        decoding.cache,
+        keys=together(rows["cache"]["keys"]),
+        values=together(rows["cache"]["values"]),
+        valid=rows["cache"]["valid"],
+        last_tokens=rows["cache"]["last_tokens"],
+    )
     return dataclasses.replace(turn, **rows["turn"]), dataclasses.replace(decoding, **rows["decoding"], cache=cache)
 
 

@@ -67,7 +67,7 @@ class PrefixLayers:
     """A `PrefixCache` as decoding reads it, see `decode_attention`.
 
     Attributes:
-      keys: one array per layer.  # [group, kv_head, prefix, head_dim]
+      keys: one array per layer.  # [group, kv_head, head_dim, prefix]
       values: one array per layer.  # [group, kv_head, prefix, head_dim]
       valid: bool, False at padding.  # [group, prefix]
       last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
@@ -86,8 +86,8 @@ class BranchCache:
     All branches write to the same slot at the same time; a branch that has nothing to say there leaves it invalid.
 
     Attributes:
-      keys: one array per layer.  # [group, branch, kv_head, slot, head_dim]
-      values: one array per layer.  # [group, branch, kv_head, slot, head_dim]
+      keys: one array per layer.  # [group * branch, kv_head, head_dim, slot]
+      values: one array per layer.  # [group * branch, kv_head, slot, head_dim]
       valid: bool, whether the slot holds a token of the branch.  # [group, branch, slot]
       last_tokens: int32, the tokens before the next one, -1 where there is none.  # [group, branch, mixing]
       length: int32 scalar, slots written so far (the same for all branches).

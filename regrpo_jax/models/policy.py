@@ -72,13 +72,12 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
 def empty_branch_cache(prefix: PrefixLayers, branches: int, length: int) -> BranchCache:
     """Room for `length` slots in each of `branches` branches per group of `prefix`."""
 
-    def buffers(layers: tuple[Array, ...]) -> tuple[Array, ...]:
-        shapes = [(layer.shape[0], branches, layer.shape[1], length, layer.shape[3]) for layer in layers]
-        return tuple(jnp.zeros(shape, layer.dtype) for shape, layer in zip(shapes, layers, strict=True))
-
+    rows = len(prefix.valid) * branches
+    keys = [jnp.zeros((rows, *layer.shape[1:3], length), layer.dtype) for layer in prefix.keys]
+    values = [jnp.zeros((rows, layer.shape[1], length, layer.shape[3]), layer.dtype) for layer in prefix.values]
     return BranchCache(
-        keys=buffers(prefix.keys),
-        values=buffers(prefix.values),
+        keys=tuple(keys),
+        values=tuple(values),
         valid=jnp.zeros((len(prefix.valid), branches, length), bool),
         last_tokens=jnp.repeat(prefix.last_tokens[:, None], branches, axis=1),  # [group, branch, mixing]
         length=jnp.zeros((), jnp.int32),

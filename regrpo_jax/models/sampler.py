@@ -193,18 +193,23 @@ def new_turn(decoding: Decoding, sampling: Sampling, budget: Array | None) -> Tu
       ValueError: `sampling.max_tokens` tokens do not fit into the cache.
     """
     check_room(decoding, sampling.max_tokens, "drawing")
-    shape = decoding.fed.shape
-    limit = sampling.max_tokens if budget is None else jnp.minimum(budget, sampling.max_tokens)
-    dtype = at_least_float32(decoding.prefix.keys[0].dtype)
+    given = sampling.max_tokens if budget is None else np.minimum(budget, sampling.max_tokens)
+    limit = np.broadcast_to(np.asarray(given, np.int32), decoding.fed.shape)  # [group, branch]
+    return _empty_turn(limit, sampling, dtype=at_least_float32(decoding.prefix.keys[0].dtype))
+
+
+@functools.partial(jax.jit, static_argnames="dtype")
+def _empty_turn(budget: Array, sampling: Sampling, *, dtype: jnp.dtype) -> Turn:
+    shape, room = budget.shape, sampling.longest_stop - 1
     samples = Samples(
-        tokens=jnp.full((*shape, sampling.longest_stop - 1 + sampling.max_tokens), 0, jnp.int32)
-        .at[:, :, : sampling.longest_stop - 1]
-        .set(-1),
+        tokens=jnp.concatenate(
+            [jnp.full((*shape, room), -1, jnp.int32), jnp.zeros((*shape, sampling.max_tokens), jnp.int32)], axis=-1
+        ),
         logprobs=jnp.zeros((*shape, sampling.max_tokens), dtype),
         lengths=jnp.zeros(shape, jnp.int32),
         stopped=jnp.zeros(shape, bool),
     )
-    return Turn(jnp.zeros((), jnp.int32), jnp.broadcast_to(limit, shape).astype(jnp.int32), samples)
+    return Turn(jnp.zeros((), jnp.int32), budget, samples)
 
 
 def draw(

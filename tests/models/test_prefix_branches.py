@@ -19,6 +19,7 @@ from regrpo_jax.data.groups import Branch, Group
 from regrpo_jax.data.images import PackedImages, PatchedImage, pack_images, patch_positions
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import PolicyConfig, RematPolicy
+from regrpo_jax.models.decode_attention import prefix_layers
 from regrpo_jax.models.inputs import ImagePatches, PrefixCache, TokenBlock
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache, policy_functions
 from regrpo_jax.training.steps import group_logprobs
@@ -220,11 +221,12 @@ def test_decoding_token_by_token_is_running_branches(
     prefix = prefix_cache(config, variables)
     whole = compiled(functions.run_branches)(variables, branches, prefix)  # [group, branch, token, hidden]
     decode = compiled(functions.decode_branches)
-    cache = empty_branch_cache(prefix, branches.tokens.shape[1], branches.tokens.shape[2] + 2)
+    laid_out, weights = prefix_layers(prefix), functions.layer_weights(variables)
+    cache = empty_branch_cache(laid_out, branches.tokens.shape[1], branches.tokens.shape[2] + 2)
     pieces, start = [], 0
     for width in (5, 1, 1, 1, 1, 1, 1, 1):  # what a tool returns is appended at once, what is sampled one by one
         part = jax.tree.map(lambda array, here=slice(start, start + width): array[:, :, here], branches)
-        hidden, cache = decode(variables, part, prefix, cache)
+        hidden, cache = decode(variables, part, laid_out, cache, weights)
         pieces.append(hidden)
         start += width
     decoded = np.concatenate(pieces, axis=2)

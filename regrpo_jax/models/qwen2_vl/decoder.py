@@ -212,8 +212,12 @@ def _decoding_attention(
     queries: Array, keys: Array, values: Array, caches: dict[str, Any], context: dict[str, Any]
 ) -> tuple[Array, Array, Array]:
     """Attention of branches to the prefix, to what they wrote earlier and to themselves; with the longer buffers."""
-    own_keys = _written_at(context["length"], caches["own_keys"], keys.swapaxes(2, 3), axis=3)
-    own_values = _written_at(context["length"], caches["own_values"], values.swapaxes(2, 3), axis=3)
+
+    def by_row(new: Array) -> Array:
+        return new.reshape(-1, *new.shape[2:])  # [group * branch, token, kv_head, head_dim]
+
+    own_keys = _written_at(context["length"], caches["own_keys"], by_row(keys).transpose(0, 2, 3, 1), axis=3)
+    own_values = _written_at(context["length"], caches["own_values"], by_row(values).transpose(0, 2, 1, 3), axis=2)
     prefix = (caches["prefix_keys"], caches["prefix_values"], context["prefix_valid"])
     return cached_attention(queries, own_keys, own_values, context["mask"], prefix), own_keys, own_values
 
