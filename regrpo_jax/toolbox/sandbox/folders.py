@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 _DEEPEST = 32
 PLAIN_TIME = 946_684_800  # 2000-01-01: input files carry no trace of when the episode was opened
@@ -110,13 +110,15 @@ def digests(root: str, most_files: int, most_bytes: int) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def empty_folder(root: str, depth: int = _DEEPEST) -> None:
-    """Delete everything below `root`. FolderError when something cannot be deleted or lies too deep."""
+def empty_folder(root: str, depth: int = _DEEPEST, keep: Container[str] = ()) -> None:
+    """Delete everything in `root` but the names in `keep`. FolderError for what cannot be deleted or lies too deep."""
     if depth < 0:
         raise FolderError("folders too deep to delete")
     try:
         with os.scandir(root) as entries:
             for entry in list(entries):
+                if entry.name in keep:
+                    continue
                 if entry.is_dir(follow_symlinks=False):
                     os.chmod(entry.path, 0o700)
                     empty_folder(entry.path, depth - 1)

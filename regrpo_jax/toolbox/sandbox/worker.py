@@ -63,7 +63,9 @@ class Zygote:
 
         self.run_episode = run_episode
         self.control, self.settings, self.workspace, self.weak = control, start.settings, workspace, weak
-        self.folders = [workspace] if weak else [workspace, "/tmp", "/dev/shm"]
+        folders = [workspace] if weak else [workspace, "/tmp", "/dev/shm"]
+        # Python or the project may lie below /tmp, and are mounted there.
+        self.folders = {folder: frozenset(os.listdir(folder)) for folder in folders}
         self.tools = named(start.loader)(start.toolset_settings)
         for tool in self.tools.values():
             if callable(warm_up := getattr(tool, "warm_up", None)):
@@ -72,8 +74,7 @@ class Zygote:
         self.child = 0
         self.over_limit = ""
         os.chdir(workspace)
-        for folder in self.folders:  # libraries keep caches where they are first used
-            empty_folder(folder)
+        self._empty_folders()  # libraries keep caches where they are first used
         gc.collect()
         gc.freeze()
         self.resident = kernel.resident_bytes()
@@ -196,11 +197,14 @@ class Zygote:
             except ChildProcessError:
                 return
 
+    def _empty_folders(self) -> None:
+        for folder, mounted in self.folders.items():
+            empty_folder(folder, keep=mounted)
+
     def _close(self) -> None:
         self.child = 0
         self._kill_episode()
-        for folder in self.folders:
-            empty_folder(folder)
+        self._empty_folders()
         if self.condition() != self.untouched:
             raise FolderError("the episode left something behind")
 
