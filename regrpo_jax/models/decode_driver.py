@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from regrpo_jax.models.decoding_state import Decoding, Samples, Turn
+from regrpo_jax.models.drawing import Variables, draw, finished_samples, new_turn, running
 from regrpo_jax.models.inputs import Array
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.models.sampler import Decoding, Samples, Turn, Variables, draw, finished_samples, new_turn, running
 from regrpo_jax.models.token_choice import Sampling
 
 SEGMENT = 64  # tokens between two looks at which branches still run

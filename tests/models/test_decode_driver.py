@@ -9,9 +9,10 @@ import pytest
 
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.decode_driver import decode
+from regrpo_jax.models.drawing import draw_compiled
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
-from regrpo_jax.models.sampler import Decoding, Prompt, append, draw_compiled, generate, start
+from regrpo_jax.models.sampler import Decoding, Prompt, append, generate, start
 from regrpo_jax.models.token_choice import Sampling, sampling_controls
 
 GROUPS, BRANCHES, LENGTH = 6, 4, 5
@@ -78,11 +79,11 @@ def test_a_shape_is_compiled_once_and_shapes_shrink_with_what_is_left(
     sampling = sampling_controls(max_tokens=MAX_TOKENS, stops=(), temperature=1.5)
     shapes: list[tuple[int, ...]] = []
 
-    def recorded(*arguments: Any) -> Any:
+    def recorded(*arguments: Any, slots: int) -> Any:
         shapes.append(arguments[3].fed.shape)
-        return draw_compiled(*arguments)
+        return draw_compiled(*arguments, slots=slots)
 
-    monkeypatch.setattr("regrpo_jax.models.sampler.draw_compiled", recorded)
+    monkeypatch.setattr("regrpo_jax.models.drawing.draw_compiled", recorded)
     before = draw_compiled._cache_size()
     decode(setting.functions, setting.variables, setting.begin(), sampling, BUDGETS, segment=2)
     # Live at first: five groups, four branches. After 2 tokens: groups 0, 1, 2, 4, 5 with at most two branches;
@@ -96,10 +97,29 @@ def test_a_shape_is_compiled_once_and_shapes_shrink_with_what_is_left(
 
 
 def test_nothing_to_draw_runs_nothing(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("regrpo_jax.models.sampler.draw_compiled", None)
+    monkeypatch.setattr("regrpo_jax.models.drawing.draw_compiled", None)
     sampling = sampling_controls(max_tokens=MAX_TOKENS, stops=(), temperature=0.0)
     samples, decoding = decode(
         setting.functions, setting.variables, setting.begin(), sampling, np.zeros((GROUPS, BRANCHES), np.int32)
     )
     assert not np.any(samples.lengths) and samples.tokens.shape == (GROUPS, BRANCHES, MAX_TOKENS)
     assert int(decoding.cache.length) == 0
+
+
+def test_slots_that_cannot_be_in_use_are_not_looked_at(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache with room for a long session gives the same as a small one, and is compiled for powers of two."""
+    sampling = sampling_controls(max_tokens=MAX_TOKENS, stops=(), temperature=1.0)
+    expected = setting.two_turns(generate, sampling)
+    seen: list[int] = []
+
+    def recorded(*arguments: Any, slots: int) -> Any:
+        seen.append(slots)
+        return draw_compiled(*arguments, slots=slots)
+
+    monkeypatch.setattr("regrpo_jax.models.drawing.draw_compiled", recorded)
+    monkeypatch.setattr("regrpo_jax.models.drawing.FEWEST_SLOTS", 8)
+    found = setting.two_turns(decode, sampling, segment=6)
+    # The second turn starts after the 12 tokens of the first and 3 of an observation; there are 27 slots.
+    assert seen == [8, 16, 27, 27]
+    for one, other in zip(jax.tree.leaves(expected), jax.tree.leaves(found), strict=True):
+        np.testing.assert_allclose(np.asarray(other, float), np.asarray(one, float), atol=1e-5)

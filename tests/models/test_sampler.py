@@ -260,13 +260,12 @@ def test_a_stop_sequence_of_several_tokens_ends_a_branch_where_it_is_complete(se
     assert drawn.stopped[0, 1] and drawn.lengths[0, 1] <= 6 and drawn.lengths[1, 2] == 2
     assert not drawn.stopped.all()
 
-    said = ((list(stop[:-1]), [], []), ([], [], []))
-    decoding, _ = setting.open(setting.begin(), said)
-    alike, _ = setting.generate(decoding, controls(0.0, stops=((stop[-1],),), max_tokens=1))
-    assert not setting.generate(setting.open(setting.begin(), said)[0], controls(0.0, stops=(stop,), max_tokens=1))[
-        0
-    ].stopped.any()
-    assert alike.lengths.max() == 1
+    # The same branch, its first four tokens appended: it goes on as before, and what was appended is not looked at.
+    given = free.tokens[0, 1, :4].tolist()
+    decoding, _ = setting.open(setting.begin(), (([], given, []), ([], [], [])))
+    goes_on, _ = setting.generate(decoding, controls(5.0, stops=(stop,), banned_ids=(), max_tokens=4))
+    assert goes_on.tokens[0, 1].tolist() == free.tokens[0, 1, 4:8].tolist()
+    assert not goes_on.stopped[0, 1]
 
 
 def test_draws_depend_on_key_and_branch_and_not_on_the_batch(setting: Setting) -> None:
