@@ -11,7 +11,7 @@ def base_config() -> ml_collections.ConfigDict:
     """The defaults, locked: setting a field that is not here raises AttributeError with a suggestion."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # decides weights, data order, sampling and the generated corpus
-    config.stages = ("sft", "rl", "eval")  # run in this order; each resumes from its own checkpoints
+    config.stages = ("sft", "rl", "eval")  # run in this order, each resumes; "data" and "audit" may come before
     config.log_every = 10  # updates between lines of metrics.jsonl
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
     config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
@@ -23,12 +23,18 @@ def base_config() -> ml_collections.ConfigDict:
     config.rl = _rl()
     config.eval = _eval()
     config.environment = _environment()
+    config.engine = _engine()
+    config.teacher = _teacher()
+    config.audit = ml_collections.ConfigDict(
+        {"rot": "", "replay": False}  # file or pattern of RoT records to audit; play them again and compare
+    )
     config.checkpoint = ml_collections.ConfigDict({"every": 200, "keep": 2})  # updates; checkpoints kept per stage
     return config.lock()
 
 
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
+    data.source = ""  # of the data stage: "toolrepair", a JSON file of trajectories, or the folder of an evaluation run
     data.rot = ""  # RoT records (JSON array or JSONL, the authors' schema); "" generates the compact corpus
     data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
     data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot
@@ -40,6 +46,11 @@ def _data() -> ml_collections.ConfigDict:
     data.branch_buckets = (128, 256, 512)  # padded lengths of a branch, in tokens
     data.min_pixels = 4 * 28 * 28  # an image is enlarged to as many pixels; the model's own minimum counts if larger
     data.max_pixels = 512 * 28 * 28  # an image is shrunk to as many pixels; the model's own maximum counts if smaller
+    data.curriculum = "none"  # RoT records in play: "none" all, "linear" and "success-paced" the easiest first
+    data.curriculum_start = 0.3  # share of them in play at a stage's first update
+    data.curriculum_full = 0.5  # "linear": share of the stage's updates after which all are in play
+    data.curriculum_success = 0.8  # "success-paced": mean success of a window that brings the next tenth into play
+    data.curriculum_window = 20  # "success-paced": measured updates of a window
     data.compact = ml_collections.ConfigDict(
         {"train_records": 2000, "test_records": 200}
     )  # generated corpus, RoT records
@@ -144,3 +155,45 @@ def _environment() -> ml_collections.ConfigDict:
     environment.require_isolation = False  # refuse to run where the kernel allows no namespaces
     environment.viewer_episodes = 50  # episodes that episodes.html shows, spread over the run
     return environment
+
+
+def _engine() -> ml_collections.ConfigDict:
+    engine = ml_collections.ConfigDict()
+    engine.records = 2000  # RoT records
+    engine.clean = 0  # clean trajectories, executed as well
+    engine.error_types = ml_collections.ConfigDict(  # their shares; the first four are the paper's
+        {"GroundingDrift": 0.294, "ToolMismatch": 0.246, "ArgInvalid": 0.308, "InfoInsufficient": 0.152}
+        | {"NonCommit": 0.0, "CodeError": 0.0}
+    )
+    engine.profile = "compact"  # of the suite: "compact" or "full"
+    engine.split = "train"  # of the suite: "train", "validation", "test", "held_out"
+    engine.families = ()  # of the suite; () is all
+    engine.difficulties = (1, 2, 3)  # of the suite
+    engine.natural = 0.5  # share of failures that are the suite's own surprises, where a type has some
+    engine.failures_only = False  # of a recorded run: only what the policy itself got wrong
+    engine.proposer = "rules"  # who finds near misses: "rules", or "teacher" and rules
+    engine.annotator = "rules"  # who writes reflections: "rules" need no network; "teacher" is config.teacher
+    engine.synthetic = False  # make observations up where tools or files are not here; into files of their own
+    engine.attempts = 40  # situations tried for a record, at most
+    engine.shard_records = 1000  # records of a file
+    return engine
+
+
+def _teacher() -> ml_collections.ConfigDict:
+    teacher = ml_collections.ConfigDict()
+    teacher.base_url = ""  # an OpenAI-compatible chat API, such as "http://localhost:8000/v1"
+    teacher.model = ""  # its name there
+    teacher.key_variable = ""  # environment variable that holds its key; "" for a server without one
+    teacher.images = False  # show it the task's pictures
+    teacher.timeout = 120.0  # seconds of a request
+    teacher.retries = 5  # after a request that failed for a while
+    teacher.repairs = 2  # times that a wrong answer is sent back
+    teacher.requests_per_minute = 60.0
+    teacher.max_concurrency = 4  # requests at the same time
+    teacher.most_requests = config_dict.placeholder(int)  # of the run, restarts included; None without limit
+    teacher.most_dollars = config_dict.placeholder(float)  # likewise, at the prices below
+    teacher.dollars_per_million_input_tokens = 0.0
+    teacher.dollars_per_million_output_tokens = 0.0
+    teacher.max_tokens = 1024  # of an answer
+    teacher.temperature = 0.0
+    return teacher

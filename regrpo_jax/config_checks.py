@@ -10,13 +10,17 @@ from ml_collections import ConfigDict
 from regrpo_jax.base_config import base_config
 from regrpo_jax.command_line import field_values
 from regrpo_jax.errors import UserError
+from regrpo_jax.records.types import ErrorType
 
-STAGES = ("sft", "rl", "eval")
+HOST_STAGES = ("data", "audit")  # these come first
+STAGES = (*HOST_STAGES, "sft", "rl", "eval")
 TRAINING_STAGES = ("sft", "rl")
+ERROR_TYPES = tuple(map(str, ErrorType))
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "data.on_bad_record": ("skip", "fatal"),
     "data.conditioning": ("paper", "release"),
+    "data.curriculum": ("none", "linear", "success-paced"),
     "model.dtype": ("float32", "bfloat16"),
     "model.param_dtype": ("float32", "bfloat16"),
     "model.remat": ("none", "dots", "full"),
@@ -27,6 +31,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
     "rl.zero_variance": ("skip", "keep_kl"),
+    "engine.profile": ("compact", "full"),
+    "engine.split": ("train", "validation", "test", "held_out"),
+    "engine.proposer": ("rules", "teacher"),
+    "engine.annotator": ("rules", "teacher"),
     "environment.suite": ("", "toolrepair"),
     "environment.policy": ("oracle", "never_repairs", "random"),
     "environment.profile": ("compact", "full"),
@@ -41,6 +49,7 @@ AT_LEAST: dict[str, int] = {
     "log_every": 1,
     "mesh.model": 1,
     "data.max_length": 1,
+    "data.curriculum_window": 1,
     "data.min_pixels": 1,
     "data.max_pixels": 28 * 28,
     "data.compact.train_records": 2,
@@ -66,6 +75,17 @@ AT_LEAST: dict[str, int] = {
     "eval.top_k": 0,
     "checkpoint.every": 1,
     "checkpoint.keep": 1,
+    "engine.records": 1,
+    "engine.clean": 0,
+    "engine.attempts": 1,
+    "engine.shard_records": 1,
+    "teacher.retries": 0,
+    "teacher.repairs": 0,
+    "teacher.max_concurrency": 1,
+    "teacher.max_tokens": 1,
+    "teacher.temperature": 0,
+    "teacher.dollars_per_million_input_tokens": 0,
+    "teacher.dollars_per_million_output_tokens": 0,
     "environment.tasks": 1,
     "environment.max_steps": 1,
     "environment.workers": 1,
@@ -75,14 +95,21 @@ AT_LEAST: dict[str, int] = {
     for stage in TRAINING_STAGES
     for field, lowest in {"steps": 0, "microbatches": 1, "warmup_steps": 0, "weight_decay": 0}.items()
 }
-ABOVE_ZERO = ("lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p", "environment.wall_seconds") + tuple(
-    f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")
-)
+ABOVE_ZERO = (
+    "lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p", "environment.wall_seconds",
+    "teacher.timeout", "teacher.requests_per_minute", "teacher.most_requests", "teacher.most_dollars",
+    *(f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")),
+)  # fmt: skip
 SHARES = (
     "lora.dropout",
+    "data.curriculum_start",
+    "data.curriculum_full",
+    "data.curriculum_success",
     "sft.clean_ratio",
     "eval.top_p",
+    "engine.natural",
     "environment.surprises",
+    *(f"engine.error_types.{name}" for name in ERROR_TYPES),
     *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
 )
 
@@ -120,9 +147,12 @@ def check_config(config: ConfigDict) -> None:
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     hidden = values["model.hidden_size"]
     _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
-    difficulties = values["environment.difficulties"]
-    _require(bool(difficulties) and set(difficulties) <= {1, 2, 3}, "environment.difficulties", difficulties,
-             "list some of 1, 2, 3")  # fmt: skip
+    for field in ("engine.difficulties", "environment.difficulties"):
+        difficulties = values[field]
+        known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
+        _require(known, field, difficulties, "list some of 1, 2, 3")
+    shares = {name: values[f"engine.error_types.{name}"] for name in ERROR_TYPES}
+    _require(any(shares.values()), "engine.error_types", shares, "give one of them a share above 0")
     if config.environment.suite and tuple(config.stages) != ("eval",):
         raise UserError(
             f"config.stages is {tuple(config.stages)}; with config.environment.suite={config.environment.suite!r} it "
@@ -141,7 +171,10 @@ def check_stages(stages: tuple[str, ...]) -> None:
         if stage not in STAGES:
             raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
         if stage != "eval" and list(stages).count(stage) > 1:
-            raise UserError(f"config.stages lists {stage!r} twice; its checkpoints would overwrite each other")
+            raise UserError(f"config.stages lists {stage!r} twice; its results would overwrite each other")
+    host = [stage in HOST_STAGES for stage in stages]
+    if host != sorted(host, reverse=True) or list(stages[:2]) == ["audit", "data"]:
+        raise UserError(f"config.stages is {tuple(stages)}; 'data' comes before 'audit', and both before the others")
     if not stages:
         raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
 

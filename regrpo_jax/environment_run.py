@@ -2,6 +2,7 @@
 
 workdir/config.json      the configuration, versions and commit of the run
 workdir/results.jsonl    one episode a line: turns, observations, answer; a repetition differs in "seconds" alone
+workdir/tasks/           the tasks, so that the data engine can play them again (--config.data.source=workdir)
 workdir/summary.json     the numbers of the table, and by difficulty
 workdir/episodes.html    tasks, pictures, code and observations of some episodes, for a browser
 """
@@ -18,7 +19,7 @@ from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import EpisodeLimits, EpisodeResult
 from regrpo_jax.environments.recovery import print_summary, summary, table_rows, to_json
-from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, Policy, make_suite
 from regrpo_jax.environments.viewer import write_run
 from regrpo_jax.run_record import prepare_workdir, record_run, replace_text
@@ -45,6 +46,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     record_run(config, workdir)
     results = play(tasks, BASELINES[chosen.policy], chosen)
     lines = (json.dumps(to_json(result), ensure_ascii=False, sort_keys=True) for result in results)
+    write_tasks(tasks, workdir / "tasks")
     replace_text(workdir / "results.jsonl", "".join(f"{line}\n" for line in lines))
     told = summary(results)
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")

@@ -9,12 +9,17 @@
 Starting again with the same --workdir goes on where the last start stopped.
 """
 
+import importlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ml_collections import ConfigDict
 
 from regrpo_jax.command_line import parse_command_line
-from regrpo_jax.config_checks import check_config
+from regrpo_jax.config_checks import HOST_STAGES, check_config
+from regrpo_jax.corpus_files import with_corpus
 from regrpo_jax.errors import UserError
 
 
@@ -29,14 +34,29 @@ def main(arguments: Sequence[str]) -> None:
     config, workdir = parse_command_line(arguments)
     check_config(config)
     if config.environment.suite:
-        try:
-            from regrpo_jax.environment_run import run  # needs no jax
-        except ModuleNotFoundError as error:
-            raise UserError(f"{error.name} is missing; real tools need: pip install 'regrpo_jax[tools]'") from error
-    else:
+        _host_stage("environment_run")(config, workdir)
+        return
+    if "data" in config.stages:
+        config = with_corpus(config, workdir)
+        _host_stage("engine_run")(config, workdir)
+    if "audit" in config.stages:
+        _host_stage("audit_run")(config, workdir)
+    if set(config.stages) - set(HOST_STAGES):
         from regrpo_jax.pipeline import run  # jax takes seconds to import, a mistake is told at once
 
-    run(config, workdir)
+        run(config, workdir)
+
+
+def _host_stage(module: str) -> Callable[[ConfigDict, Path], None]:
+    """The `run` of a stage that plays real tools and needs no jax.
+
+    Raises:
+      UserError: what the tools need is not installed.
+    """
+    try:
+        return importlib.import_module(f"regrpo_jax.{module}").run
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing; real tools need: pip install 'regrpo_jax[tools]'") from error
 
 
 def run_from_command_line() -> None:

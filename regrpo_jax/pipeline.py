@@ -108,8 +108,10 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
             continue
         if stage == "sft":
             variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader), after=trained)
-        else:
+        elif stage == "rl":
             variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader), after=trained)
+        else:  # done before this program was started, without jax
+            continue
         trained = trained | {stage: config[stage].steps}
         if "lora" in variables:
             _export_adapter(context, variables, replaced, stage)

@@ -13,7 +13,7 @@ from regrpo_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
-FREE_FIELDS = ("stages", "log_every", "compilation_cache", "checkpoint", "eval", "environment")
+FREE_FIELDS = ("stages", "log_every", "compilation_cache", "checkpoint", "eval", "environment", "audit")
 
 
 def prepare_workdir(workdir: Path) -> None:
@@ -45,7 +45,7 @@ def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> boo
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
     changed = sorted(_changed_fields(earlier, _as_json(config)))
-    fatal = [field for field in changed if field.split(".")[0] in ("seed", "model", "data", "lora")]
+    fatal = [field for field in changed if field.split(".")[0] in ("seed", "model", "data", "lora", "engine")]
     if fatal:
         raise UserError(
             f"{path}: this folder holds a run with other {', '.join(fatal)}; use those values, or another --workdir"

@@ -195,7 +195,7 @@ def read_tasks(folder: Path) -> list[Task]:
 
     tasks = []
     try:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
             try:
                 tasks.append(Task.from_json(json.loads(line), fetch))
             except (UserError, ValueError) as error:

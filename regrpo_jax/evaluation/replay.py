@@ -1,8 +1,8 @@
 """Offline replay: the policy drives recorded tasks, once on its own and once after the recorded failure is injected.
 
 Nothing is executed here. An action counts as right when it makes the same tool calls as the recorded one
-(`records.actions_equivalent`), and then the recorded observation comes back. The status of a recorded observation is
-read from its text, because transcripts carry no typed status.
+(`records.actions_equivalent`), and then the recorded observation comes back. The status of a failed observation is
+the one that the record carries; where it carries none, it is read from the text.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from regrpo_jax.records import (
     evidence_grounded,
     parse_reflection,
     split_reflection,
+    tools_of,
 )
 from regrpo_jax.records.types import ImageReference, Reflection, RotRecord, Status, Turn
 
@@ -126,11 +127,11 @@ def _said(turn: GeneratedTurn) -> Turn:
 
 def _is_right(turn: GeneratedTurn, record: RotRecord) -> bool:
     action = split_reflection(turn.text)[1]
-    return turn.finished and actions_equivalent(action, record.corrected_action)
+    return turn.finished and actions_equivalent(action, record.corrected_action, tools=tools_of(record))
 
 
 def _gate_after_failure(record: RotRecord, confidences: Sequence[float]) -> GateDecision:
-    status = classify_observation_text(record.failed_observation)
+    status = record.failed_status or classify_observation_text(record.failed_observation)
     return reflection_gate(status, record.step_index + 1, confidences[-1], confidences[:-1], blocks_opened=0)
 
 
@@ -158,7 +159,8 @@ def _finish(
         alive = {}
         for (index, context), written in zip(waiting.items(), turns_written, strict=True):
             expected = records[index].conversation[records[index].reflection_turn + offset + 1]
-            if written.finished and actions_equivalent(written.text, expected.content):
+            tools = tools_of(records[index])
+            if written.finished and actions_equivalent(written.text, expected.content, tools=tools):
                 alive[index] = context.then(_said(written))
         offset += 2
     return finished

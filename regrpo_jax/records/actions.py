@@ -201,35 +201,54 @@ def _loaded_names(calls: Sequence[tuple[str, ast.Call]]) -> Iterator[str]:
             yield from (node.id for node in ast.walk(argument) if isinstance(node, ast.Name))
 
 
-def _tree_signature(tree: ast.Module) -> Signature:
+def _parts_taken(tree: ast.Module) -> dict[int, ast.expr]:
+    """For a call by its id, the widest expression that takes a part of its result: `sheet("a")["rent"].strip()`."""
+    taken: dict[int, ast.expr] = {}
+    for node in ast.walk(tree):  # from the outside in, so that the first to reach a call is the widest
+        inner: ast.expr | None = node if isinstance(node, ast.Subscript | ast.Attribute | ast.Call) else None
+        while isinstance(inner, ast.Subscript | ast.Attribute | ast.Call):
+            if isinstance(inner, ast.Call) and isinstance(node, ast.expr):
+                taken.setdefault(id(inner), node)
+            inner = inner.func if isinstance(inner, ast.Call) else inner.value
+    return taken
+
+
+def _tree_signature(tree: ast.Module, tools: frozenset[str]) -> Signature:
     bound = _bindings(tree)
-    calls = _call_nodes(_Normaliser(_constants(tree)).visit(tree), KNOWN_TOOLS)
+    calls = _call_nodes(_Normaliser(_constants(tree)).visit(tree), tools)
     # Arguments that the code computes are only as equal as the computation: then all of the code is compared.
     computed = any(name in bound for name in _loaded_names(calls))
     if computed or not calls:
         return "code", ast.unparse(tree)
-    texts = (f"{name}({', '.join(map(ast.unparse, (*call.args, *call.keywords)))})" for name, call in calls)
-    return "calls", *texts
+    taken = _parts_taken(tree)
+    return "calls", *(_call_text(name, call, taken[id(call)]) for name, call in calls)
 
 
-def action_signature(text: str) -> Signature:
+def _call_text(name: str, call: ast.Call, taken: ast.expr) -> str:
+    text = f"{name}({', '.join(map(ast.unparse, (*call.args, *call.keywords)))})"
+    return text + ast.unparse(taken).removeprefix(ast.unparse(call))
+
+
+def action_signature(text: str, tools: frozenset[str] | None = None) -> Signature:
     """What an action does, in a form that is equal for equal actions; `text` is a whole turn or bare code.
 
-    ("calls", ...) lists its tool calls in source order with normalised arguments; ("code", ...) is the
-    normalised code when it calls no tool or computes an argument; ("text", ...) is the stripped code itself
-    when it does not parse.
+    ("calls", ...) lists its calls of `tools` (KNOWN_TOOLS when None) in source order with normalised arguments
+    and the part that is taken of what they return; ("code", ...) is the normalised code when it calls no tool or
+    computes an argument; ("text", ...) is the stripped code itself when it does not parse.
     """
     code = code_of(text)
     tree = parse_python(code)
     try:
-        return ("text", code.strip()) if tree is None else _tree_signature(tree)
+        return (
+            ("text", code.strip()) if tree is None else _tree_signature(tree, KNOWN_TOOLS if tools is None else tools)
+        )
     except RecursionError:
         return "text", code.strip()
 
 
-def _release_signature(text: str) -> tuple[str | None, str | None]:
+def _release_signature(text: str, tools: frozenset[str] | None) -> tuple[str | None, str | None]:
     """(first tool, its first argument as lowered text), the whole of what the release compares."""
-    calls = extract_tool_calls(code_of(text))
+    calls = extract_tool_calls(code_of(text), tools)
     if not calls:
         return None, None
     keywords = dict(calls[0].keywords)
@@ -244,13 +263,14 @@ def _release_signature(text: str) -> tuple[str | None, str | None]:
     return calls[0].name, value.strip().lower()
 
 
-def actions_equivalent(first: str, second: str, *, strict: bool = True) -> bool:
+def actions_equivalent(first: str, second: str, *, strict: bool = True, tools: frozenset[str] | None = None) -> bool:
     """Whether two actions (whole turns or bare code) do the same.
 
     strict: the same tool calls with all the same arguments, after normalisation (see `action_signature`).
     Otherwise the rule of the release (regrpo/rl/environment.py): the first tool call's name and first
     argument agree, without regard to case; there, two actions without any tool call are equivalent too.
+    tools: the names that count as tools, KNOWN_TOOLS when None.
     """
     if strict:
-        return action_signature(first) == action_signature(second)
-    return _release_signature(first) == _release_signature(second)
+        return action_signature(first, tools) == action_signature(second, tools)
+    return _release_signature(first, tools) == _release_signature(second, tools)

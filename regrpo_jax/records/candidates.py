@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from regrpo_jax.records.actions import FINAL_ANSWER, actions_equivalent, code_of, extract_tool_calls
 from regrpo_jax.records.reflection import cites_observation, render_reflection
+from regrpo_jax.records.tool_names import tools_of
 from regrpo_jax.records.types import RotRecord
 
 GROUP_LABELS = ("correct", "failed", "reflect_correct", "retry_correct", "corrupted")
@@ -53,7 +54,7 @@ def corrupted_action(corrected_action: str) -> str:
 def _candidate(
     record: RotRecord, label: str, action: str, *, after_failure: bool, strict: bool, reflection: str = ""
 ) -> Candidate:
-    success = actions_equivalent(action, record.corrected_action, strict=strict)
+    success = actions_equivalent(action, record.corrected_action, strict=strict, tools=tools_of(record))
     grounded = bool(reflection) and cites_observation(record.reflection.evidence, record.failed_observation)
     # An action is offline a success exactly when it is the planned one, so that answer and plan score alike.
     answer, grounding, plan = float(success), float(grounded and success), float(success)

@@ -16,6 +16,7 @@ from regrpo_jax.records.images import IMAGE_MARKER, image_references, inline_ima
 from regrpo_jax.records.observation_text import classify_observation_text
 from regrpo_jax.records.reasons import RecordError, kind_of, printable
 from regrpo_jax.records.reflection import parse_reflection
+from regrpo_jax.records.tool_names import tools_of, tools_of_raw
 from regrpo_jax.records.types import Observation, RotRecord, Step, Trajectory, Turn
 
 _ROLES = {
@@ -120,17 +121,20 @@ def _observation_after(conversation: tuple[Turn, ...], index: int) -> Observatio
     return Observation(classify_observation_text(text), text)
 
 
-def _step(conversation: tuple[Turn, ...], turn_index: int, step_index: int) -> Step:
+def _step(conversation: tuple[Turn, ...], turn_index: int, step_index: int, tools: frozenset[str] | None) -> Step:
     text = conversation[turn_index].content
     thought, code = split_action(text)
     observation = _observation_after(conversation, turn_index)
-    return Step(step_index, thought, code, extract_tool_calls(code), observation, parse_reflection(text), text)
+    return Step(step_index, thought, code, extract_tool_calls(code, tools), observation, parse_reflection(text), text)
 
 
-def steps_of(conversation: tuple[Turn, ...]) -> tuple[Step, ...]:
-    """One step for every assistant turn, numbered from 0, with the observation that follows it if any."""
+def steps_of(conversation: tuple[Turn, ...], tools: frozenset[str] | None = None) -> tuple[Step, ...]:
+    """One step for every assistant turn, numbered from 0, with the observation that follows it if any.
+
+    tools: the names that count as tools, KNOWN_TOOLS when None.
+    """
     assistant = [index for index, turn in enumerate(conversation) if turn.role == "assistant"]
-    return tuple(_step(conversation, turn_index, number) for number, turn_index in enumerate(assistant))
+    return tuple(_step(conversation, turn_index, number, tools) for number, turn_index in enumerate(assistant))
 
 
 def first_content(conversation: tuple[Turn, ...], role: str) -> str:
@@ -154,7 +158,9 @@ def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base
         return record
     if isinstance(record, RotRecord):
         identity, images, answer, conversation = record.id, record.images, record.answer, record.conversation
+        tools = tools_of(record)
     else:
+        tools = tools_of_raw(record)
         raw = record.get("conversations", record.get("messages"))
         conversation = normalise_turns(raw)
         images = image_references(record.get("image"), base_dir) + inline_images(raw, base_dir)
@@ -166,5 +172,5 @@ def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base
         conversation=conversation,
         system=first_content(conversation, "system"),
         task=first_content(conversation, "user"),
-        steps=steps_of(conversation),
+        steps=steps_of(conversation, tools),
     )

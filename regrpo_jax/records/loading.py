@@ -1,6 +1,7 @@
 """Files of records, read so that a person who gives a bad one learns what to mend and never sees a traceback.
 
-A file is a JSON array, one JSON object, or one object a line (JSONL); the content decides, not the name. A
+A file is a JSON array, one JSON object, or one object a line (JSONL); the content decides, not the name; several
+files are named by a pattern. A
 bad record is skipped with a warning by default, because one bad record in ten thousand should not cost a
 night, or is fatal where asked.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,6 +27,7 @@ _log = logging.getLogger(__name__)
 OnBadRecord = Literal["skip", "fatal"]
 Record = TypeVar("Record", RotRecord, Trajectory)
 _REASONS_SHOWN = 3
+_SHARD = re.compile(r"-[0-9]+-of-([0-9]+)")
 
 
 def _shown(path: str | Path) -> str:
@@ -95,12 +98,35 @@ def _read_values(text: str, path: str | Path) -> list[Any]:
     return value
 
 
+def shard_paths(path: str | Path) -> list[Path]:
+    """The files that a path with "*" in its last part matches, in order; the path itself when it has none.
+
+    Raises UserError when nothing matches, or a shard `..-00000-of-00002..` lacks one of its kin.
+    """
+    pattern = Path(path)
+    if "*" not in pattern.name:
+        return [pattern]
+    found = sorted(pattern.parent.glob(pattern.name))
+    if not found:
+        raise UserError(f"{_shown(path)}: no file matches; check the path")
+    counts = {int(match[1]) for file in found if (match := _SHARD.search(file.name))}
+    if counts and counts != {len(found)}:
+        expected = " or ".join(map(str, sorted(counts)))
+        raise UserError(f"{_shown(path)}: {len(found)} shards match but there must be {expected}; copy all of them")
+    return found
+
+
 def read_records(path: str | Path) -> list[dict[str, Any]]:
     """The raw records of a JSON array, a single JSON object or a JSONL file, in order; [] for an empty array.
 
-    Raises UserError naming the file, for one that is missing, a directory, empty, not UTF-8, invalid or
-    truncated (with line and column), or not a list of objects.
+    A "*" in the name reads all the files that match, in the order of their names (see `shard_paths`). Raises
+    UserError naming the file, for one that is missing, a directory, empty, not UTF-8, invalid or truncated (with
+    line and column), or not a list of objects.
     """
+    return [record for file in shard_paths(path) for record in _read_file(file)]
+
+
+def _read_file(path: Path) -> list[dict[str, Any]]:
     values = _read_values(_read_text(path), path)
     for position, value in enumerate(values):
         if not isinstance(value, dict):

@@ -24,6 +24,7 @@ _TOKEN = re.compile(r"[a-z0-9_./:-]+")
 _WORD = re.compile(r"[A-Za-z0-9_]+|[^\sA-Za-z0-9_]")
 _TELLING_TOKEN_LENGTH = 4
 _SHARED_TOKENS_NEEDED = 2
+_SPAN_WORDS, _SPAN_CHARACTERS = 2, 8
 
 
 def render_reflection(reflection: Reflection) -> str:
@@ -95,6 +96,19 @@ def cites_observation(evidence: str, observation: str) -> bool:
     """
     whole = observation.strip()
     return evidence_grounded(evidence, observation) or bool(whole and whole in evidence)
+
+
+def telling_span(evidence: str, observation: str) -> str:
+    """The quoted span where it is long enough to tell something, else "".
+
+    At least two words and eight characters, or the whole observation, which may be as short as "[]".
+    """
+    whole = observation.strip()
+    if whole and whole in evidence:
+        return whole
+    span = quoted_span(evidence, observation)
+    words = [match for match in _WORD.finditer(span) if match.group()[0].isalnum()]
+    return span if len(words) >= _SPAN_WORDS and len(span) >= _SPAN_CHARACTERS else ""
 
 
 def quoted_span(evidence: str, observation: str) -> str:

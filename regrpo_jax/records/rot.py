@@ -1,7 +1,7 @@
 """Reflection-of-Thought records between the authors' JSON schema and our typed form.
 
 The schema is the one of the release (id, image, answer, conversations, rot_meta), so that its data sets load
-here and what our data engine writes loads there.
+here and what our data engine writes loads there. Ours have one key more, `execution`, which other readers pass over.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.records.conversation import answer_text, normalise_turns
+from regrpo_jax.records.execution import execution_from_dict, execution_to_dict
 from regrpo_jax.records.images import image_references, images_to_json, inline_images
 from regrpo_jax.records.reasons import RecordError
 from regrpo_jax.records.rot_rules import locate_reflection, validate_rot
@@ -51,11 +52,13 @@ def rot_from_dict(obj: Mapping[str, Any], base_dir: str | Path) -> RotRecord:
         final_answer=answer_text(meta["final_answer"]),
         failed_turn=reflection_turn - 2,
         reflection_turn=reflection_turn,
+        execution=None if obj.get("execution") is None else execution_from_dict(obj["execution"]),
     )
 
 
 def rot_to_dict(record: RotRecord) -> dict[str, Any]:
     """Write a record in the authors' schema; `rot_from_dict` of the result gives the record back."""
+    execution = {} if record.execution is None else {"execution": execution_to_dict(record.execution)}
     return {
         "id": record.id,
         "image": images_to_json(record.images),
@@ -75,4 +78,5 @@ def rot_to_dict(record: RotRecord) -> dict[str, Any]:
             "corrected_action": record.corrected_action,
             "final_answer": record.final_answer,
         },
+        **execution,
     }

@@ -10,6 +10,7 @@ Source: ReGRPO (arXiv 2606.31392), section "Reflection-of-Thought": a local traj
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -112,12 +113,67 @@ class Trajectory:
 
 
 @dataclass(frozen=True)
+class Complexity:
+    """How much a failure asks of the one who reflects on it.
+
+    candidates: fixes that the evidence must tell apart, at least 1. steps_back: facts that are chained from the
+    evidence to the fix. length: words of the reflection. score: the three in one number in [0, 1].
+    """
+
+    candidates: int
+    steps_back: int
+    length: int
+    score: float
+
+
+@dataclass(frozen=True)
+class ExecutedStep:
+    """An action that was really run: SHA-256 (hex) of its code and of its observation's text, and the typed status."""
+
+    code_sha256: str
+    status: Status
+    observation_sha256: str
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a record of our own comes from, and what the sandbox said when its actions ran.
+
+    kind: "executed", or "synthetic" when the observations were made up; then `steps` is empty and `repaired` false.
+    source: "oracle", "trajectory" or "policy". proposer: who made the failed action. annotator: who wrote the
+    reflection. loader: "package.module:function" that gives the tools. tools: name -> version of every tool the
+    episode had. steps: every action in the order it ran. failed_step: which of them failed; the next one mends it.
+    repaired: the correction's status is ok and the episode ended with the right answer.
+    """
+
+    version: int
+    kind: str
+    source: str
+    proposer: str
+    annotator: str
+    task: str
+    task_sha256: str
+    loader: str
+    tools: Mapping[str, str] = field(hash=False)
+    seed: int
+    steps: tuple[ExecutedStep, ...]
+    failed_step: int
+    repaired: bool
+    complexity: Complexity
+
+    @property
+    def failed_status(self) -> Status | None:
+        """What the sandbox said of the failed action; None when it was never run."""
+        return self.steps[self.failed_step].status if self.failed_step < len(self.steps) else None
+
+
+@dataclass(frozen=True)
 class RotRecord:
     """A Reflection-of-Thought record: one failed step, the reflection on it, and the action that mends it.
 
     `failed_turn` and `reflection_turn` are indices into `conversation`: the failed assistant turn `a0`, and
     the turn that starts with "Reflection:" and goes on with `a1`. Turn `failed_turn + 1` is the failed
-    observation `o0`.
+    observation `o0`. execution: what is known of how the record was made; None for other people's records.
     """
 
     id: str
@@ -134,6 +190,12 @@ class RotRecord:
     final_answer: str
     failed_turn: int
     reflection_turn: int
+    execution: Execution | None = None
+
+    @property
+    def failed_status(self) -> Status | None:
+        """The typed status of the failed action; None where only its text was recorded."""
+        return None if self.execution is None else self.execution.failed_status
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 
 from regrpo_jax.base_config import base_config
 from regrpo_jax.command_line import field_values, load_config, parse_command_line
-from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, SHARES, STAGES, TARGETS, check_config
+from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, SHARES, STAGES, TARGETS, check_config
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_are_those_of_the_code() -> None:
     assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
     assert set(CHOICES["rl.baseline"]) == set(BASELINES)
-    assert set(base_config().stages) == set(STAGES)
+    assert set(base_config().stages) | set(HOST_STAGES) == set(STAGES)
 
 
 @pytest.mark.parametrize("gated", [False, True])

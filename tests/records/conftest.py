@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from regrpo_jax.records import extract_code
 
 FAILED = 'Thought: I read the ledger.\n\nCode:\n```py\ninspect_file_as_text("legder.csv", question="total")\n```'
 CORRECTED = 'Thought: The name was wrong.\n\nCode:\n```py\ninspect_file_as_text("ledger.csv", question="total")\n```'
@@ -46,6 +49,51 @@ ROT_RECORD: dict[str, Any] = {
     },
 }
 
+TOOLS = {"final_answer": "1", "inspect_file_as_text": "2", "list_files": "1"}
+STATUSES = ("ok", "tool_error", "ok", "ok")
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _steps(record: dict[str, Any]) -> list[dict[str, str]]:
+    turns = record["conversations"]
+    said = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    texts = [turns[index + 1]["content"].partition("\n")[2] if index + 1 < len(turns) else "" for index in said]
+    return [
+        {
+            "code_sha256": _digest(extract_code(turns[index]["content"])),
+            "status": status,
+            "observation_sha256": _digest(text),
+        }
+        for index, text, status in zip(said, texts, STATUSES, strict=True)
+    ]
+
+
+def seal(record: dict[str, Any]) -> dict[str, Any]:
+    """Writes the execution block that belongs to the record's turns, as if these had been run."""
+    reflection = record["rot_meta"]["reflection"]
+    words = len(reflection["evidence"].split()) + len(reflection["fix_plan"].split())
+    record["execution"] = {
+        "version": 1,
+        "kind": "executed",
+        "source": "oracle",
+        "proposer": "misspelled_name",
+        "annotator": "rules",
+        "task": "books/ledger/1",
+        "task_sha256": _digest("ledger"),
+        "loader": "books.tools:load",
+        "tools": dict(TOOLS),
+        "seed": 7,
+        "steps": _steps(record),
+        "failed_step": 1,
+        "repaired": True,
+        "complexity": {"candidates": 1, "steps_back": 1, "length": words, "score": 0.25},
+    }
+    return record
+
+
 CLEAN_RECORD: dict[str, Any] = {
     "id": "ledger",
     "image": None,
@@ -66,6 +114,12 @@ CLEAN_RECORD: dict[str, Any] = {
 def rot_record() -> Callable[[], dict[str, Any]]:
     """Makes a fresh valid record, so that a test may break it."""
     return lambda: copy.deepcopy(ROT_RECORD)
+
+
+@pytest.fixture(scope="session")
+def executed_record() -> Callable[[], dict[str, Any]]:
+    """Makes a fresh valid record with the execution block that the data engine writes."""
+    return lambda: seal(copy.deepcopy(ROT_RECORD))
 
 
 @pytest.fixture(scope="session")

@@ -84,8 +84,8 @@ class File(CheckedTool):
 
     def forward(self, vote: str) -> str:
         if not vote.isdigit():
-            rules = listed(f"{q(subject)} {self.told} {q(person)}" for subject, person in pairs_of(RULES))
-            raise ToolError(f"{self.refusal}. {rules}")
+            rules = [f"{q(subject)} {self.told} {q(person)}" for subject, person in pairs_of(RULES)]
+            raise ToolError(f"{self.refusal}. {listed(rules)}" if rules else f"NotNumber. {q(vote)}.")
         return f"filed {q(vote)}"
 
 
@@ -128,7 +128,8 @@ class Total(CheckedTool):
     def forward(self, name: str) -> str:
         found = dict(pairs_of(TOTALS)).get(name)
         if found is None:
-            raise ToolError("Moved. " + listed(f"{q(old)} to {q(new)}" for old, new in pairs_of(MOVES)))
+            moves = [f"{q(old)} to {q(new)}" for old, new in pairs_of(MOVES)]
+            raise ToolError(f"Moved. {listed(moves)}" if moves else f"NotFound. no {q(name)}.")
         return f"total {q(found)}"
 
 
@@ -144,7 +145,8 @@ class Fee(CheckedTool):
         rows = pairs_of(FEES)
         known = {place: amount for place, amount, tool in rows if tool == self.name}
         if city not in known:
-            raise ToolError("Closed. Use " + listed(f"{q(tool)} for {q(place)}" for place, _, tool in rows))
+            desks = [f"{q(tool)} for {q(place)}" for place, _, tool in rows]
+            raise ToolError(f"Closed. Use {listed(desks)}" if desks else f"NotFound. no {q(city)}.")
         return f"fee {q(known[city])}"
 
 

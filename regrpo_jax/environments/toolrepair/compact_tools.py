@@ -53,7 +53,7 @@ def _where_notes_are() -> str:
     """Who or what each note is for, and, where people stand between, who is where."""
     notes = [f"{q(lines['by'])} at {q(stem)}" for stem, lines in _notes() if "by" in lines]
     people = [f"{q(place)} is {q(person)}" for place, person in pairs_of(PLACES)]
-    return f"{listed(people)} {listed(notes)}" if people else listed(notes)
+    return " ".join(listed(facts) for facts in (people, notes) if facts)
 
 
 class Read(CheckedTool):
@@ -66,7 +66,7 @@ class Read(CheckedTool):
     def forward(self, name: str) -> str:
         lines = dict(_notes()).get(name)
         if lines is None:
-            raise ToolError(f"{self.missing}. {_where_notes_are()}")
+            raise ToolError(f"{self.missing}. {_where_notes_are() or f'no {q(name)}.'}")
         if "total" not in lines:
             raise EmptyResult(f"{self.blank}. {_where_notes_are()}")
         return f"total {q(lines['total'])}"
@@ -126,7 +126,7 @@ class Opener(CheckedTool):
         if ending in reads:
             return f"total {q(total_of(found[0].read_text(encoding='utf-8'), ending))}"
         which = ", ".join(f"{q(form)} in {q(tool)}" for form, tool in desks)
-        raise ToolError(f"{self.refusal(reads)}. {q(name)} is {q(ending)}. Use {which}.")
+        raise ToolError(f"{self.refusal(reads)}. {q(name)} is {q(ending)}." + f" Use {which}." * bool(which))
 
     def refusal(self, reads: list[str]) -> str:
         return f"Format {q(reads[0])}" if reads else "Unavailable"

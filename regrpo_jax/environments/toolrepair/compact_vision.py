@@ -31,6 +31,14 @@ def _known(word: str, words: Any, kind: str) -> str:
     return word
 
 
+def picture() -> Image.Image:
+    """The picture of the task. ToolError when it has none."""
+    try:
+        return opened(PICTURE)
+    except FileNotFoundError:
+        raise ToolError("NotFound. no picture.") from None
+
+
 class PictureTool(CheckedTool):
     """A tool that opens the picture."""
 
@@ -45,7 +53,7 @@ class Crop(PictureTool):
     output_type = "string"
 
     def forward(self, region: str) -> str:
-        part = quadrant(opened(PICTURE), _known(region, REGIONS, "region"))
+        part = quadrant(picture(), _known(region, REGIONS, "region"))
         found = card_in(part)
         if found is None:
             raise EmptyResult(f"Empty. nothing at {q(region)}.")
@@ -65,7 +73,7 @@ class Spot(PictureTool):
     output_type = "string"
 
     def forward(self, colour: str) -> str:
-        found = card_in(opened(PICTURE), _known(colour, COLOURS, "colour"))
+        found = card_in(picture(), _known(colour, COLOURS, "colour"))
         if found is None:
             raise EmptyResult(f"Empty. no {q(colour)} card.")
         if found[1] is None:
@@ -92,7 +100,7 @@ class Count(PictureTool):
             raise ToolError(f"Usage. {q(self.name)} wants {wanted}.")
         else:
             kind, shape = more, colour
-        return f"number {q(count_shapes(opened(PICTURE), _known(kind, COLOURS, 'colour'), shape))}"
+        return f"number {q(count_shapes(picture(), _known(kind, COLOURS, 'colour'), shape))}"
 
 
 class Tally(PictureTool):
@@ -105,4 +113,4 @@ class Tally(PictureTool):
         paints = {paint: name for name, paint in pairs_of(PAINTS)}
         if paints and colour not in paints:
             raise ToolError("Renamed. " + listed(f"{q(name)} is {q(paint)}" for paint, name in paints.items()))
-        return f"number {q(count_shapes(opened(PICTURE), paints.get(colour) or _known(colour, COLOURS, 'colour')))}"
+        return f"number {q(count_shapes(picture(), paints.get(colour) or _known(colour, COLOURS, 'colour')))}"

@@ -1,0 +1,50 @@
+"""The first two turns of every episode: what an agent may do, and its task.
+
+Records of the data engine and live episodes take them from here, so that a policy meets at run time what it was
+trained on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from smolagents.tools import Tool
+
+from regrpo_jax.toolbox.toolset import describe
+
+BRIEF = "Call one tool at each step."
+_FULL = """You solve a task with tools, one step at a time. Each step is a thought and one block of Python:
+Thought: what to do and why
+
+Code:
+```py
+result = tool(...)
+print(result)
+```
+You then see what the code returned. When a step failed, you may open the next one with a reflection:
+Reflection:
+- ErrorType: one of GroundingDrift, ToolMismatch, ArgInvalid, InfoInsufficient, NonCommit, CodeError
+- Evidence: words of the observation that show what went wrong
+- FixPlan: what to do instead
+End with final_answer(...). The tools:
+"""
+
+
+def system_text(tools: Mapping[str, Tool], *, brief: bool) -> str:
+    """The system turn: the format of a step and the tools; brief: one line, for tasks that name their tools."""
+    return BRIEF if brief else _FULL + describe(tools)
+
+
+def placeholders(images: Sequence[str]) -> dict[str, str]:
+    """Placeholder in the text -> image, numbered as MAT-Agent's and the release's records do."""
+    return {f"<image_{number:02d}>": name for number, name in enumerate(images)}
+
+
+def instruction_text(instruction: str, images: Sequence[str]) -> str:
+    """The first user turn: the images' placeholders, then the task."""
+    return "".join(f"{placeholder}\n" for placeholder in placeholders(images)) + f"Task: {instruction}"
+
+
+def observation_text(step: int, text: str) -> str:
+    """The user turn after a step, as MAT-Agent's and the release's records write it; steps count from 0."""
+    return f"[OUTPUT OF STEP {step}] -> Observation:\n{text}"

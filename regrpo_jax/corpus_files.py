@@ -1,0 +1,17 @@
+"""Where the data stage writes its records, for the stages that read them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+CORPUS, TASKS = "corpus", "tasks"
+
+
+def with_corpus(config: ConfigDict, workdir: Path) -> ConfigDict:
+    """The config for a run whose stages begin with `data`: later stages take its corpus, unless files are named."""
+    found = config.copy_and_resolve_references()
+    for name in ("rot", "clean"):
+        found.data[name] = found.data[name] or str(workdir / CORPUS / f"{name}-*.jsonl")
+    return found

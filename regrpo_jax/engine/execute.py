@@ -1,0 +1,117 @@
+"""Near misses are really made: each in a fresh workspace, brought to the state before the step, and then repaired.
+
+What is kept is what came back. A near miss that works after all is no failure, and a correction that does not get
+the task done is no repair; both are refused with a reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from regrpo_jax.engine.cases import Failure, NearMiss, Situation
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode import Outcome
+from regrpo_jax.environments.recovery import FAILURES
+from regrpo_jax.records.types import ErrorType, Observation, Status
+
+Check = Callable[[int, Observation, bool], None]  # (number of the step, what came back, is the episode over)
+_TRIES = 3  # of an episode that the sandbox, not the action, let fail
+
+
+class Refused(Exception):
+    """Why a near miss does not become a record: "rule: sentence"."""
+
+
+class _SandboxFailed(Exception):
+    """The sandbox failed, which says nothing about the action."""
+
+
+def play_failure(environment: Environment, situation: Situation, near_miss: NearMiss) -> Failure:
+    """Play the steps before, the near miss, the clean step and the rest in one episode.
+
+    Refused: the near miss does not fail, the clean step does not repair, or the episode cannot be played. UserError:
+    the task does not fit the tools.
+    """
+    index = situation.index
+    missed = f"Thought: {near_miss.thought}\n\nCode:\n```py\n{near_miss.code}\n```"
+    turns = [step.turn() for step in situation.steps]
+    turns.insert(index, missed)
+    kinds = ["before"] * index + ["failed", "corrected"] + ["after"] * (len(turns) - index - 2)
+
+    def check(position: int, observation: Observation, done: bool) -> None:
+        last = position == len(turns) - 1
+        _check_step(kinds[position], observation, done and not last, near_miss)
+
+    observations, answered = _played(environment, situation, turns, check)
+    failed, repaired = observations[index], observations[index + 1]
+    if failed.status == Status.OK and failed.text == repaired.text and failed.text.strip():
+        raise Refused("near_miss_succeeds: it returned what the right action returns")
+    if failed.status == Status.OK and near_miss.error_type != ErrorType.NON_COMMIT:
+        raise Refused("near_miss_is_silent: the runtime saw no failure, so that no gate would open")
+    _check_answer(situation, observations, answered, skip=index)
+    return Failure(situation, near_miss, tuple(observations), answered)
+
+
+def play_clean(environment: Environment, situation: Situation) -> tuple[Observation, ...]:
+    """The observations of the clean trajectory. Refused when it does not solve its task."""
+    turns = [step.turn() for step in situation.steps]
+
+    def check(position: int, observation: Observation, done: bool) -> None:
+        if observation.status != Status.OK or (done and position < len(turns) - 1):
+            raise Refused(f"clean_step_fails: step {position} of the clean trajectory is {observation.status}")
+
+    observations, answered = _played(environment, situation, turns, check)
+    _check_answer(situation, observations, answered, skip=-1)
+    return tuple(observations)
+
+
+def _check_step(kind: str, observation: Observation, ended: bool, near_miss: NearMiss) -> None:
+    status = observation.status
+    if kind == "before" and (status != Status.OK or ended):
+        raise Refused(f"earlier_step_fails: a step before the near miss is {status}")
+    if kind == "failed":
+        if ended:
+            raise Refused("near_miss_ends: it ended the episode, so that nothing can be repaired")
+        if status not in FAILURES and status != Status.OK:
+            raise Refused(f"near_miss_status: its status is {status}")
+        if status != Status.OK and near_miss.error_type == ErrorType.NON_COMMIT and near_miss.hint is None:
+            raise Refused("non_commit_fails: leaving the answer open must not be an error of the code as well")
+    if kind == "corrected" and status != Status.OK:
+        raise Refused(f"repair_fails: the corrected action is {status} after the near miss")
+    if kind == "after" and (status != Status.OK or ended):
+        raise Refused(f"later_step_fails: a step after the repair is {status}")
+
+
+def _check_answer(situation: Situation, observations: list[Observation], answered: bool, skip: int) -> None:
+    """The episode ended with the right answer, and some tool really gave it."""
+    if not answered:
+        raise Refused("repair_unverified: the episode did not end with the right answer")
+    seen = "\n".join(observation.text for at, observation in enumerate(observations) if at != skip)
+    values = [str(value) for value in situation.task.checker.values]
+    if len(situation.steps) > 1 and not any(value.casefold() in seen.casefold() for value in values):
+        raise Refused("answer_unseen: no observation of the trajectory holds the answer")
+
+
+def _played(
+    environment: Environment, situation: Situation, turns: Sequence[str], check: Check
+) -> tuple[list[Observation], bool]:
+    for _ in range(_TRIES):
+        try:
+            return _played_once(environment, situation, turns, check)
+        except _SandboxFailed as error:
+            reason = str(error)
+    raise Refused(f"infra_error: the sandbox failed {_TRIES} times: {reason}")
+
+
+def _played_once(
+    environment: Environment, situation: Situation, turns: Sequence[str], check: Check
+) -> tuple[list[Observation], bool]:
+    observations: list[Observation] = []
+    with environment.reset(situation.task) as episode:
+        for position, turn in enumerate(turns):
+            observation = episode.step(turn)
+            if observation.status == Status.INFRA_ERROR or episode.outcome == Outcome.INFRA_ERROR:
+                raise _SandboxFailed(observation.text)
+            observations.append(observation)
+            check(position, observation, episode.done)
+        return observations, episode.success

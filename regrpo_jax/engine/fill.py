@@ -1,0 +1,129 @@
+"""Filling one slot: situation after situation until a near miss fails, is repaired, explained, and let through.
+
+Every refusal is kept with its reason; nothing is dropped in silence.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from regrpo_jax.engine.annotate import AnnotationRefused
+from regrpo_jax.engine.cases import Failure, NearMiss, Situation
+from regrpo_jax.engine.execute import Refused, play_clean, play_failure
+from regrpo_jax.engine.gates import gate_reasons
+from regrpo_jax.engine.journal import Entry
+from regrpo_jax.engine.slots import Slot
+from regrpo_jax.engine.synthetic import made_up_failure
+from regrpo_jax.engine.teacher_settings import TeacherRefused
+from regrpo_jax.engine.writing import clean_record, rot_record
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.records.reasons import rule_of
+from regrpo_jax.records.types import ErrorType, Reflection
+
+
+class Source(Protocol):
+    """Where situations come from."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def loader(self) -> str: ...
+
+    def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:
+        """The number-th situation (from 0) for such a failure and its near misses, the best first; None: no more.
+
+        The list is empty where the situation turns out to have none. error_type None: a clean trajectory.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What filling needs. annotate: the teacher, called as annotate(failure, rng). propose: a teacher that finds near
+    misses, or None for those of the rules. attempts: most situations tried for a slot. synthetic: make observations up
+    where tools or files are not here."""
+
+    source: Source
+    environment: Environment
+    annotator: str
+    annotate: Callable[[Failure, random.Random], Reflection]
+    propose: Callable[[Situation, ErrorType], Sequence[NearMiss]] | None
+    attempts: int
+    synthetic: bool
+    seed: int
+
+
+def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
+    """Try attempts from `first_attempt` on. UserError where nothing can go on (budget, tools that do not fit)."""
+    rejects: list[dict[str, Any]] = []
+    for attempt in range(first_attempt, shop.attempts):
+        rng = random.Random(f"{shop.seed}/{slot.number}/{attempt}")
+        found = shop.source.situation(slot.error_type, slot.situation_number(attempt))
+        if found is None:
+            return Entry(slot.number, first_attempt, attempt, None, tuple(rejects))
+        situation, misses = found
+        miss: NearMiss | None = None
+        try:
+            if slot.error_type is None:
+                record = clean_record(situation, play_clean(shop.environment, situation), number=slot.number)
+                return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
+            miss = _chosen(shop, situation, slot.error_type, misses, rng)
+            if miss is None:
+                continue
+            record = _record(shop, situation, miss, slot, rng)
+        except (Refused, AnnotationRefused, TeacherRefused) as refusal:
+            rejects.append(_reject(slot, attempt, situation, miss, (str(refusal),)))
+            continue
+        reasons = gate_reasons(record)
+        if not reasons:
+            return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
+        rejects.append(_reject(slot, attempt, situation, miss, reasons) | {"record": record})
+    return Entry(slot.number, first_attempt, shop.attempts - 1, None, tuple(rejects))
+
+
+def _chosen(
+    shop: Workshop, situation: Situation, error_type: ErrorType, misses: list[NearMiss], rng: random.Random
+) -> NearMiss | None:
+    if shop.propose is not None and not situation.own:
+        misses = [*shop.propose(situation, error_type), *misses]
+    if not misses:
+        return None
+    return rng.choices(misses, weights=[1 / (place + 1) for place in range(len(misses))])[0]
+
+
+def _record(shop: Workshop, situation: Situation, miss: NearMiss, slot: Slot, rng: random.Random) -> dict[str, Any]:
+    if situation.executable:
+        failure = play_failure(shop.environment, situation, miss)
+    elif shop.synthetic:
+        failure = made_up_failure(situation, miss, rng)
+    else:
+        raise Refused("not_executable: its tools or files are not here; config.engine.synthetic would make it up")
+    reflection = shop.annotate(failure, rng)
+    return rot_record(
+        failure,
+        reflection,
+        number=slot.number,
+        annotator=shop.annotator,
+        loader=shop.source.loader,
+        seed=situation.task.seed,
+    )
+
+
+def _reject(
+    slot: Slot, attempt: int, situation: Situation, miss: NearMiss | None, reasons: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "slot": slot.number,
+        "attempt": attempt,
+        "error_type": None if slot.error_type is None else str(slot.error_type),
+        "source_id": situation.source_id,
+        "step_index": situation.index,
+        "proposer": "" if miss is None else miss.proposer,
+        "code": "" if miss is None else miss.code,
+        "rules": sorted({rule_of(reason) for reason in reasons}),
+        "reasons": list(reasons),
+    }

@@ -1,0 +1,48 @@
+"""Situations of a given, finite set of trajectories, dealt out so that no two attempts take the same near miss."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from regrpo_jax.engine.cases import NearMiss, Situation
+from regrpo_jax.engine.perturb import near_misses
+from regrpo_jax.records.types import ErrorType
+
+MOST_CHOICES = 8  # near misses of one kind that are taken of one step
+
+
+@dataclass(frozen=True)
+class FiniteSource:
+    """Steps of recorded trajectories. own_only: take only the near misses that came with them."""
+
+    situations: Sequence[Situation]
+    loader: str
+    seed: int
+    name: str
+    own_only: bool = False
+    _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
+
+    def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:
+        """First every step once, in an order of its own for each type; then the next near miss of every step."""
+        places = self._places(error_type)
+        if not places or number >= len(places) * (1 if error_type is None else MOST_CHOICES):
+            return None
+        choice, at = divmod(number, len(places))
+        situation = self.situations[places[at]]
+        if error_type is None:
+            return situation, []
+        misses = [miss for miss in situation.own if miss.error_type == error_type]
+        if not self.own_only:
+            misses += near_misses(situation, error_type, random.Random(f"{self.seed}/{error_type}/{places[at]}"))
+        return situation, misses[choice : choice + 1]
+
+    def _places(self, error_type: ErrorType | None) -> list[int]:
+        if error_type not in self._order:
+            places = [at for at, one in enumerate(self.situations) if error_type is not None or one.index == 0]
+            if self.own_only and error_type is not None:
+                places = [at for at in places if any(m.error_type == error_type for m in self.situations[at].own)]
+            random.Random(f"{self.seed}/{error_type}/order").shuffle(places)
+            self._order[error_type] = places
+        return self._order[error_type]

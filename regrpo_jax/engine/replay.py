@@ -1,0 +1,77 @@
+"""Played again: does every record of a corpus still come out as it was written down?
+
+Each action of a record's conversation is run anew in a fresh workspace and compared with the hashes and statuses that
+the record carries. What may have changed since is told apart: the task, a tool, a turn, or what came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from regrpo_jax.engine.tool_shapes import tool_shapes
+from regrpo_jax.engine.writing import canonical
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.task import Task
+from regrpo_jax.records.actions import extract_code
+from regrpo_jax.records.execution import text_sha256
+from regrpo_jax.records.types import Status
+
+
+def replay_record(environment: Environment, record: Mapping[str, Any], tasks: Mapping[str, Task]) -> tuple[str, ...]:
+    """What is different, as "rule: sentence"; () when the record comes out as it was written."""
+    execution = record["execution"]
+    if execution["kind"] != "executed":
+        return ("replay_synthetic: its observations were made up, so there is nothing to play again",)
+    task = tasks.get(execution["task"])
+    if task is None:
+        return (f"replay_task: there is no task {execution['task']!r} in the tasks folder",)
+    if text_sha256(canonical(task)) != execution["task_sha256"]:
+        return ("replay_task: the task is not the one that the record was made with",)
+    shapes = tool_shapes(execution["loader"])
+    changed = sorted(
+        name for name, version in execution["tools"].items() if name not in shapes or shapes[name].version != version
+    )
+    differing = tuple(_differing_steps(environment, record, task))
+    told = (f"replay_tools: other versions of {', '.join(changed)} than the record was made with",) if changed else ()
+    return (*told, *differing) if differing else ()
+
+
+def _differing_steps(environment: Environment, record: Mapping[str, Any], task: Task) -> list[str]:
+    turns = [turn["content"] for turn in record["conversations"] if turn["role"] == "assistant"]
+    written = record["execution"]["steps"]
+    if len(turns) != len(written):
+        return [f"replay_steps: {len(turns)} turns but {len(written)} steps"]
+    with environment.reset(task, record["execution"]["seed"]) as episode:
+        for position, (turn, told) in enumerate(zip(turns, written, strict=True)):
+            if text_sha256(extract_code(turn)) != told["code_sha256"]:
+                return [f"replay_code: the code of step {position} is not the one that was run"]
+            if episode.done:
+                return [f"replay_steps: the episode is over before step {position}"]
+            observation = episode.step(turn)
+            if observation.status != Status(told["status"]):
+                return [f"replay_status: step {position} was {told['status']} and is {observation.status}"]
+            if text_sha256(observation.text) != told["observation_sha256"]:
+                return [f"replay_observation: step {position} returned something else"]
+        if not episode.success:
+            return ["replay_answer: the episode does not end with the right answer"]
+    return []
+
+
+def replay(
+    environment: Environment,
+    records: Sequence[Mapping[str, Any]],
+    tasks: Mapping[str, Task],
+    threads: int,
+    progress: Callable[[], None],
+) -> list[tuple[str, ...]]:
+    """`replay_record` of every record, in order."""
+
+    def one(record: Mapping[str, Any]) -> tuple[str, ...]:
+        found = replay_record(environment, record, tasks)
+        progress()
+        return found
+
+    with ThreadPoolExecutor(threads, thread_name_prefix="replay") as executor:
+        return list(executor.map(one, records))

@@ -1,0 +1,49 @@
+"""JSONL shards: whole or not there, named so that a reader sees whether one is missing.
+
+`rot-00000-of-00002.jsonl`, one record a line; images lie beside them under `images/`, named by content.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from regrpo_jax.engine.writing import image_name
+from regrpo_jax.environments.task import Task
+
+
+def write_shards(folder: Path, stem: str, records: Sequence[dict[str, Any]], per_shard: int) -> list[Path]:
+    """Write records into as many shards as needed (none for no record), each atomically; their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    count = -(-len(records) // per_shard)
+    paths = [folder / f"{stem}-{number:05d}-of-{count:05d}.jsonl" for number in range(count)]
+    for stale in set(folder.glob(f"{stem}-[0-9]*-of-[0-9]*.jsonl")) - set(paths):
+        stale.unlink()
+    for number, path in enumerate(paths):
+        part = records[number * per_shard : (number + 1) * per_shard]
+        write_lines(path, part)
+    return paths
+
+
+def write_lines(path: Path, values: Iterable[Any]) -> None:
+    """A JSON value a line; nobody sees half of the file."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8") as stream:
+        for value in values:
+            stream.write(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
+    os.replace(temporary, path)
+
+
+def write_images(folder: Path, tasks: Iterable[Task]) -> None:
+    """The images that the tasks show, once each."""
+    for task in tasks:
+        for name in task.images:
+            path = folder / image_name(task, name)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_name(path.name + ".tmp")
+                temporary.write_bytes(task.file(name))
+                os.replace(temporary, path)

@@ -1,0 +1,68 @@
+"""Who writes the reflections and who proposes near misses, as a config says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.engine.annotate import annotate
+from regrpo_jax.engine.cases import Failure, NearMiss, Situation
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.types import ErrorType, Reflection
+
+if TYPE_CHECKING:
+    from regrpo_jax.engine.teacher import Teacher
+
+RULES, TEACHER = "rules", "teacher"
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """name: of the annotator, as records carry it. propose: None where only rules propose. threads: how many records
+    may wait for the teacher at the same time."""
+
+    name: str
+    annotate: Callable[[Failure, random.Random], Reflection]
+    propose: Callable[[Situation, ErrorType], Sequence[NearMiss]] | None
+    threads: int
+
+
+@contextmanager
+def teaching(config: ConfigDict, workdir: Path, *, style: str) -> Iterator[Teachers]:
+    """The teachers of a run; style: of the rules' reflections. UserError, TeacherStopped when one cannot be asked."""
+
+    def by_rules(failure: Failure, rng: random.Random) -> Reflection:
+        return annotate(failure, rng, style=style)
+
+    chosen = config.engine
+    if TEACHER not in (chosen.annotator, chosen.proposer):
+        yield Teachers(RULES, by_rules, None, threads=1)
+        return
+    with closing(_teacher(config, workdir)) as teacher:
+
+        def by_teacher(failure: Failure, rng: random.Random) -> Reflection:
+            return teacher.annotate(failure)
+
+        asked = chosen.annotator == TEACHER
+        yield Teachers(
+            f"{TEACHER}:{config.teacher.model}" if asked else RULES,
+            by_teacher if asked else by_rules,
+            teacher.propose if chosen.proposer == TEACHER else None,
+            threads=config.teacher.max_concurrency,
+        )
+
+
+def _teacher(config: ConfigDict, workdir: Path) -> Teacher:
+    try:
+        from regrpo_jax.engine.teacher import Teacher
+        from regrpo_jax.engine.teacher_settings import TeacherSettings
+    except ModuleNotFoundError as error:
+        raise UserError(f"{error.name} is missing; a teacher needs: pip install 'regrpo_jax[tools]'") from error
+    settings = dict(config.teacher.items())
+    return Teacher(TeacherSettings(**settings, seed=config.seed, cache=workdir / "teacher"))

@@ -1,0 +1,131 @@
+"""A failure and its reflection as a record in the authors' schema, with what is needed to play it again.
+
+Schema: https://github.com/showlab/ReGRPO, `dataset/` samples (id, image, answer, conversations, rot_meta), and a block
+`execution`, which other readers of the schema pass over.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from regrpo_jax.agent.prompt import observation_text
+from regrpo_jax.engine.cases import Failure, Situation
+from regrpo_jax.environments.task import Task
+from regrpo_jax.records.actions import KNOWN_TOOLS, extract_code
+from regrpo_jax.records.complexity import complexity
+from regrpo_jax.records.execution import VERSION, complexity_to_dict, text_sha256
+from regrpo_jax.records.reflection import render_reflection
+from regrpo_jax.records.types import Observation, Reflection
+
+JsonObject = dict[str, Any]
+IMAGE_FOLDER = "images"  # beside the file of records
+
+
+def canonical(task: Task) -> str:
+    """A task as JSON with its contents named by SHA-256: the same text for the same task."""
+    return json.dumps(task.to_json(keep=lambda file: None), sort_keys=True, ensure_ascii=False)
+
+
+def image_name(task: Task, name: str) -> str:
+    """Where the image of a task lies beside the records: by content, so that equal pictures are stored once."""
+    suffix = name.rpartition(".")[2].lower() if "." in name else "png"
+    file = next(file for file in task.files if file.name == name)
+    return f"{IMAGE_FOLDER}/{file.digest[:32]}.{suffix}"
+
+
+def _images(situation: Situation) -> dict[str, str]:
+    return {placeholder: image_name(situation.task, name) for placeholder, name in situation.images.items()}
+
+
+def _answer(task: Task) -> str:
+    return str(task.checker.values[0])
+
+
+def _step_json(turn: str, observation: Observation) -> JsonObject:
+    return {
+        "code_sha256": text_sha256(extract_code(turn)),
+        "status": str(observation.status),
+        "observation_sha256": text_sha256(observation.text),
+    }
+
+
+def _conversation(opening: Situation, turns: list[str], indices: list[int], texts: list[str]) -> list[JsonObject]:
+    """The turns with what came back after each; the last turn ends the conversation."""
+    found = [{"role": "system", "content": opening.system}, {"role": "user", "content": opening.instruction}]
+    for position, (turn, index, text) in enumerate(zip(turns, indices, texts, strict=True)):
+        found.append({"role": "assistant", "content": turn})
+        if position < len(turns) - 1:
+            found.append({"role": "user", "content": observation_text(index, text)})
+    return found
+
+
+def rot_record(
+    failure: Failure, reflection: Reflection, *, number: int, annotator: str, loader: str, seed: int
+) -> JsonObject:
+    """The record of a failure; `number` makes its id unique in its corpus."""
+    situation, miss, at = failure.situation, failure.near_miss, failure.situation.index
+    failed_action = f"Thought: {miss.thought}\n\nCode:\n```py\n{miss.code}\n```"
+    corrected = situation.step.turn()
+    turns = [step.turn() for step in situation.steps]
+    turns[at : at + 1] = [failed_action, render_reflection(reflection) + corrected]
+    indices = [*range(at), at, at, *range(at + 1, len(situation.steps))]
+    texts = [observation.text for observation in failure.observations]
+    kind = reflection.error_type.value
+    names = KNOWN_TOOLS | set(situation.tools)
+    weighed = complexity(failed_action, corrected, failure.failed.text, reflection, tuple(texts[:at]), names)
+    steps = [_step_json(turn, one) for turn, one in zip(turns, failure.observations, strict=True)]
+    executed = failure.kind == "executed"
+    return {
+        "id": f"{_plain(situation.source_id)}_rot_s{at}_{kind}_{number:06d}",
+        "image": _images(situation),
+        "answer": _answer(situation.task),
+        "conversations": _conversation(situation, turns, indices, texts),
+        "rot_meta": {
+            "src_id": situation.source_id,
+            "step_index": at,
+            "error_type": kind,
+            "failed_action": failed_action,
+            "failed_observation": failure.failed.text,
+            "reflection": {
+                "error_type": kind,
+                "evidence": reflection.evidence,
+                "fix_plan": reflection.fix_plan,
+            },
+            "corrected_action": corrected,
+            "final_answer": _answer(situation.task),
+        },
+        "execution": {
+            "version": VERSION,
+            "kind": failure.kind,
+            "source": situation.source,
+            "proposer": miss.proposer,
+            "annotator": annotator,
+            "task": situation.task.id,
+            "task_sha256": text_sha256(canonical(situation.task)),
+            "loader": loader,
+            "tools": {name: shape.version for name, shape in sorted(situation.tools.items())},
+            "seed": seed,
+            "steps": steps if executed else [],
+            "failed_step": at,
+            "repaired": executed and failure.answered,
+            "complexity": complexity_to_dict(weighed),
+        },
+    }
+
+
+def clean_record(situation: Situation, observations: tuple[Observation, ...], *, number: int) -> JsonObject:
+    """The record of a clean trajectory, as MAT-Agent's are: no reflection, no failure."""
+    turns = [step.turn() for step in situation.steps]
+    texts = [observation.text for observation in observations]
+    return {
+        "id": f"{_plain(situation.source_id)}_{number:06d}",
+        "image": _images(situation),
+        "answer": _answer(situation.task),
+        "conversations": _conversation(situation, turns, list(range(len(turns))), texts),
+    }
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")
