@@ -1,4 +1,4 @@
-"""Executed RoT records from the compact ToolRepair suite: near misses that really failed, and what really repaired them.
+"""Executed RoT records from the compact ToolRepair suite: near misses that really failed, and what repaired them.
 
 python -m regrpo_jax.main --config=configs/build_rot.py --workdir=runs/rot --config.data.source=toolrepair
 
