@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from regrpo_jax.engine.cases import Failure
 from regrpo_jax.engine.wording import evidence_sentence, plan_sentence, short_plan
@@ -70,10 +70,11 @@ def discriminating_span(failure: Failure, changed: Difference, most_words: int) 
     """
     text, repaired = failure.failed.text, set(clauses(failure.repaired.text))
     new, old = changed.new_values, (*changed.old_values, *values_in(failure.near_miss.code))
-    found = [clause for clause in clauses(text) if clause not in repaired]
+    known = {*new, *old, *changed.tools}
+    found = [clause for clause in clauses(text) if clause not in repaired and not _beside_the_point(clause, known)]
     found.sort(key=lambda clause: _rank(clause, new, old))
     body = text[body_start(text) :].strip()
-    for clause in (*found, body):
+    for clause in (*found, *([] if _beside_the_point(body, known) else [body])):
         span = _shortened(clause, (*new, *old), most_words)
         if telling_span(span, body):
             return span
@@ -88,6 +89,13 @@ def _rank(clause: str, new: Sequence[str], old: Sequence[str]) -> tuple[bool, bo
         not any(holds_value(clause, value) for value in old),
         _ERROR_NAME.search(clause) is None,
     )
+
+
+def _beside_the_point(clause: str, known: Collection[str]) -> bool:
+    """Whether the clause speaks only of names that neither action has: it is of the world, not of the failure."""
+    named = values_in(clause)
+    about = any(holds_value(clause, value) for value in known) or _ERROR_NAME.search(clause) is not None
+    return bool(named) and not about
 
 
 def _shortened(clause: str, values: Sequence[str], most_words: int) -> str:

@@ -106,6 +106,14 @@ _FRAMES = (
 )
 
 
+# The value is right and its keyword is not: it goes by its position.
+_SHORT_BY_POSITION = "drop {old}"
+_PLANS_BY_POSITION = (
+    "call {tool} with the same value and without the keyword {old}",
+    "leave the keyword {old} out and give {tool} the value by its position",
+)
+
+
 def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
@@ -123,12 +131,19 @@ def _told(changes: Sequence[Change]) -> list[Change]:
 def short_plan(changes: Sequence[Change]) -> str:
     """A few words with every name in quotes: `use "tiger"`, `call "pick"`, `add "Oslo"`."""
     return ", ".join(
-        _SHORT[change.kind].format(old=_quoted(change.old), new=_quoted(change.new)) for change in _told(changes)
+        (_SHORT_BY_POSITION if _by_position(change) else _SHORT[change.kind]).format(
+            old=_quoted(change.old), new=_quoted(change.new)
+        )
+        for change in _told(changes)
     )
 
 
+def _by_position(change: Change) -> bool:
+    return change.kind == ChangeKind.RENAMED and change.new.isdigit() and not change.old.isdigit()
+
+
 def _clause(change: Change, rng: random.Random) -> str:
-    return rng.choice(_PLANS[change.kind]).format(
+    return rng.choice(_PLANS_BY_POSITION if _by_position(change) else _PLANS[change.kind]).format(
         old=_quoted(change.old), new=_quoted(change.new), tool=change.tool or "the tool"
     )
 

@@ -44,6 +44,11 @@ class Difference:
     changes: tuple[Change, ...]
 
     @property
+    def tools(self) -> tuple[str, ...]:
+        """The tools that the changes are about."""
+        return tuple(change.tool for change in self.changes if change.tool)
+
+    @property
     def new_values(self) -> tuple[str, ...]:
         """The values that only the corrected action has."""
         return tuple(change.new for change in self.changes if change.new)
