@@ -13,7 +13,6 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.engine.annotate import annotate
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
-from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Reflection
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ def teaching(config: ConfigDict, workdir: Path, *, style: str) -> Iterator[Teach
     if TEACHER not in (chosen.annotator, chosen.proposer):
         yield Teachers(RULES, by_rules, None, threads=1)
         return
-    with closing(_teacher(config, workdir)) as teacher:
+    with closing(_teacher(config, workdir)) as teacher, _told(teacher):
 
         def by_teacher(failure: Failure, rng: random.Random) -> Reflection:
             return teacher.annotate(failure)
@@ -58,11 +57,19 @@ def teaching(config: ConfigDict, workdir: Path, *, style: str) -> Iterator[Teach
         )
 
 
-def _teacher(config: ConfigDict, workdir: Path) -> Teacher:
+@contextmanager
+def _told(teacher: Teacher) -> Iterator[None]:
+    """Says at the end, however it comes, what has been asked of the teacher."""
     try:
-        from regrpo_jax.engine.teacher import Teacher
-        from regrpo_jax.engine.teacher_settings import TeacherSettings
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing; a teacher needs: pip install 'regrpo_jax[tools]'") from error
+        yield
+    finally:
+        spent = teacher.spent()
+        print(f"teacher: {spent.requests} requests, {spent.dollars:.4f} dollars so far", flush=True)
+
+
+def _teacher(config: ConfigDict, workdir: Path) -> Teacher:
+    from regrpo_jax.engine.teacher import Teacher
+    from regrpo_jax.engine.teacher_settings import TeacherSettings
+
     settings = dict(config.teacher.items())
     return Teacher(TeacherSettings(**settings, seed=config.seed, cache=workdir / "teacher"))

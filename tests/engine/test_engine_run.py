@@ -20,6 +20,7 @@ from regrpo_jax.corpus_files import CORPUS, TASKS
 from regrpo_jax.data.corpus import load_corpus
 from regrpo_jax.records import load_clean, load_rot
 from tests import tiny_config
+from tests.engine.openai_server import Body, Script, openai_server, question
 
 ROOT = Path(__file__).parents[2]
 RECORDS = 60
@@ -165,3 +166,32 @@ def test_a_missing_shard_is_noticed(whole: Path, tmp_path: Path) -> None:
     done = run(tmp_path, '--config.stages=("audit",)', f"--config.audit.rot={tmp_path / CORPUS}/rot-*.jsonl")
     assert done.returncode == 2 and "2 shards match but there must be 3" in done.stderr
     assert (tmp_path / CORPUS / TASKS).exists()
+
+
+def _faulty(body: Body, number: int) -> str:
+    """Every third question is refused, the others fail once and are then answered."""
+    kind = int(hashlib.sha256(question(body).encode()).hexdigest(), 16) % 3
+    return "refusal" if kind == 0 else ("429 wait", "500")[kind - 1] if number == 0 else "answer"
+
+
+def test_a_teacher_behind_a_faulty_server_writes_the_reflections(tmp_path: Path) -> None:
+    key = "sk-this-must-not-be-seen"
+    with openai_server(Script(behaviour=_faulty)) as server:
+        options = ("--config.engine.annotator=teacher", f"--config.teacher.base_url={server.url}",
+                   "--config.teacher.model=told", "--config.teacher.key_variable=TEACHER_KEY",
+                   "--config.teacher.requests_per_minute=6000", "--config.engine.records=8",
+                   "--config.engine.clean=0")  # fmt: skip
+        done = subprocess.run(
+            command(tmp_path, *options), capture_output=True, text=True, cwd=ROOT, timeout=300,
+            env=os.environ | {"TEACHER_KEY": key},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [json.loads(line) for path in (tmp_path / CORPUS).glob("rot-*") for line in path.open()]
+    assert len(records) == 8
+    assert {record["execution"]["annotator"] for record in records} == {"teacher:told"}
+    rejects = [json.loads(line) for line in (tmp_path / "rejects.jsonl").open()]
+    assert any("teacher_refusal" in reject["rules"] for reject in rejects)
+    assert "teacher: " in done.stdout
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert key not in done.stdout + done.stderr
+    assert not any(key.encode() in path.read_bytes() for path in files)
