@@ -124,11 +124,11 @@ def test_an_unknown_name_is_not_guessed(session: SandboxSession) -> None:
 
 
 def test_long_text_keeps_head_and_tail(session: SandboxSession) -> None:
-    result = session.run("for n in range(100000):\n    print(n)")
+    result = session.run("for n in range(20000):\n    print(n)")
     assert result.status is Status.OK
-    assert result.text.startswith("0\n1\n") and result.text.endswith("\n99999")
+    assert result.text.startswith("0\n1\n") and result.text.endswith("\n19999")
     assert "characters omitted ...]" in result.text
-    assert len(result.text) < 20_000 < result.size == 588_890
+    assert len(result.text) < 20_000 < result.size == 108_890
 
 
 def test_text_of_any_kind_arrives(session: SandboxSession) -> None:
@@ -238,6 +238,7 @@ def test_same_seed_same_actions_same_observations() -> None:
 
 def test_episodes_at_the_same_time_do_not_meet() -> None:
     with pool(workers=3) as a_pool:
+        workers = set(workers_of(a_pool))
 
         def episode(number: int) -> list[str]:
             with a_pool.open({"mine.txt": b"%d" % number}, number) as session:
@@ -247,7 +248,7 @@ def test_episodes_at_the_same_time_do_not_meet() -> None:
         with ThreadPoolExecutor(6) as threads:  # more than workers: the others wait
             found = list(threads.map(episode, range(30)))
         assert found == [[str(number), str(number), "mine.txt"] for number in range(30)]
-        assert 1 <= len(workers_of(a_pool)) <= 3  # one may be on its way to be replaced, there are never more
+        assert len(workers) == 3 and set(workers_of(a_pool)) == workers  # all of them reused, none replaced
 
 
 def test_a_mistake_in_the_settings_is_told() -> None:

@@ -1,13 +1,14 @@
 """Warm workers, and who may use them: `SandboxPool.open` gives an episode a worker of its own.
 
 A worker that anything out of the ordinary happened in is killed and replaced in the background; the spares make
-that nobody waits for it. One thread of the pool starts all workers, because the kernel kills a worker together
-with the thread that started it.
+that nobody waits for it. The log tells each reason at level DEBUG. One thread of the pool starts all workers,
+because the kernel kills a worker together with the thread that started it.
 """
 
 from __future__ import annotations
 
 import importlib
+import logging
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.sandbox.worker import Start
 
 LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
+_log = logging.getLogger(__name__)
 
 
 class SandboxPool:
@@ -160,25 +162,28 @@ class SandboxPool:
                 raise SandboxError(f"a worker could not be replaced: {worker}") from worker
             if worker.alive():
                 return worker
-            self.discard(worker)
+            self.discard(worker, "it was gone before it was used")
         raise SandboxError("workers die before they are used")
 
-    def give_back(self, worker: HostWorker, used: bool) -> None:
-        """A worker whose episode is over: cleaned, or replaced where that does not work or something was killed."""
+    def give_back(self, worker: HostWorker) -> None:
+        """A worker whose episode is over: cleaned, or replaced where that does not work or its process had ended.
+
+        The episode's channel must still be open here: its process ends when that closes, and whether the warm
+        process sees this end before it is asked to clean up is then chance.
+        """
         try:
+            if worker.ended is None:
+                worker.ask({"do": "close"})  # the news of an end that came first is read with the answer
             if worker.ended is not None:
-                raise SandboxError("its episode was killed")
-            if used:
-                worker.ask({"do": "close"})
-            if worker.ended is not None:
-                raise SandboxError("its episode was killed")
-        except (SandboxError, OSError):
-            self.discard(worker)
+                raise SandboxError(f"its episode's process ended by itself: {worker.ended}")
+        except (SandboxError, OSError) as error:
+            self.discard(worker, str(error))
         else:
             self._ready.put(worker)
 
-    def discard(self, worker: HostWorker) -> None:
-        """Kill a worker and order another."""
+    def discard(self, worker: HostWorker, reason: str) -> None:
+        """Kill a worker and order another; the reason goes to the log."""
+        _log.debug("a sandbox worker (process %d) is replaced: %s", worker.process.pid, reason)
         worker.kill()
         with self._lock:
             self._all.discard(worker)

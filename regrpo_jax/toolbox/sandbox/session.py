@@ -120,17 +120,18 @@ class SandboxSession:
                 channel.close()
                 raise
         except OSError as error:
-            self._pool.give_back(worker, used=True)
+            self._pool.give_back(worker)
             raise UserError(f"the episode cannot be opened: {error}") from error
         except (Closed, Late, ProtocolError, SandboxError) as error:
-            self._pool.discard(worker)
-            raise SandboxError(f"the episode's process does not start: {type(error).__name__} {error}") from error
-        except BaseException:
-            self._pool.discard(worker)
+            words = f"the episode's process does not start: {type(error).__name__} {error}"
+            self._pool.discard(worker, words)
+            raise SandboxError(words) from error
+        except BaseException as error:
+            self._pool.discard(worker, f"opening an episode broke off: {type(error).__name__}")
             raise
         if "failed" in opened:
             channel.close()
-            self._pool.discard(worker)
+            self._pool.discard(worker, "the tools cannot be set up for its episode")
             raise UserError(f"the tools cannot be set up for the episode: {_text(opened['failed'])}")
         self._worker, self._channel = worker, channel
 
@@ -142,11 +143,11 @@ class SandboxSession:
         try:
             result = self._run(code)
         except _Killed as killed:
-            self._drop()
             result = killed.result
+            self._drop(result.text)
         except SandboxError as error:
-            self._drop()
             result = ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}")
+            self._drop(result.text)
         return ActionResult(**(vars(result) | {"elapsed": time.monotonic() - started}))
 
     def _run(self, code: str) -> ActionResult:
@@ -262,12 +263,12 @@ class SandboxSession:
         """SHA-256 of each file of the workspace, by name. SandboxError."""
         return dict(self._asked({"do": "files"})[0]["files"])
 
-    def _drop(self) -> None:
+    def _drop(self, reason: str) -> None:
         """Give up the worker, which is killed; the next action gets another."""
         if self._channel is not None:
             self._channel.close()
         if self._worker is not None:
-            self._pool.discard(self._worker)
+            self._pool.discard(self._worker, reason)
         self._worker = self._channel = None
 
     def close(self) -> None:
@@ -275,9 +276,9 @@ class SandboxSession:
         if self._closed:
             return
         self._closed = True
-        if self._channel is not None:
-            self._channel.close()
         if self._worker is not None:
-            self._pool.give_back(self._worker, used=True)
+            self._pool.give_back(self._worker)
+        if self._channel is not None:  # not before, see `give_back`
+            self._channel.close()
         self._worker = self._channel = None
         self._pool.finished(self)

@@ -80,13 +80,13 @@ class Zygote:
         self.resident = kernel.resident_bytes()
         self.untouched = self.condition()
 
-    def condition(self) -> tuple[Any, ...]:
-        """What an episode could have changed of this process and its folders, to compare."""
+    def condition(self) -> dict[str, Any]:
+        """What an episode could have changed of this process and its folders, by name, to compare."""
         limits = tuple(resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name[:7] == "RLIMIT_")
         scheduling = (os.sched_getaffinity(0), os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
         folders = tuple((os.stat(folder).st_mode, *os.listxattr(folder)) for folder in self.folders)
         usage = () if self.weak else tuple(self._usage(folder) for folder in self.folders)
-        return limits, scheduling, folders, usage
+        return {"limits": limits, "scheduling": scheduling, "folder modes": folders, "disk usage": usage}
 
     @staticmethod
     def _usage(folder: str) -> tuple[int, int]:
@@ -205,8 +205,9 @@ class Zygote:
         self.child = 0
         self._kill_episode()
         self._empty_folders()
-        if self.condition() != self.untouched:
-            raise FolderError("the episode left something behind")
+        changed = [name for name, value in self.condition().items() if value != self.untouched[name]]
+        if changed:
+            raise FolderError(f"the episode left something behind: {', '.join(changed)}")
 
 
 def main(arguments: list[str]) -> NoReturn:

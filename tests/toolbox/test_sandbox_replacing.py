@@ -1,0 +1,78 @@
+"""Which workers are used again after an episode, which are replaced, and that the log says why."""
+
+from __future__ import annotations
+
+import logging
+import select
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.toolbox.sandbox.worker import _LOOK_SECONDS
+from tests.toolbox.sandbox_checks import INPUTS, pool, workers_of
+
+LOGGER = "regrpo_jax.toolbox.sandbox.pool"
+LEFT = {
+    "import os\nos.setpriority(os.PRIO_PROCESS, 1, 19)": "the episode left something behind: scheduling",
+    "import os\nos.makedirs('deep/' * 40)": "folders too deep to delete",
+    "while True: pass": "Timeout: killed after 3 seconds",
+}
+
+
+@pytest.fixture(scope="module")
+def native() -> Iterator[SandboxPool]:
+    with pool(native=True) as a_pool:
+        yield a_pool
+
+
+def test_a_host_that_is_slow_to_close_keeps_its_worker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A busy host may be held up for long between its steps: the end of the episode must not look like its own."""
+    with pool() as a_pool, caplog.at_level(logging.DEBUG, LOGGER):
+        (worker,) = workers_of(a_pool)
+        ask = worker.ask
+
+        def slow(request: dict[str, Any], *arguments: Any, **keywords: Any) -> Any:
+            if request["do"] == "close":
+                time.sleep(4 * _LOOK_SECONDS)  # the warm process looks at the episode meanwhile
+            return ask(request, *arguments, **keywords)
+
+        monkeypatch.setattr(worker, "ask", slow)
+        for _ in range(3):
+            with a_pool.open(INPUTS) as session:
+                assert session.run("1").text == "1"
+            assert workers_of(a_pool) == [worker]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("code", LEFT)
+def test_a_worker_that_differs_is_replaced(native: SandboxPool, code: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, LOGGER):
+        with native.open(INPUTS) as session:
+            worker = session._worker
+            assert worker is not None
+            session.run(code)
+        assert worker not in workers_of(native)
+    (message,) = caplog.messages
+    assert message.startswith(f"a sandbox worker (process {worker.process.pid}) is replaced: ")
+    assert LEFT[code] in message
+    with native.open(INPUTS) as session:
+        assert session._worker is not worker and session.run("1").text == "1"
+
+
+def test_a_worker_whose_episode_ended_itself_unasked_is_replaced(
+    native: SandboxPool, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, LOGGER):
+        with native.open(INPUTS) as session:
+            worker = session._worker
+            assert worker is not None
+            session.run("import os, threading\nthreading.Timer(0.1, os._exit, (3,)).start()")
+            assert select.select([worker.control], [], [], 10)[0], "the warm process tells of the end"
+        assert worker not in workers_of(native)
+    (message,) = caplog.messages
+    assert "its episode's process ended by itself: {'exit': 3" in message
