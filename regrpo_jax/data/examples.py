@@ -16,6 +16,7 @@ from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import PackedImages, PatchedImage, load_image, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
+from regrpo_jax.records.complexity import record_complexity
 from regrpo_jax.records.types import ImageReference, RotRecord, Trajectory, Turn
 
 
@@ -29,6 +30,7 @@ class Example:
       segments: int8 `Segment`, nonzero exactly where the loss is taken.  # [token]
       positions: int32.  # [token, 3]
       images: its images.
+      complexity: of the failure it recovers from, in [0, 1]; None for a clean trajectory.
     """
 
     record_id: str
@@ -36,6 +38,7 @@ class Example:
     segments: np.ndarray
     positions: np.ndarray
     images: PackedImages
+    complexity: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +112,7 @@ def rot_example(record: RotRecord, reader: ConversationReader) -> Example:
     chat, positions, images = reader.read(turns, visible)
     start, _ = chat.span_of(record.reflection_turn)
     segments = np.where(np.arange(len(chat.tokens)) >= start, chat.segments, 0).astype(np.int8)
-    return Example(record.id, chat.tokens, segments, positions, images)
+    return Example(record.id, chat.tokens, segments, positions, images, record_complexity(record).score)
 
 
 @functools.lru_cache(maxsize=128)  # an image of 512 tokens has 10 MB of patches

@@ -14,6 +14,7 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.data.images import PackedImages
 from regrpo_jax.records.candidates import Candidate, contrastive_candidates
+from regrpo_jax.records.complexity import record_complexity
 from regrpo_jax.records.types import RotRecord, Turn
 
 Conditioning = Literal["paper", "release"]
@@ -48,6 +49,7 @@ class Group:
       positions: int32.  # [prefix, 3]
       images: images of the prefix.
       branches: the candidates.
+      complexity: of the record's failure, in [0, 1].
     """
 
     record_id: str
@@ -55,6 +57,7 @@ class Group:
     positions: np.ndarray
     images: PackedImages
     branches: tuple[Branch, ...]
+    complexity: float = 0.0
 
 
 def build_group(
@@ -97,7 +100,7 @@ def build_group(
                 f"config.data.branch_buckets is {max_branch}; add a larger bucket"
             )
         branches.append(branch)
-    return Group(record.id, prefix, positions, images, tuple(branches))
+    return Group(record.id, prefix, positions, images, tuple(branches), record_complexity(record).score)
 
 
 def _build_branch(

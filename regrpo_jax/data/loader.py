@@ -3,19 +3,33 @@
 The iterators' `get_state` / `set_state` are plain JSON and are stored in every checkpoint.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import grain
 import numpy as np
 
 from regrpo_jax.data.batches import GroupBatch, SftBatch, check_image_tokens, collate_groups, image_indices
+from regrpo_jax.data.curriculum import Pacer
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Group
+from regrpo_jax.data.paced_batches import Deal, Deck, PacedBatches
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 
 READ_OPTIONS = grain.ReadOptions(num_threads=1, prefetch_buffer_size=64)
+
+
+class Batches(Protocol):
+    """An endless iterator of batches that can be stored and resumed."""
+
+    def __next__(self) -> Any: ...
+
+    def get_state(self) -> dict[str, Any]:
+        """Plain JSON."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with the batch that would have come next."""
 
 
 def sft_batches(
@@ -28,12 +42,14 @@ def sft_batches(
     row_patches: int,
     image_token_id: int,
     seed: int,
-) -> grain.DatasetIterator:
+    pacer: Pacer | None = None,
+) -> Batches:
     """Endless `SftBatch`es; clean and RoT examples are drawn at `clean_ratio` and packed first-fit into rows.
 
     Args:
       row_length: tokens in a row.
       row_patches: image patches in a row, 0 for a policy without images.
+      pacer: decides how many of the RoT examples are in play, of which there must be some; None always plays all.
     Raises:
       UserError: a source that `clean_ratio` asks for is empty, an example has more tokens or patches than a row, or
         its image tokens and features disagree.
@@ -48,16 +64,21 @@ def sft_batches(
         grain.MapDataset.source([_features(example) for example in source]).seed(seed + index).shuffle().repeat()
         for index, (source, _) in enumerate(sources)
     ]
-    mixed = grain.MapDataset.mix(datasets, weights=[weight for _, weight in sources])
-    lengths = {"tokens": row_length, "segments": row_length, "positions": row_length}
+    deck = None if pacer is None else Deck([example.complexity or 0.0 for example in rot], pacer)
+    if deck is not None:
+        datasets[-1] = deck.deals(seed + len(sources) - 1)  # the RoT examples are the last source
+    mixed = grain.MapDataset.mix(datasets, weights=[weight for _, weight in sources]).to_iter_dataset(READ_OPTIONS)
+    if deck is not None:
+        mixed = mixed.map(_resolver(rot, deck))
+    lengths = {name: row_length for name in ("tokens", "segments", "positions", "complexity")}
     lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images", "patch_windows")}
     packed = grain.experimental.FirstFitPackIterDataset(
-        mixed.to_iter_dataset(READ_OPTIONS),
-        length_struct=lengths,
-        num_packing_bins=4 * batch_rows,
-        shuffle_bins=False,
-    )
-    return iter(packed.batch(batch_rows).map(lambda batch: _sft_batch(batch, image_token_id)))
+        mixed, length_struct=lengths, num_packing_bins=4 * batch_rows, shuffle_bins=False
+    ).batch(batch_rows)
+    if deck is None:
+        return iter(packed.map(lambda batch: _sft_batch(batch, image_token_id)))
+    paced = packed.map(lambda batch: (_sft_batch(batch, image_token_id), _complexities(batch)))
+    return PacedBatches(iter(paced), deck)
 
 
 def row_overflow(example: Example, *, row_length: int, row_patches: int) -> str:
@@ -80,9 +101,12 @@ def group_batches(
     prefix_buckets: Sequence[int],
     branch_buckets: Sequence[int],
     seed: int,
-) -> grain.DatasetIterator:
+    pacer: Pacer | None = None,
+) -> Batches:
     """Endless `GroupBatch`es over shuffled groups, each with its reference log-probs [branch, token].
 
+    Args:
+      pacer: decides how many of the groups are in play; None always plays all.
     Raises:
       UserError: there are no groups.
     """
@@ -98,8 +122,16 @@ def group_batches(
             branch_buckets=branch_buckets,
         )
 
-    dataset = grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat()
-    return iter(dataset.to_iter_dataset(READ_OPTIONS).batch(groups_per_batch, batch_fn=collate))
+    if pacer is None:
+        dataset = grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat()
+        return iter(dataset.to_iter_dataset(READ_OPTIONS).batch(groups_per_batch, batch_fn=collate))
+
+    def collate_paced(indices: Sequence[int]) -> tuple[GroupBatch, np.ndarray]:
+        return collate(indices), np.array([groups[index].complexity for index in indices])
+
+    deck = Deck([group.complexity for group in groups], pacer)
+    dealt = deck.deals(seed).to_iter_dataset(READ_OPTIONS).map(deck.record)
+    return PacedBatches(iter(dealt.batch(groups_per_batch, batch_fn=collate_paced)), deck)
 
 
 def _mixed_sources(
@@ -119,11 +151,27 @@ def _features(example: Example) -> dict[str, np.ndarray]:
         "tokens": example.tokens,
         "segments": example.segments,
         "positions": example.positions,
+        "complexity": np.full(int(example.complexity is not None), example.complexity or 0.0),
         "patches": example.images.patches,
         "patch_positions": example.images.positions,
         "patch_images": example.images.segment_ids,
         "patch_windows": example.images.window_ids,
     }
+
+
+def _resolver(rot: Sequence[Example], deck: Deck) -> Callable[[Any], dict[str, np.ndarray]]:
+    """Turns deals into the features of the RoT examples that they stand for."""
+    features = [_features(example) for example in rot]
+
+    def resolve(drawn: Deal | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return features[deck.record(drawn)] if isinstance(drawn, Deal) else drawn
+
+    return resolve
+
+
+def _complexities(packed: dict[str, Any]) -> np.ndarray:
+    """Of the RoT examples in packed rows.  # [example]"""
+    return packed["complexity"][packed["complexity_segment_ids"] > 0]
 
 
 def _sft_batch(packed: dict[str, Any], image_token_id: int) -> SftBatch:

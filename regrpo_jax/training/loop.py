@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import ml_collections
 import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from regrpo_jax.data.loader import Batches
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.policy import PolicyFunctions
@@ -68,7 +68,7 @@ def train_stage(
     variables: Tree,
     optimizer: optax.GradientTransformation,
     step: Step,
-    make_batches: Callable[[], grain.DatasetIterator],
+    make_batches: Callable[[], Batches],
     note: Callable[[dict[str, float], float], str],
     after: Mapping[str, int],
 ) -> Tree:
@@ -88,7 +88,7 @@ def train_stage(
         position = None
         if checkpoints.latest_step() is not None:
             state, position = checkpoints.restore(state)
-            _check_same_start(name, context.workdir, position["after"], after)
+            check_same_start(name, context.workdir, position["after"], after)
         if int(state.step) >= stage.steps:
             print(f"{name}: complete at step {int(state.step)}", flush=True)
             return {**frozen, **state.trainable}
@@ -110,7 +110,7 @@ def _update(
     stage: ml_collections.ConfigDict,
     state: TrainState,
     frozen: Tree,
-    batches: grain.DatasetIterator,
+    batches: Batches,
     step: Step,
     note: Callable[[dict[str, float], float], str],
     save: Callable[[TrainState], None],
@@ -135,7 +135,7 @@ def _update(
     return state
 
 
-def _check_same_start(name: str, workdir: Path, earlier: Mapping[str, int], after: Mapping[str, int]) -> None:
+def check_same_start(name: str, workdir: Path, earlier: Mapping[str, int], after: Mapping[str, int]) -> None:
     """A checkpoint goes on only from the policy that its stage began with."""
     if list(earlier.items()) != list(after.items()):
         then, now = (", ".join(f"{steps} of {stage}" for stage, steps in x.items()) or "none" for x in (earlier, after))

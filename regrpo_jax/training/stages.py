@@ -4,20 +4,20 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grain
 import jax
 import ml_collections
 import numpy as np
 from jax.sharding import PartitionSpec as P
 
-from regrpo_jax.data.batches import collate_groups
+from regrpo_jax.data.batches import GroupBatch, collate_groups
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Group
-from regrpo_jax.data.loader import group_batches, sft_batches
+from regrpo_jax.data.loader import Batches, group_batches, sft_batches
 from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
+from regrpo_jax.training.pacing import paced, ranking, reflection_confidence, stage_pacer
 from regrpo_jax.training.parallel import DATA_AXIS, over_rows, shard_batch, weight_axis
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import RegrpoSettings, Step, group_logprobs, regrpo_step, sft_step
@@ -42,8 +42,9 @@ def run_sft(
       UserError: the checkpoint is of another run, or the loss is not finite.
     """
     config, sft = context.config, context.config.sft
+    pacer = stage_pacer(config.data, updates=sft.steps) if sft.clean_ratio < 1 else None
 
-    def batches() -> grain.DatasetIterator:
+    def batches() -> Batches:
         clean, rot = examples()
         return sft_batches(
             clean,
@@ -54,6 +55,7 @@ def run_sft(
             row_patches=sft.row_patches if context.functions.config.vision else 0,
             image_token_id=context.image_token_id,
             seed=config.seed,
+            pacer=pacer,
         )
 
     optimizer = make_optimizer(sft, steps=sft.steps)
@@ -65,6 +67,8 @@ def run_sft(
         chunk_size=context.logprob_chunk,
         dropout_key=context.dropout_key("sft"),
     )
+    if pacer is not None:
+        step = paced(step, pacer, reflection_confidence if pacer.needs_success else None)
     return train_stage(context, "sft", sft, variables, optimizer, step, batches, _sft_note, after)
 
 
@@ -81,8 +85,9 @@ def run_rl(
       UserError: as `run_sft`.
     """
     config, rl = context.config, context.config.rl
+    pacer = stage_pacer(config.data, updates=rl.steps)
 
-    def batches() -> grain.DatasetIterator:
+    def batches() -> Batches:
         built = groups()
         return group_batches(
             built,
@@ -92,6 +97,7 @@ def run_rl(
             prefix_buckets=config.data.prefix_buckets,
             branch_buckets=config.data.branch_buckets,
             seed=config.seed,
+            pacer=pacer,
         )
 
     optimizer = make_optimizer(rl, steps=rl.steps)
@@ -114,7 +120,13 @@ def run_rl(
 
         return run
 
-    return train_stage(context, "rl", rl, variables, optimizer, named(step), batches, _rl_note, after)
+    step = named(step)
+    if pacer is not None and pacer.needs_success:
+        step = ranking(step, scorer(context), regrpo_settings(rl))
+        step = paced(step, pacer, lambda metrics: (metrics["groups/recovery_first"], rl.groups_per_batch))
+    elif pacer is not None:
+        step = paced(step, pacer, None)
+    return train_stage(context, "rl", rl, variables, optimizer, step, batches, _rl_note, after)
 
 
 def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
@@ -134,16 +146,21 @@ def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
     )
 
 
-def reference_logprobs(context: RunContext, variables: Tree, groups: Sequence[Group]) -> list[np.ndarray]:
-    """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]"""
-    data, size = context.config.data, context.config.rl.groups_per_batch
+def scorer(context: RunContext) -> Callable[[Tree, GroupBatch], jax.Array]:
+    """(variables, batch on the devices) -> the log-probs of its branches, with nothing dropped."""
     logprobs_of = functools.partial(
         group_logprobs,
         context.functions,
         chunk_size=context.logprob_chunk,
         vocabulary_axis=weight_axis(context.mesh),
     )
-    score = jax.jit(over_rows(logprobs_of, context.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
+    return jax.jit(over_rows(logprobs_of, context.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
+
+
+def reference_logprobs(context: RunContext, variables: Tree, groups: Sequence[Group]) -> list[np.ndarray]:
+    """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]"""
+    data, size = context.config.data, context.config.rl.groups_per_batch
+    score = scorer(context)
     # Groups of like length share a batch, so that short ones are not padded to the longest.
     order = sorted(range(len(groups)), key=lambda i: (len(groups[i].prefix), groups[i].record_id))
     scored: list[np.ndarray] = [np.zeros((0, 0))] * len(groups)
