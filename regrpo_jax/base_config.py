@@ -21,6 +21,8 @@ def base_config() -> ml_collections.ConfigDict:
     config.lora = _lora()
     config.sft = _sft()
     config.rl = _rl()
+    config.agent = _agent()
+    config.online = _online()
     config.eval = _eval()
     config.environment = _environment()
     config.engine = _engine()
@@ -126,6 +128,46 @@ def _rl() -> ml_collections.ConfigDict:
     rl.length_normalize = False  # mean instead of sum of a branch's token log-probs
     rl.zero_variance = "skip"  # groups without variance: "skip" them, or "keep_kl" to hold them near the reference
     return rl
+
+
+def _agent() -> ml_collections.ConfigDict:
+    agent = ml_collections.ConfigDict()
+    agent.gate = "failure"  # a reflection is opened after: a "failure"; failures and low confidence, "paper"; "never"
+    agent.timing = "post"  # "pre" also holds an action of low confidence back and reflects before it runs
+    agent.retries = 1  # failed attempts of a step that are allowed, as in the paper's local trajectory
+    agent.max_steps = 8  # actions of an episode
+    agent.turn_tokens = 96  # sampled in one turn, at most
+    agent.episode_tokens = 384  # sampled in an episode, at most
+    return agent
+
+
+def _online() -> ml_collections.ConfigDict:
+    online = _optimizer(learning_rate=2e-4, steps=40)
+    online.trainable = "full"  # "full" weights or "lora" adapter
+    online.algorithm = "regrpo"  # "regrpo" reflects after failures; "grpo" retries without, at the same budget
+    online.profile = "compact"  # of the ToolRepair suite
+    online.families = ()  # of the suite; () is all
+    online.difficulties = (1, 2, 3)  # of the suite
+    online.surprises = 0.6  # share of tasks in which the natural first action fails
+    online.tasks = 16  # groups of an update
+    online.branches = 8  # episodes of a group
+    online.refills = 0  # further rounds that are played while too few groups have anything to prefer
+    online.forced_failures = 0.0  # share of tasks that start after a failed first action; reported apart
+    online.success = "step"  # whose success a token is paid for: that of its "step", or of the whole "episode"
+    online.lambda_exec = 1.0  # weight of success in the reward
+    online.eta = 0.1  # price of 100 reflection tokens, in units of reward
+    online.lambda_val = 0.0  # weight of V: grounded evidence, and an action that is right
+    online.beta = 0.01  # weight of the KL to the policy before the stage
+    online.kl_estimator = "k3"
+    online.baseline = "mean"  # "mean" | "leave_one_out"
+    online.normalize_advantages = True  # divide by the group's standard deviation
+    online.advantage_clip = config_dict.placeholder(float)  # bound on |A|; None for no bound
+    online.zero_variance = "skip"  # steps without variance: "skip" them, or "keep_kl"
+    online.clip_low = 0.2  # how far a ratio may fall below 1
+    online.clip_high = 0.28  # and rise above it
+    online.weight_cap = config_dict.placeholder(float)  # largest importance weight of a stale rollout; None for none
+    online.epochs = 1  # optimizer steps on a batch
+    return online
 
 
 def _eval() -> ml_collections.ConfigDict:

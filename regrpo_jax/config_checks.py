@@ -13,8 +13,8 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType
 
 HOST_STAGES = ("data", "audit")  # these come first
-STAGES = (*HOST_STAGES, "sft", "rl", "eval")
-TRAINING_STAGES = ("sft", "rl")
+STAGES = (*HOST_STAGES, "sft", "rl", "online", "eval")
+TRAINING_STAGES = ("sft", "rl", "online")
 ERROR_TYPES = tuple(map(str, ErrorType))
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -31,6 +31,15 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
     "rl.zero_variance": ("skip", "keep_kl"),
+    "agent.gate": ("failure", "paper", "never"),
+    "agent.timing": ("post", "pre"),
+    "online.trainable": ("full", "lora"),
+    "online.algorithm": ("regrpo", "grpo"),
+    "online.profile": ("compact", "full"),
+    "online.success": ("step", "episode"),
+    "online.kl_estimator": ("k1", "k2", "k3", "k3_release"),
+    "online.baseline": ("mean", "leave_one_out"),
+    "online.zero_variance": ("skip", "keep_kl"),
     "engine.profile": ("compact", "full"),
     "engine.split": ("train", "validation", "test", "held_out"),
     "engine.proposer": ("rules", "teacher"),
@@ -75,6 +84,18 @@ AT_LEAST: dict[str, int] = {
     "eval.top_k": 0,
     "checkpoint.every": 1,
     "checkpoint.keep": 1,
+    "agent.retries": 0,
+    "agent.max_steps": 1,
+    "agent.turn_tokens": 1,
+    "agent.episode_tokens": 1,
+    "online.tasks": 1,
+    "online.branches": 2,
+    "online.refills": 0,
+    "online.lambda_exec": 0,
+    "online.eta": 0,
+    "online.lambda_val": 0,
+    "online.beta": 0,
+    "online.epochs": 1,
     "engine.records": 1,
     "engine.clean": 0,
     "engine.attempts": 1,
@@ -97,6 +118,7 @@ AT_LEAST: dict[str, int] = {
 }
 ABOVE_ZERO = (
     "lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p", "environment.wall_seconds",
+    "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap",
     "teacher.timeout", "teacher.requests_per_minute", "teacher.most_requests", "teacher.most_dollars",
     *(f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")),
 )  # fmt: skip
@@ -108,6 +130,8 @@ SHARES = (
     "sft.clean_ratio",
     "eval.top_p",
     "engine.natural",
+    "online.surprises",
+    "online.forced_failures",
     "environment.surprises",
     *(f"engine.error_types.{name}" for name in ERROR_TYPES),
     *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
@@ -147,7 +171,7 @@ def check_config(config: ConfigDict) -> None:
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     hidden = values["model.hidden_size"]
     _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
-    for field in ("engine.difficulties", "environment.difficulties"):
+    for field in ("engine.difficulties", "environment.difficulties", "online.difficulties"):
         difficulties = values[field]
         known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
         _require(known, field, difficulties, "list some of 1, 2, 3")

@@ -31,6 +31,7 @@ from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.peft_import import full_weights
 from regrpo_jax.models.qwen2_vl.hf_config import describe
 from regrpo_jax.records import RotRecord
+from regrpo_jax.rollouts.online_stage import run_online
 from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run
 from regrpo_jax.starting_policy import starting_policy
 from regrpo_jax.training.loop import RunContext
@@ -74,6 +75,8 @@ def check_batches(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
         check_divisible(config.sft.batch_rows, config.sft.microbatches, mesh, key="config.sft.batch_rows")
     if "rl" in config.stages:
         check_divisible(config.rl.groups_per_batch, config.rl.microbatches, mesh, key="config.rl.groups_per_batch")
+    if "online" in config.stages:
+        check_divisible(config.online.tasks, config.online.microbatches, mesh, key="config.online.tasks")
 
 
 def records_for_rl(records: Sequence[RotRecord], config: ml_collections.ConfigDict) -> list[RotRecord]:
@@ -110,6 +113,8 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
             variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader), after=trained)
         elif stage == "rl":
             variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader), after=trained)
+        elif stage == "online":
+            variables = run_online(context, variables, reader, after=trained)
         else:  # done before this program was started, without jax
             continue
         trained = trained | {stage: config[stage].steps}

@@ -32,6 +32,9 @@ class Segment(enum.IntEnum):
     ACTION = 2
 
 
+_EXCHANGE = (Turn("user", "a"), Turn("assistant", "b"))
+
+
 class ChatError(UserError):
     """A conversation that the chat template or the tokenizer cannot carry faithfully."""
 
@@ -170,6 +173,38 @@ class ChatRenderer:
                 f"{header[-40:]!r} it gives recorded assistant turns; training and sampling would not agree"
             )
         return rendered.tokens[: rendered.spans[-1][0]]
+
+    def continuation(self, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
+        """What a live conversation is fed when `turn` follows an assistant turn, which has its end-of-turn token.
+
+        Returns:
+          int32 tokens up to the header of the next assistant turn, as `render` gives them; and bool, which of them
+            are the turn's own text.  # [token] each
+        Raises:
+          ChatError: the template writes a turn differently in a longer conversation, or see `render`.
+        """
+        if not self._goes_on:
+            raise ChatError(
+                f"{self._name}: the chat template writes earlier turns anew as the conversation grows, so an agent's "
+                "tokens would not stay what they were; use a template that only adds to the end"
+            )
+        self._check_no_control_tokens((turn,))
+        piece = self._pieces((*_EXCHANGE, turn), (), True)[-1]
+        tokens = self._closing_ids(piece)[1:]
+        said = turn.content.strip()
+        ends = len(self._encode(piece[: piece.rfind(said) + len(said)])) - 1 if said else 0
+        order = np.arange(len(tokens))
+        begins = ends - len(self._encode(said))  # a token more or less where a merge crosses the edge
+        return np.array(tokens, np.int32), (order >= begins) & (order < ends)
+
+    @functools.cached_property
+    def _goes_on(self) -> bool:
+        """Whether every turn is written the same however long the conversation is."""
+        said = [Turn(role, f"{role} {index}") for index, role in enumerate(("system", *("user", "assistant") * 3))]
+        turns = (*said, Turn("user", "last"))
+        pieces = self._pieces(turns, (), True)
+        starts = [self._pieces(turns[:2], (), True)[-1]]
+        return pieces[::2] == starts + [self._pieces((*_EXCHANGE, turn), (), True)[-1] for turn in turns[3::2]]
 
     @property
     def _name(self) -> str:

@@ -33,9 +33,19 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-# GPT-2's split, but numbers come in runs of at most three digits. A quoted name is then the same token wherever it
-# stands, which is what a small policy needs in order to copy it.
-WORD_PATTERN = Regex(r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
+# Whole phrases that every episode repeats: how an agent's turns and its observations are laid out, and the roles.
+_PHRASES = (
+    r"Thought:|\n\nCode:\n```py\n|\n```|Reflection:\n- ErrorType:|\n- Evidence:|\n- FixPlan:|"
+    r"(?:user\n)?\[OUTPUT OF STEP |\] -> Observation:\n|system\n(?:Call one tool at each step\.)?|user\n|assistant\n"
+)
+# GPT-2's split, but a quoted word is a piece with its quotes, which no space ever joins, and other numbers come in
+# runs of at most three digits. A quoted name is then the same token wherever it stands, which is what a small policy
+# needs in order to copy it.
+_WORDS = (
+    r"\"[\p{L}\p{N}_]{1,16}\"| ?\p{L}+(?:_\p{L}+)*(?: (?=\"))?|\p{N}{1,3}| ?[^\s\p{L}\p{N}\"]+(?: (?=\"))?|\"|"
+    r"\s+(?!\S)|\s+"
+)
+WORD_PATTERN = Regex(f"{_PHRASES}|{_WORDS}")
 
 
 def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:

@@ -1,0 +1,176 @@
+"""Groups of rollouts as arrays: the layout of `GroupBatch`, with who sampled each token and what it was worth.
+
+Tokens and log-probs are taken as they were sampled. A dropped rollout leaves an empty branch: nothing of it enters.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from flax import struct
+
+from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
+from regrpo_jax.core.step_advantages import at_tokens
+from regrpo_jax.data.batches import bucket_length, check_image_tokens, collate_prefixes
+from regrpo_jax.data.chat import Segment
+from regrpo_jax.data.groups import Group
+from regrpo_jax.data.image_settings import ImageSettings
+from regrpo_jax.data.images import load_image, pack_images
+from regrpo_jax.data.rollout_credit import CreditSettings, step_credit, token_steps
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.config import VisionConfig
+from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
+
+SEGMENT_OF_LABEL = np.array(
+    [
+        {Label.REFLECTION: Segment.REFLECTION, Label.THOUGHT: Segment.ACTION, Label.ACTION: Segment.ACTION}.get(
+            label, Segment.NONE
+        )
+        for label in Label
+    ],
+    np.int8,
+)
+_at_tokens = jax.jit(at_tokens)
+
+
+@struct.dataclass
+class OnlineBatch:
+    """Rollouts of one update: prefixes padded on the left, branches on the right.
+
+    Rows beyond the groups that there are hold a real group with nothing to train, so that every batch has one shape.
+
+    Attributes:
+      prefix: without its last token, which leads every branch.  # [group, prefix]
+      images: patches of the prefixes, or None in a batch without images.
+      branches: the tokens a branch is fed.  # [group, branch, token]
+      targets: int32, the token that each fed token predicts.  # [group, branch, token]
+      segments: int8 `Segment` of the targets, nonzero exactly at tokens that the policy sampled and that may train.
+        # [group, branch, token]
+      behaviour_logprobs: float32 log-probs under the policy that sampled, 0 at other tokens.  # [group, branch, token]
+      advantages: float32, 0 at other tokens.  # [group, branch, token]
+      keep: bool, tokens of a step that has something to prefer.  # [group, branch, token]
+      stale: bool, branches that another policy sampled than the one this update starts from.  # [group, branch]
+      rewards: float32 R of each step.  # [group, branch, step]
+      reached: bool, steps that a branch began.  # [group, branch, step]
+    """
+
+    prefix: TokenBlock
+    images: ImagePatches | None
+    branches: TokenBlock
+    targets: Array
+    segments: Array
+    behaviour_logprobs: Array
+    advantages: Array
+    keep: Array
+    stale: Array
+    rewards: Array
+    reached: Array
+
+
+def collate_rollouts(
+    groups: Sequence[RolloutGroup],
+    *,
+    rows: int,
+    branches: int,
+    credit: CreditSettings,
+    policy_version: int | None,
+    image_token_id: int,
+    prefix_buckets: Sequence[int],
+    branch_buckets: Sequence[int],
+) -> OnlineBatch:
+    """Judges and pads groups to the smallest buckets that hold them; groups without a counted rollout are left out.
+
+    Args:
+      groups: at most `rows`, each of at most `branches` rollouts.
+      rows: groups of the batch, a multiple of the devices and microbatches that share it.
+      policy_version: of the policy that this update starts from; None where another engine sampled all of it.
+    Raises:
+      UserError: no bucket is large enough, image tokens and features disagree, or every rollout was dropped.
+      ValueError: too many groups or rollouts, or a rollout's books do not agree.
+    """
+    used = [group for group in groups if group.counted]
+    if not used:
+        raise UserError("every rollout of this update was dropped; look at what the environment says went wrong")
+    if len(groups) > rows or max(len(group.rollouts) for group in used) > branches:
+        raise ValueError(f"{len(groups)} groups do not fit into {rows} rows of {branches} branches")
+    judged = step_credit(used, credit, branches=branches)
+    longest = max(len(rollout.tokens) for group in used for rollout in group.counted)
+    length = bucket_length(longest, branch_buckets, "config.data.branch_buckets")
+    prefixes = [_prefix(group) for group in used]
+    prefix, images = collate_prefixes(
+        prefixes + prefixes[-1:] * (rows - len(used)), image_token_id=image_token_id, buckets=prefix_buckets
+    )
+    shape = (rows, branches, length)
+    starts = np.array([group.positions[-1].max() for group in prefixes], np.int32)  # [group]
+    starts = np.concatenate([starts, np.repeat(starts[-1:], rows - len(used))])  # [row]
+    order = starts[:, None, None] + np.arange(length, dtype=np.int32)  # [row, 1, token]
+    steps = np.full(shape, -1, np.int32)
+    batch = OnlineBatch(
+        prefix=prefix,
+        images=images,
+        branches=TokenBlock(
+            np.zeros(shape, np.int32),
+            np.zeros(shape, np.int32),
+            np.array(np.broadcast_to(order[..., None], (*shape, 3))),
+            np.full(shape, -1, np.int32),
+        ),
+        targets=np.zeros(shape, np.int32),
+        segments=np.zeros(shape, np.int8),
+        behaviour_logprobs=np.zeros(shape, np.float32),
+        advantages=np.zeros(shape, np.float32),
+        keep=np.zeros(shape, bool),
+        stale=np.zeros(shape[:2], bool),
+        rewards=_in_rows(judged.rewards, rows),
+        reached=_in_rows(judged.reached, rows),
+    )
+    for row, group in enumerate(used):
+        for column, rollout in enumerate(group.rollouts):
+            if not rollout.dropped:
+                check_image_tokens(f"{rollout.task_id}, branch {rollout.branch}", rollout.tokens, 0, image_token_id)
+                batch.stale[row, column] = rollout.policy_version != policy_version
+                steps[row, column, : len(rollout.tokens)] = token_steps(rollout, credit)
+                _write(batch, (row, column), group.prefix[-1], rollout)
+    learnable = _in_rows(judged.learnable, rows)[:, None] & batch.reached  # [row, branch, step]
+    return dataclasses.replace(
+        batch,
+        advantages=np.asarray(_at_tokens(_in_rows(judged.advantages, rows), steps)),
+        keep=np.asarray(_at_tokens(learnable, steps)),
+    )
+
+
+def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: VisionConfig | None) -> RolloutGroup:
+    """The group with its images as patches again, made of `image_files`, which stand in the order of their tokens.
+
+    Args:
+      settings, vision: as in `examples.ConversationReader`.
+    Raises:
+      ImageError: a file is no longer a readable image.
+      ValueError: there are images, and the policy is text-only.
+    """
+    if group.image_files and settings is None:
+        raise ValueError(f"the group {group.group} of task {group.task_id} has images, but the policy is text-only")
+    opened = [load_image(image.path, settings) for image in group.image_files if settings is not None]
+    return dataclasses.replace(group, images=pack_images(opened, vision))
+
+
+def _write(batch: OnlineBatch, place: tuple[int, int], lead: int, rollout: Rollout) -> None:
+    """Puts the tokens of a rollout into its branch."""
+    row, column = place
+    size, trained = len(rollout.tokens), rollout.trained
+    batch.targets[row, column, :size] = rollout.tokens
+    batch.branches.tokens[row, column, :size] = np.concatenate([[lead], rollout.tokens])[:size]
+    batch.branches.segment_ids[row, column, :size] = 1
+    batch.segments[row, column, :size] = np.where(trained, SEGMENT_OF_LABEL[rollout.labels], 0)
+    batch.behaviour_logprobs[row, column, :size] = np.where(trained, rollout.logprobs, 0)
+
+
+def _prefix(group: RolloutGroup) -> Group:
+    if group.images is None:
+        raise ValueError(f"the group {group.group} of task {group.task_id} has no packed images; see `with_images`")
+    return Group(group.task_id, group.prefix, group.positions, group.images, ())
+
+
+def _in_rows(values: np.ndarray, rows: int) -> np.ndarray:
+    """[group, ..] -> [row, ..], 0 in rows without a group."""
+    return np.concatenate([values, np.zeros((rows - len(values), *values.shape[1:]), values.dtype)])

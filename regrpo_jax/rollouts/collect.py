@@ -1,0 +1,267 @@
+"""Groups of episodes in lock step: all turns, then all actions, then all observations.
+
+    groups, counts = collect_groups(environment, policy, states, settings, seed=update)
+
+The same seed gives the same rollouts, however many workers the sandbox has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
+from regrpo_jax.agent.loop_settings import LoopSettings
+from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, WriteRequest
+from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders
+from regrpo_jax.agent.rollout import RolloutGroup, check_rollout
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.task import Task
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.types import ImageReference, Turn
+from regrpo_jax.rollouts.shared_play import Action, OracleFailed, SharedPlay, expected_observations
+from regrpo_jax.rollouts.states import TaskState
+
+Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expected_observations`
+
+
+@dataclass(frozen=True)
+class CollectSettings:
+    """loop: rules of an episode. branches: episodes of a group. system: the first turn of every conversation.
+    image_folder: where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment
+    may need for one turn of an episode. seconds: of the whole collection, then episodes that still run are dropped.
+    """
+
+    loop: LoopSettings
+    branches: int
+    system: str
+    image_folder: Path
+    turn_seconds: float = 60.0
+    seconds: float = 600.0
+
+
+@dataclass
+class Counts:
+    """What a collection was made of. seconds: by part. actions: that branches asked for; runs: that were really run,
+    because branches which do the same share an episode. refused: states that could not be started, with why."""
+
+    episodes: int = 0
+    dropped: int = 0
+    actions: int = 0
+    runs: int = 0
+    retried: int = 0
+    sampled_tokens: int = 0
+    refused: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def collect_groups(
+    environment: Environment,
+    policy: Policy,
+    states: Sequence[Task | TaskState],
+    settings: CollectSettings,
+    *,
+    seed: int,
+    first_group: int = 0,
+    expected: Expected | None = None,
+) -> tuple[list[RolloutGroup], Counts]:
+    """One group of `settings.branches` episodes from each state that can be started.
+
+    seed: of the sampling; each group draws from it and its own number, counted from first_group. expected: kept
+    between collections, so that no oracle plays twice. Infra errors drop a rollout: it is in its group and counted,
+    but never trains. UserError when no state can be started.
+    """
+    known = [state if isinstance(state, TaskState) else TaskState(state) for state in states]
+    counts = Counts()
+    with SharedPlay(environment, [state.task for state in known], seconds=settings.turn_seconds) as play:
+        collection = _Collection(play, policy, known, settings, seed, first_group, counts)
+        collection.prepare({} if expected is None else expected)
+        collection.play_all()
+        counts.actions, counts.runs, counts.retried = play.asked, play.runs, play.retried
+        return collection.groups(), counts
+
+
+class _Collection:
+    """The episodes of one call, by the number of their state and of their branch."""
+
+    def __init__(
+        self,
+        play: SharedPlay,
+        policy: Policy,
+        states: Sequence[TaskState],
+        settings: CollectSettings,
+        seed: int,
+        first_group: int,
+        counts: Counts,
+    ) -> None:
+        self._play, self._policy, self._states, self._settings = play, policy, states, settings
+        self._seed, self._first_group, self._counts = seed, first_group, counts
+        self._started: list[int] = []  # numbers of the states that were, in the order of the session's groups
+        self._images: list[tuple[ImageReference, ...]] = []
+        self._loops: dict[Branch, EpisodeLoop] = {}
+        self._histories: dict[Branch, list[str]] = {}
+        self._session: Session
+
+    def prepare(self, expected: Expected) -> None:
+        """Plays what comes before, and what the oracles expect; begins the session."""
+        begun = time.monotonic()
+        self._ask_oracles(expected)
+        prompts = []
+        for number, earlier in enumerate(self._earlier()):
+            state = self._states[number]
+            if earlier is None or state.task.id not in expected:
+                continue
+            images = _image_files(state.task, self._settings.image_folder)
+            prompts.append(EpisodePrompt(self._turns(state, earlier), images, self._first_group + number))
+            self._images.append(images)
+            for branch in range(self._settings.branches):
+                loop = EpisodeLoop(self._settings.loop, expected[state.task.id])
+                for text, played in zip(state.before, earlier, strict=True):
+                    loop.replayed(text, played)
+                self._loops[len(self._started), branch] = loop
+                self._histories[len(self._started), branch] = list(state.before)
+            self._started.append(number)
+        if not prompts:
+            raise UserError(f"no state can be started: {'; '.join(self._counts.refused[:3])}")
+        try:
+            self._session = self._policy.start(prompts, self._settings.branches, self._seed)
+        except PolicyError as error:
+            raise UserError(str(error)) from error
+        self._spent("prepare", begun)
+
+    def _ask_oracles(self, expected: Expected) -> None:
+        unknown = [number for number, state in enumerate(self._states) if state.task.id not in expected]
+        if not unknown:
+            return
+        tasks = [state.task for state in self._states]
+        for number, texts in expected_observations(self._play, tasks, unknown).items():
+            if isinstance(texts, OracleFailed):
+                self._counts.refused.append(str(texts))
+            else:
+                expected[tasks[number].id] = texts
+
+    def _earlier(self) -> list[list[Played] | None]:
+        """What came of the turns before the policy's own; None for a state that cannot be started."""
+        found: list[list[Played] | None] = [[] for _ in self._states]
+        for place in range(max((len(state.before) for state in self._states), default=0)):
+            numbers = [
+                number
+                for number, state in enumerate(self._states)
+                if found[number] is not None and place < len(state.before)
+            ]
+            actions = [
+                Action(number, self._states[number].before[:place], self._states[number].before[place])
+                for number in numbers
+            ]
+            for number, played in zip(numbers, self._play.play(actions), strict=True):
+                before = found[number]
+                assert before is not None
+                before.append(played)
+                if played.outcome:
+                    found[number] = None
+                    words = f"task {self._states[number].task.id} is over after the turns before: {played.outcome}"
+                    self._counts.refused.append(f"{words} {played.error}".rstrip())
+        return found
+
+    def _turns(self, state: TaskState, earlier: Sequence[Played]) -> tuple[Turn, ...]:
+        turns = [
+            Turn("system", self._settings.system),
+            Turn("user", instruction_text(state.task.instruction, state.task.images)),
+        ]
+        for number, (text, played) in enumerate(zip(state.before, earlier, strict=True)):
+            turns += [Turn("assistant", text), Turn("user", observation_text(number, played.text))]
+        return tuple(turns)
+
+    def play_all(self) -> None:
+        """Rounds of writing, acting and observing until no episode is left."""
+        deadline = time.monotonic() + self._settings.seconds
+        while live := [branch for branch, loop in self._loops.items() if not loop.done]:
+            if time.monotonic() > deadline:
+                for branch in live:
+                    self._loops[branch].drop(f"the {self._settings.seconds:g} seconds of the collection are used up")
+                self._session.finish(live)
+                return
+            self._round(live)
+
+    def _round(self, live: Sequence[Branch]) -> None:
+        loops = self._loops
+        begun = time.monotonic()
+        requests = [WriteRequest(branch, loops[branch].opening(), loops[branch].budget) for branch in live]
+        turns = self._session.write(requests)
+        begun = self._spent("write", begun)
+        acting = [
+            branch for branch, turn in zip(live, turns, strict=True) if loops[branch].write_down(turn) is Move.PLAY
+        ]
+        self._counts.sampled_tokens += sum(len(turn.tokens) for turn in turns)
+        texts = {branch: turn.text for branch, turn in zip(live, turns, strict=True)}
+        begun = self._spent("books", begun)
+        actions = [Action(self._started[branch[0]], tuple(self._histories[branch]), texts[branch]) for branch in acting]
+        for branch, played in zip(acting, self._play.play(actions), strict=True):
+            loops[branch].observed(played)
+            self._histories[branch].append(texts[branch])
+        begun = self._spent("act", begun)
+        going_on = [branch for branch in live if not loops[branch].done]
+        told = self._session.observe([(branch, loops[branch].user_text()) for branch in going_on])
+        for branch, heard in zip(going_on, told, strict=True):
+            loops[branch].heard(heard)
+        self._session.finish([branch for branch in live if loops[branch].done])
+        self._spent("observe", begun)
+
+    def groups(self) -> list[RolloutGroup]:
+        """The books of all episodes, checked."""
+        found = []
+        for place, number in enumerate(self._started):
+            state, prefix = self._states[number], self._session.prefixes[place]
+            rollouts = tuple(
+                self._loops[place, branch].rollout(
+                    task_id=state.task.id,
+                    group=self._first_group + number,
+                    branch=branch,
+                    policy_version=self._policy.version,
+                    seed=self._seed,
+                )
+                for branch in range(self._settings.branches)
+            )
+            for rollout in rollouts:
+                check_rollout(rollout)
+            self._counts.episodes += len(rollouts)
+            self._counts.dropped += sum(rollout.dropped for rollout in rollouts)
+            found.append(
+                RolloutGroup(
+                    group=self._first_group + number,
+                    task_id=state.task.id,
+                    family=state.task.family,
+                    error_type=str(state.task.error_type or ""),
+                    prefix=prefix.tokens,
+                    positions=prefix.positions,
+                    images=prefix.images,
+                    image_files=self._images[place],
+                    rollouts=rollouts,
+                    start=state.start,
+                    forced=state.forced,
+                )
+            )
+        return found
+
+    def _spent(self, part: str, begun: float) -> float:
+        now = time.monotonic()
+        self._counts.seconds[part] = self._counts.seconds.get(part, 0.0) + now - begun
+        return now
+
+
+def _image_files(task: Task, folder: Path) -> tuple[ImageReference, ...]:
+    """The pictures that the policy is shown, as files under their SHA-256."""
+    contents = {file.name: file for file in task.files}
+    found = []
+    for placeholder, name in placeholders(task.images).items():
+        file = contents[name]
+        path = folder / f"{file.digest}{Path(name).suffix}"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.partial")
+            partial.write_bytes(file.content)
+            partial.replace(path)
+        found.append(ImageReference(placeholder, str(path)))
+    return tuple(found)

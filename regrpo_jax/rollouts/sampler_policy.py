@@ -1,0 +1,259 @@
+"""The policy in this process as a player: one prefix per group, its branches live on until their episodes end."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, WriteRequest
+from regrpo_jax.data.batches import collate_prefixes
+from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.groups import Group
+from regrpo_jax.models.decoding_state import Decoding
+from regrpo_jax.models.policy import PolicyFunctions
+from regrpo_jax.models.sampler import Prompt, append, generate, start
+from regrpo_jax.models.token_choice import Sampling, sampling_controls
+from regrpo_jax.records.types import Turn
+from regrpo_jax.rollouts.live_rows import Rows, arranged, moved, slot_count
+from regrpo_jax.rollouts.token_text import TokenText
+
+CHUNK = 16  # tokens that are fed, or drawn, between two looks at the branches: the one width that is compiled
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerPolicy:
+    """A policy for `collect_groups`.
+
+    Attributes:
+      reader: knows the tokenizer, its chat template and the vision tower.
+      prefix_buckets: padded prompt lengths; a longer prompt is refused.
+      branch_tokens: most tokens of a branch; an episode that needs more ends.
+      lanes: branches that share one copy of their prefix in the arrays; fewer let finished ones go sooner, more keep a
+        long prefix from being copied.
+      temperature, top_k, top_p: of the sampling; log-probs are always those at temperature 1.
+      version: updates that the weights have seen.
+    """
+
+    functions: PolicyFunctions
+    variables: dict[str, Any]
+    reader: ConversationReader
+    prefix_buckets: tuple[int, ...]
+    branch_tokens: int
+    lanes: int = 2
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    version: int = 0
+
+    def start(self, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> "SamplerSession":
+        """A session; nothing runs before the first turn. PolicyError: a prompt does not fit."""
+        return SamplerSession(self, prompts, branches, seed)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How a chunk is drawn: neither control tokens nor rows of the vocabulary without a token."""
+        renderer = self.reader.renderer
+        stop = renderer.end_of_turn_id
+        without_token = range(len(renderer.tokenizer), self.functions.config.vocab_size)
+        return sampling_controls(
+            max_tokens=CHUNK,
+            stops=((stop,),),
+            banned_ids=tuple(sorted({*renderer.control_tokens.values(), *without_token} - {stop})),
+            temperature=self.temperature,
+            top_k=self.top_k,
+            top_p=self.top_p,
+        )
+
+
+class SamplerSession:
+    """Live branches of some prompts; see `agent.policy.Session`."""
+
+    def __init__(self, policy: SamplerPolicy, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> None:
+        self._policy, self._count, self._seed = policy, branches, seed
+        self._prompts = prompts
+        self.prefixes = [self._prefix(prompt) for prompt in prompts]
+        self._sampling = policy.sampling
+        self._text = TokenText(policy.reader.renderer.tokenizer)
+        self._openings: dict[str, list[int]] = {}
+        self._heard: dict[str, Heard | None] = {}
+        self._decoding: Decoding | None = None
+        self._rows, self._most_rows = Rows((), policy.lanes), 0
+        every = [(group, branch) for group in range(len(prompts)) for branch in range(branches)]
+        self._lengths = dict.fromkeys(every, 0)  # tokens of each live branch, those that wait included
+        self._waiting: dict[Branch, list[int]] = {branch: [] for branch in every}
+        self._shared = [0] * len(prompts)  # tokens of each group's branches that ran with the prefix
+
+    def write(self, requests: Sequence[WriteRequest]) -> list[SampledTurn]:
+        """One turn of each branch, all drawn together."""
+        openings = [self._opening(request.opening) for request in requests]
+        budgets = {}
+        for request, opening in zip(requests, openings, strict=True):
+            self._say(request.branch, opening)
+            room = self._policy.branch_tokens - self._lengths[request.branch]
+            budgets[request.branch] = max(0, min(request.budget, room))
+        if self._decoding is None:
+            self._begin()
+        self._feed()
+        drawn = self._draw(budgets)
+        return [
+            self._turn(opening, *drawn[request.branch]) for request, opening in zip(requests, openings, strict=True)
+        ]
+
+    def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
+        """Puts user turns after the branches' last ones; None where the text spells a control token or has no room."""
+        found = []
+        for branch, text in observations:
+            heard = self._said(text)
+            if heard is not None and self._lengths[branch] + len(heard.tokens) >= self._policy.branch_tokens:
+                heard = None
+            if heard is not None:
+                self._say(branch, heard.tokens.tolist())
+            found.append(heard)
+        return found
+
+    def finish(self, branches: Sequence[Branch]) -> None:
+        for branch in branches:
+            del self._lengths[branch], self._waiting[branch]
+
+    def _prefix(self, prompt: EpisodePrompt) -> Prefix:
+        try:
+            tokens, positions, images = self._policy.reader.read_prompt(prompt.turns, prompt.images)
+        except ChatError as error:
+            raise PolicyError(str(error)) from error
+        longest = max(self._policy.prefix_buckets) - CHUNK  # an opening may go with it
+        if len(tokens) > longest:
+            raise PolicyError(
+                f"a prompt of {len(tokens)} tokens is longer than the largest of config.data.prefix_buckets allows "
+                f"({longest}); add a larger bucket"
+            )
+        return Prefix(tokens, positions, images)
+
+    def _opening(self, text: str) -> list[int]:
+        if text not in self._openings:
+            tokenizer = self._policy.reader.renderer.tokenizer
+            self._openings[text] = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+        return self._openings[text]
+
+    def _said(self, text: str) -> Heard | None:
+        if text not in self._heard:
+            try:
+                self._heard[text] = Heard(*self._policy.reader.renderer.continuation(Turn("user", text)))
+            except ChatError:
+                self._heard[text] = None
+        return self._heard[text]
+
+    def _say(self, branch: Branch, tokens: list[int]) -> None:
+        self._waiting[branch] += tokens
+        self._lengths[branch] += len(tokens)
+
+    def _begin(self) -> None:
+        """Runs the prefixes, each with what all its branches open with."""
+        groups, draw_ids = [], []
+        for index, (prompt, prefix) in enumerate(zip(self._prompts, self.prefixes, strict=True)):
+            shared = self._take_shared(index)
+            positions = prefix.positions[-1].max() + 1 + np.arange(len(shared))
+            tokens = np.concatenate([prefix.tokens, np.array(shared, np.int32)])
+            places = np.concatenate([prefix.positions, np.repeat(positions[:, None], 3, axis=1)]).astype(np.int32)
+            groups.append(Group(str(index), tokens, places, prefix.images, ()))
+            draw_ids.append(prompt.draw_id)
+        unused = (1 << (len(groups) - 1).bit_length()) - len(groups)
+        filled, ids = [*groups, *groups[:1] * unused], [*draw_ids, *[0] * unused]
+        image_token_id = self._policy.reader.renderer.image_token_id
+        buckets = self._policy.prefix_buckets
+        block, images = collate_prefixes(filled, image_token_id=image_token_id, buckets=buckets)
+        prompts = Prompt(
+            prefix=block,
+            images=images,
+            last_token=np.array([group.prefix[-1] for group in filled], np.int32),
+            next_position=np.array([group.positions[-1].max() + 1 for group in filled], np.int32),
+            draw_ids=np.array(ids, np.int32),
+        )
+        key = jax.random.key(self._seed)
+        policy = self._policy
+        capacity = slot_count(1)
+        decoding = start(policy.functions, policy.variables, prompts, key, branches=self._count, capacity=capacity)
+        self._rows = arranged(list(self._lengths), policy.lanes)
+        self._most_rows = len(self._rows.branches)
+        old = {branch: branch for branch in self._lengths}
+        self._decoding = moved(decoding, old, self._rows, capacity)
+
+    def _take_shared(self, group: int) -> list[int]:
+        """What all branches of the group wait to be fed, if it is the same; it then runs once, with the prefix."""
+        waiting = [tokens for branch, tokens in self._waiting.items() if branch[0] == group]
+        if not waiting or any(tokens != waiting[0] for tokens in waiting):
+            return []
+        shared = list(waiting[0])
+        self._shared[group] = len(shared)
+        for branch in self._waiting:
+            if branch[0] == group:
+                self._waiting[branch] = []
+        return shared
+
+    def _make_room(self) -> Decoding:
+        """Rows for the live branches alone, and CHUNK free slots."""
+        assert self._decoding is not None
+        rows = arranged(list(self._lengths), self._policy.lanes, self._most_rows)
+        full = int(self._decoding.cache.length) + CHUNK > self._decoding.cache.valid.shape[-1]
+        if full or len(rows.branches) < len(self._rows.branches):
+            run = [
+                length - len(self._waiting[branch]) - self._shared[branch[0]]
+                for branch, length in self._lengths.items()
+            ]
+            slots = slot_count(max(run) + CHUNK)
+            self._decoding = moved(self._decoding, self._rows.places, rows, slots)
+            self._rows = rows
+        return self._decoding
+
+    def _feed(self) -> None:
+        """Appends what the branches wait for, in chunks."""
+        shape = (len(self._rows.branches), self._policy.lanes)
+        while any(self._waiting.values()):
+            decoding = self._make_room()
+            shape = (len(self._rows.branches), self._policy.lanes)
+            tokens, lengths = np.zeros((*shape, CHUNK), np.int32), np.zeros(shape, np.int32)
+            for branch, waiting in self._waiting.items():
+                place, chunk = self._rows.places[branch], waiting[:CHUNK]
+                tokens[place][: len(chunk)], lengths[place] = chunk, len(chunk)
+                self._waiting[branch] = waiting[CHUNK:]
+            policy = self._policy
+            self._decoding, _ = append(policy.functions, policy.variables, decoding, tokens, lengths)
+
+    def _draw(self, budgets: dict[Branch, int]) -> dict[Branch, tuple[list[int], list[float], bool]]:
+        """Tokens, their log-probs, and whether the turn has an end, of each branch that has a budget."""
+        drawn: dict[Branch, tuple[list[int], list[float], bool]] = {branch: ([], [], False) for branch in budgets}
+        left = {branch: budget for branch, budget in budgets.items() if budget > 0}
+        while left:
+            decoding = self._make_room()
+            budget = np.zeros((len(self._rows.branches), self._policy.lanes), np.int32)
+            for branch, most in left.items():
+                budget[self._rows.places[branch]] = min(most, CHUNK)
+            policy = self._policy
+            samples, self._decoding = generate(policy.functions, policy.variables, decoding, self._sampling, budget)
+            samples = jax.device_get(samples)
+            for branch in list(left):
+                place = self._rows.places[branch]
+                count, stopped = int(samples.lengths[place]), bool(samples.stopped[place])
+                tokens, logprobs, _ = drawn[branch]
+                tokens += samples.tokens[place][:count].tolist()
+                logprobs += samples.logprobs[place][:count].tolist()
+                drawn[branch] = (tokens, logprobs, stopped)
+                self._lengths[branch] += count
+                left[branch] -= count
+                if stopped or left[branch] < 1:
+                    del left[branch]
+        return drawn
+
+    def _turn(self, opening: list[int], tokens: list[int], logprobs: list[float], finished: bool) -> SampledTurn:
+        text, starts = self._text.text_of([*opening, *(tokens[:-1] if finished else tokens)])
+        starts = starts[len(opening) :]
+        return SampledTurn(
+            opening=np.array(opening, np.int32),
+            tokens=np.array(tokens, np.int32),
+            logprobs=np.array(logprobs, np.float32),
+            text=text,
+            starts=np.append(starts, len(text)).astype(np.int32) if finished else starts,
+            finished=finished,
+        )

@@ -1,0 +1,167 @@
+"""Branches of one task that have done the same so far share one episode, until they differ.
+
+Episodes are deterministic: the same actions give the same observations, which is also what parking them relies on. So
+an action that several branches take after the same actions runs once, and a branch that goes another way gets an
+episode of its own, which first does again what the branch has done. Trouble of ours is tried once more in a fresh one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from regrpo_jax.agent.loop import Played
+from regrpo_jax.environments.batch import step_episodes
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.task import Task
+from regrpo_jax.records.actions import FINAL_ANSWER, split_action
+from regrpo_jax.records.types import Observation, Status
+
+History = tuple[str, ...]  # codes, in the order in which they ran
+Node = tuple[int, History]  # number of the task, and what was done in it
+
+
+@dataclass(frozen=True)
+class Action:
+    """A turn that a branch takes in a task after the turns of `before`."""
+
+    task: int
+    before: tuple[str, ...]
+    turn: str
+
+    @property
+    def node(self) -> Node:
+        """What it leads to; what the turns say beside their code is no difference."""
+        return self.task, tuple(split_action(turn)[1] for turn in (*self.before, self.turn))
+
+
+class ResumedEpisode(Episode):
+    """An episode that does again what another one did before it takes a turn of its own."""
+
+    def __init__(self, environment: Environment, task: Task, before: Sequence[tuple[str, str]]) -> None:
+        super().__init__(environment, task, task.seed)
+        self._before = list(before)
+
+    def step(self, text: str) -> Observation:
+        """As `Episode.step`; an infra error when an earlier turn now gives another observation."""
+        while self._before:
+            turn, expected = self._before.pop(0)
+            found = super().step(turn)
+            if found.text != expected or self.done:
+                reason = "the same actions gave another observation than before"
+                self.give_up(self.error or reason)
+                return Observation(Status.INFRA_ERROR, self.error or reason)
+        return super().step(text)
+
+
+class SharedPlay:
+    """Plays the actions of many branches over some tasks.
+
+    seconds: of one turn; an episode that is late is given up as an infra error. retries: after an infra error.
+    runs: actions that were really run; asked: actions that were asked for.
+    """
+
+    def __init__(
+        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 60.0, retries: int = 1
+    ) -> None:
+        self._environment, self._tasks = environment, tasks
+        self._seconds, self._retries = seconds, retries
+        self._played: dict[Node, Played] = {}
+        self._episodes: dict[Node, Episode] = {}  # where each open episode stands
+        self._running: list[Episode] = []
+        self.runs = self.asked = self.retried = 0
+
+    def __enter__(self) -> SharedPlay:
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        for episode in [*self._episodes.values(), *self._running]:
+            episode.close()
+
+    def play(self, actions: Sequence[Action]) -> list[Played]:
+        """What comes of each action; the same for the same node, however often it is asked for."""
+        self.asked += len(actions)
+        wanted = {action.node: action for action in actions if action.node not in self._played}
+        for attempt in range(self._retries + 1):
+            self._run(wanted, fresh=attempt > 0)
+            wanted = {
+                node: action
+                for node, action in wanted.items()
+                if self._played[node].status == Status.INFRA_ERROR and attempt < self._retries
+            }
+            self.retried += len(wanted)
+        return [self._played[action.node] for action in actions]
+
+    def _run(self, wanted: dict[Node, Action], *, fresh: bool) -> None:
+        if not wanted:
+            return
+        episodes = [self._episode(action, fresh=fresh) for action in wanted.values()]
+        self._running = episodes
+        turns = [action.turn for action in wanted.values()]
+        observations = step_episodes(self._environment, episodes, turns, seconds=self._seconds)
+        self.runs += len(turns)
+        for node, episode, observation in zip(wanted, episodes, observations, strict=True):
+            self._played[node] = _played(episode, observation)
+            if not episode.done:
+                self._episodes[node] = episode
+        self._running = []
+
+    def _episode(self, action: Action, *, fresh: bool) -> Episode:
+        """The one that stands where the action begins, or a new one."""
+        task, codes = action.node
+        stands = None if fresh else self._episodes.pop((task, codes[:-1]), None)
+        if stands is not None:
+            return stands
+        before = [(turn, self._played[task, codes[: number + 1]].text) for number, turn in enumerate(action.before)]
+        return ResumedEpisode(self._environment, self._tasks[task], before)
+
+
+def _played(episode: Episode, observation: Observation) -> Played:
+    ended = episode.outcome if episode.done else ""
+    if observation.status == Status.INFRA_ERROR:
+        error = episode.result.error or observation.text
+        return Played(Status.INFRA_ERROR, observation.text, "infra_error", error=error)
+    runs = episode.tool_runs[-1] if episode.tool_runs else ()
+    return Played(
+        status=observation.status,
+        text=observation.text,
+        outcome=str(ended),
+        success=episode.success,
+        tool_calls=sum(run.name != FINAL_ANSWER for run in runs),
+    )
+
+
+class OracleFailed(Exception):
+    """What a task asks for cannot be known: its oracle met trouble of ours, or does not solve it."""
+
+
+def expected_observations(
+    play: SharedPlay, tasks: Sequence[Task], numbers: Sequence[int]
+) -> dict[int, tuple[str, ...] | OracleFailed | None]:
+    """What a perfect agent sees at each step but the last, for the tasks of these numbers.
+
+    They are the oracle's observations without those of its planned failures. None for a task without an oracle.
+    """
+    seen: dict[int, list[Played]] = {number: [] for number in numbers}
+    while live := [number for number, found in seen.items() if _goes_on(found, tasks[number])]:
+        actions = []
+        for number in live:
+            turns = [step.turn() for step in tasks[number].oracle[: len(seen[number]) + 1]]
+            actions.append(Action(number, tuple(turns[:-1]), turns[-1]))
+        for number, played in zip(live, play.play(actions), strict=True):
+            seen[number].append(played)
+    return {number: _right_texts(found, tasks[number]) for number, found in seen.items()}
+
+
+def _goes_on(found: Sequence[Played], task: Task) -> bool:
+    return len(found) < len(task.oracle) and not (found and found[-1].outcome)
+
+
+def _right_texts(found: Sequence[Played], task: Task) -> tuple[str, ...] | OracleFailed | None:
+    if not task.oracle:
+        return None
+    last = found[-1]
+    if not last.success or len(found) != len(task.oracle):
+        return OracleFailed(f"the oracle of task {task.id} ended with {last.outcome or last.status}: {last.error}")
+    return tuple(one.text for one, step in zip(found, task.oracle, strict=True) if not step.fails)[:-1]

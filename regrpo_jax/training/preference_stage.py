@@ -1,0 +1,58 @@
+"""The RL stage as direct preference optimisation on recorded failures: a baseline that plays no episode."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from regrpo_jax.data.groups import Group
+from regrpo_jax.data.loader import Batches, group_batches
+from regrpo_jax.data.preference_pairs import preference_pairs
+from regrpo_jax.training.loop import RunContext, train_stage
+from regrpo_jax.training.optimizer import make_optimizer
+from regrpo_jax.training.preference_step import preference_step
+from regrpo_jax.training.stages import reference_logprobs
+
+Tree = dict[str, Any]
+
+
+def run_preference(
+    context: RunContext, variables: Tree, groups: Callable[[], list[Group]], *, after: Mapping[str, int]
+) -> Tree:
+    """Prefers corrected actions to failed ones; the reference is the policy as it comes in. Returns its variables.
+
+    Args:
+      variables: the policy before it.
+      groups: makes the groups; called only if there is something left to train.
+      after: the stages before this one, and their updates.
+    Raises:
+      UserError: the checkpoint is of another run, there are no pairs, or the loss is not finite.
+    """
+    config, rl = context.config, context.config.rl
+
+    def batches() -> Batches:
+        pairs = preference_pairs(groups())
+        return group_batches(
+            pairs,
+            reference_logprobs(context, variables, pairs),
+            groups_per_batch=rl.groups_per_batch,
+            image_token_id=context.image_token_id,
+            prefix_buckets=config.data.prefix_buckets,
+            branch_buckets=config.data.branch_buckets,
+            seed=config.seed,
+        )
+
+    optimizer = make_optimizer(rl, steps=rl.steps)
+    step = preference_step(
+        context.functions,
+        optimizer,
+        context.mesh,
+        beta=rl.beta,
+        microbatches=rl.microbatches,
+        chunk_size=context.logprob_chunk,
+        dropout_key=context.dropout_key("rl"),
+    )
+    return train_stage(context, "rl", rl, variables, optimizer, step, batches, _note, after)
+
+
+def _note(values: dict[str, float], seconds: float) -> str:
+    margin, accuracy = values["preference/margin"], values["preference/accuracy"]
+    return f"loss {values['loss']:.3f}  margin {margin:.3f}  right {accuracy:.0%}"

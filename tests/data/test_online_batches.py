@@ -1,0 +1,213 @@
+"""Rollouts as arrays, read back token by token: nothing is trained that was not sampled, nothing dropped enters."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
+from regrpo_jax.data.chat import Segment
+from regrpo_jax.data.image_settings import ImageSettings
+from regrpo_jax.data.images import load_image, pack_images
+from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
+from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable, step_credit
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.config import VisionConfig
+from tests.data.rollout_groups import IMAGE, make_group
+
+ROWS, BRANCHES = 4, 5
+ETA = 0.5
+VISION = VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64, temporal_patch_size=1)
+SETTINGS = ImageSettings(min_pixels=28 * 28, max_pixels=64 * 28 * 28, temporal_patch_size=1)
+
+
+def collate(groups: Sequence[RolloutGroup], **changes: Any) -> OnlineBatch:
+    options: dict[str, Any] = {
+        "rows": ROWS,
+        "branches": BRANCHES,
+        "credit": CreditSettings("step", eta=ETA, normalize=True),
+        "policy_version": 0,
+        "image_token_id": IMAGE,
+        "prefix_buckets": (8, 16, 32),
+        "branch_buckets": (32, 64, 128),
+    }
+    return collate_rollouts(groups, **(options | changes))
+
+
+@st.composite
+def drawn_groups(draw: st.DrawFn) -> list[RolloutGroup]:
+    """Up to as many groups as there are rows, with dropped rollouts among the others."""
+    seed = draw(st.integers(0, 100_000))
+    groups = []
+    for number in range(draw(st.integers(1, ROWS))):
+        branches = draw(st.integers(2, BRANCHES))
+        dropped = draw(st.sets(st.integers(0, branches - 1), max_size=branches - 1))
+        images = draw(st.integers(0, 2))
+        versions = draw(st.lists(st.integers(0, 1), min_size=branches, max_size=branches))
+        groups.append(
+            make_group(seed, number, branches=branches, dropped=sorted(dropped), images=images, versions=versions)
+        )
+    return groups
+
+
+def loop_rewards(rollout: Rollout, success: str) -> list[float]:
+    if rollout.dropped:
+        return []
+    reflection = [int(step) for step, label in zip(rollout.steps, rollout.labels, strict=True) if label == 3]
+    if success == "episode":
+        return [float(rollout.success) - ETA * len(reflection) / 100]
+    return [float(right) - ETA * reflection.count(step) / 100 for step, right in enumerate(rollout.step_success)]
+
+
+def loop_advantage(group: RolloutGroup, branch: int, step: int, success: str) -> tuple[float, bool]:
+    """Of one branch among those that began the step, and whether there was anything to prefer."""
+    rewards = [loop_rewards(rollout, success) for rollout in group.rollouts]
+    there = [values[step] for values in rewards if len(values) > step]
+    mean = sum(there) / len(there)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in there) / len(there))
+    return (rewards[branch][step] - mean) / (deviation + 1e-8), deviation > 1e-4
+
+
+@settings(max_examples=120, deadline=None)
+@given(groups=drawn_groups(), success=st.sampled_from(["step", "episode"]))
+def test_every_token_is_where_it_belongs(groups: list[RolloutGroup], success: Any) -> None:
+    batch = collate(groups, credit=CreditSettings(success, eta=ETA, normalize=True))
+    assert batch.targets.shape == (ROWS, BRANCHES, batch.targets.shape[-1])
+    for row, group in enumerate(groups):
+        for column in range(BRANCHES):
+            rollout = group.rollouts[column] if column < len(group.rollouts) else None
+            if rollout is None or rollout.dropped:
+                check_empty(batch, (row, column))
+            else:
+                check_rollout_in(batch, (row, column), group, rollout, success)
+    for row in range(len(groups), ROWS):
+        last = len(groups) - 1
+        np.testing.assert_array_equal(batch.prefix.tokens[row], batch.prefix.tokens[last])
+        if batch.images is not None:
+            np.testing.assert_array_equal(batch.images.patches[row], batch.images.patches[last])
+        for column in range(BRANCHES):
+            check_empty(batch, (row, column))
+
+
+def check_empty(batch: OnlineBatch, place: tuple[int, int]) -> None:
+    arrays = (batch.targets, batch.segments, batch.behaviour_logprobs, batch.advantages, batch.keep, batch.stale)
+    for array in (*arrays, batch.branches.tokens, batch.branches.segment_ids, batch.rewards, batch.reached):
+        assert not np.any(array[place])
+
+
+def check_rollout_in(
+    batch: OnlineBatch, place: tuple[int, int], group: RolloutGroup, rollout: Rollout, success: str
+) -> None:
+    size = len(rollout.tokens)
+    assert batch.branches.tokens[place][0] == group.prefix[-1]
+    np.testing.assert_array_equal(batch.branches.tokens[place][1:size], rollout.tokens[:-1])
+    np.testing.assert_array_equal(batch.targets[place][:size], rollout.tokens)
+    np.testing.assert_array_equal(batch.branches.segment_ids[place], np.arange(batch.targets.shape[-1]) < size)
+    first = group.positions[-1].max()  # of the last prefix token, which leads
+    np.testing.assert_array_equal(batch.branches.positions[place][:, 0], first + np.arange(batch.targets.shape[-1]))
+    assert batch.stale[place] == (rollout.policy_version != 0)
+    sampled = np.zeros(size, bool)
+    for turn in rollout.turns:
+        sampled[turn.sampled_from : turn.end] = True
+    np.testing.assert_array_equal(batch.segments[place][:size] > 0, sampled)
+    for token in range(size):
+        here = (*place, token)
+        if not sampled[token]:
+            assert batch.behaviour_logprobs[here] == batch.advantages[here] == 0 and not batch.keep[here]
+            continue
+        wanted = Segment.REFLECTION if rollout.labels[token] == Label.REFLECTION else Segment.ACTION
+        assert batch.segments[here] == wanted
+        assert batch.behaviour_logprobs[here] == rollout.logprobs[token]
+        step = 0 if success == "episode" else int(rollout.steps[token])
+        advantage, learnable = loop_advantage(group, place[1], step, success)
+        assert batch.keep[here] == learnable
+        assert batch.advantages[here] == pytest.approx(advantage if learnable else 0.0, abs=2e-4)
+    for array in (batch.targets, batch.segments, batch.behaviour_logprobs, batch.advantages, batch.keep):
+        assert not np.any(array[place][size:])
+
+
+def test_groups_that_were_dropped_whole_leave_no_row() -> None:
+    lost, kept = make_group(0, 0, branches=3, dropped=(0, 1, 2)), make_group(0, 1, branches=3)
+    batch, alone = collate([lost, kept]), collate([kept])
+    for first, second in zip(*(vars(entry).values() for entry in (batch.prefix, alone.prefix)), strict=True):
+        np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(batch.targets, alone.targets)
+    with pytest.raises(UserError, match="every rollout of this update was dropped"):
+        collate([lost])
+
+
+def test_another_engine_makes_every_branch_stale() -> None:
+    batch = collate([make_group(1, branches=4, dropped=(2,))], policy_version=None)
+    np.testing.assert_array_equal(batch.stale[0], [True, True, False, True, False])
+
+
+def test_the_verifier_pays_for_grounded_success_only() -> None:
+    group = make_group(2, branches=5)
+    plain = step_credit([group], CreditSettings("step", eta=0.0), branches=5).rewards[0]
+    paid = step_credit([group], CreditSettings("step", eta=0.0, lambda_val=1.0), branches=5).rewards[0]
+    seen = set()
+    for branch, rollout in enumerate(group.rollouts):
+        for step, success in enumerate(rollout.step_success):
+            grounded = any(turn.grounded for turn in rollout.turns if turn.step == step)
+            expected = (0.5 + 0.5 * grounded) if success else 0.0
+            assert paid[branch, step] - plain[branch, step] == pytest.approx(expected)
+            seen.add(expected)
+    assert seen == {0.0, 0.5, 1.0}
+
+
+@pytest.mark.parametrize(("outcomes", "learnable"), [((True, False), True), ((True, True), False)])
+def test_a_group_is_worth_an_update_where_its_rollouts_differ(outcomes: tuple[bool, bool], learnable: bool) -> None:
+    group = make_group(4, branches=2, steps=1)
+    rollouts = tuple(
+        dataclasses.replace(rollout, step_success=(outcome,), success=outcome)
+        for rollout, outcome in zip(group.rollouts, outcomes, strict=True)
+    )
+    group = dataclasses.replace(group, rollouts=rollouts)
+    assert is_learnable(group, CreditSettings("step", eta=0.0)) == learnable
+    batch = collate([group], credit=CreditSettings("step", eta=0.0))
+    assert batch.keep.any() == learnable
+    assert (batch.segments > 0).any()
+
+
+def test_a_trained_token_of_an_unknown_step_is_refused() -> None:
+    group = make_group(5, branches=2)
+    broken = dataclasses.replace(group.rollouts[0], step_success=())
+    with pytest.raises(ValueError, match=r"0/0 of task task 0 knows of 0 step\(s\)"):
+        collate([dataclasses.replace(group, rollouts=(broken, group.rollouts[1]))])
+
+
+def test_what_does_not_fit_is_told() -> None:
+    group = make_group(6, branches=3)
+    with pytest.raises(ValueError, match="1 groups do not fit into 4 rows of 2 branches"):
+        collate([group], branches=2)
+    with pytest.raises(ValueError, match="5 groups do not fit"):
+        collate([group] * 5)
+    with pytest.raises(UserError, match=r"exceed the largest of config\.data\.branch_buckets \(2\)"):
+        collate([group], branch_buckets=(2,))
+    tokens = group.rollouts[0].tokens.copy()
+    tokens[-1] = IMAGE
+    pictured = (dataclasses.replace(group.rollouts[0], tokens=tokens), *group.rollouts[1:])
+    with pytest.raises(UserError, match="task 0, branch 0: 1 image tokens for 0 image features"):
+        collate([dataclasses.replace(group, rollouts=pictured)])
+
+
+def test_patches_are_made_again_from_the_files(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (28, 56, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "card.png")
+    group = dataclasses.replace(make_group(7, images=1, files=(str(tmp_path / "card.png"),)), images=None)
+    with pytest.raises(ValueError, match="no packed images"):
+        collate([group])
+    expected = pack_images([load_image(tmp_path / "card.png", SETTINGS)], VISION)
+    batch = collate([with_images(group, SETTINGS, VISION)])
+    np.testing.assert_array_equal(batch.images.patches[0, : len(expected.patches)], expected.patches)
+    with pytest.raises(ValueError, match="has images, but the policy is text-only"):
+        with_images(group, None, None)
+    text = with_images(make_group(7), None, None)
+    assert text.images.token_counts == ()
