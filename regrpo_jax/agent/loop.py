@@ -57,6 +57,7 @@ class EpisodeLoop:
         self.settings = settings
         self.outcome, self.error = "", ""
         self.success = self.truncated = False
+        self._scored = True
         self._expected = expected
         self._book = TokenBook()
         self._turns: list[RolloutTurn] = []
@@ -107,6 +108,7 @@ class EpisodeLoop:
         if not self._turns:
             self._first_step = self._step
         self._sampled += len(turn.tokens)
+        self._scored &= turn.scored
         labels = labels_of(parsed, turn.starts)
         start, sampled_from, end = self._book.add_turn(turn, labels, self._relative_step)
         certainty = confidence(code_logprobs(parsed, turn).tolist())
@@ -200,6 +202,7 @@ class EpisodeLoop:
             policy_version=policy_version,
             seed=seed,
             error=self.error,
+            scored=self._scored,
         )
 
     @property

@@ -63,6 +63,7 @@ class SampledTurn:
     text: opening and sampled text, without the end of the turn.
     starts: int32, where in the text each sampled token begins; the end of the turn at its end.  # [token]
     finished: the turn has an end. error: what failed when the backend could not write it ("" if nothing did).
+    scored: tokens and log-probs are really those of the sampling; an engine may not tell them.
     """
 
     opening: np.ndarray
@@ -72,6 +73,7 @@ class SampledTurn:
     starts: np.ndarray
     finished: bool
     error: str = ""
+    scored: bool = True
 
 
 @dataclass(frozen=True, eq=False)

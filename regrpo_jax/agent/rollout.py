@@ -107,6 +107,7 @@ class Rollout:
     rightly. outcome: how it ended, as the environment or the loop says. dropped: trouble of ours; it is no evidence
     about the policy and never trains. truncated: it ended because a budget of tokens was used up. policy_version:
     updates that the policy had seen. seed: of the sampling. group, branch: its place. error: what failed when dropped.
+    scored: the log-probs are known; an engine may not tell them, and then the episode counts and never trains.
     """
 
     task_id: str
@@ -125,11 +126,12 @@ class Rollout:
     policy_version: int = 0
     seed: int = 0
     error: str = ""
+    scored: bool = True
 
     @property
     def trained(self) -> np.ndarray:
-        """bool, which tokens a trainer may train: sampled ones, of an episode that counts.  # [token]"""
-        return (self.labels >= Label.REFLECTION) & (not self.dropped)
+        """bool, which tokens a trainer may train: sampled and scored ones, of an episode that counts.  # [token]"""
+        return (self.labels >= Label.REFLECTION) & (self.scored and not self.dropped)
 
     @property
     def statuses(self) -> tuple[Status, ...]:

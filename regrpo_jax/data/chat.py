@@ -175,36 +175,30 @@ class ChatRenderer:
         return rendered.tokens[: rendered.spans[-1][0]]
 
     def continuation(self, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
-        """What a live conversation is fed when `turn` follows an assistant turn, which has its end-of-turn token.
+        """What a live conversation is fed after the end-of-turn token of an assistant turn when `turn` comes next.
 
         Returns:
-          int32 tokens up to the header of the next assistant turn, as `render` gives them; and bool, which of them
-            are the turn's own text.  # [token] each
+          int32 tokens up to the next assistant's header, as `render` gives them; bool, which are of the turn's text.
         Raises:
-          ChatError: the template writes a turn differently in a longer conversation, or see `render`.
+          ChatError: the template changes what it wrote as the conversation grows, or see `render`.
         """
-        if not self._goes_on:
-            raise ChatError(
-                f"{self._name}: the chat template writes earlier turns anew as the conversation grows, so an agent's "
-                "tokens would not stay what they were; use a template that only adds to the end"
-            )
+        if not self._only_adds:
+            words = "writes earlier turns anew as the conversation grows; use one that only adds to the end"
+            raise ChatError(f"{self._name}: the chat template {words}")
         self._check_no_control_tokens((turn,))
-        piece = self._pieces((*_EXCHANGE, turn), (), True)[-1]
+        piece, said = self._pieces((*_EXCHANGE, turn), (), True)[-1], turn.content.strip()
         tokens = self._closing_ids(piece)[1:]
-        said = turn.content.strip()
-        ends = len(self._encode(piece[: piece.rfind(said) + len(said)])) - 1 if said else 0
-        order = np.arange(len(tokens))
-        begins = ends - len(self._encode(said))  # a token more or less where a merge crosses the edge
-        return np.array(tokens, np.int32), (order >= begins) & (order < ends)
+        end = len(self._encode(piece[: piece.rfind(said) + len(said)])) - 1
+        order = np.arange(len(tokens)) - end + len(self._encode(said))
+        return np.array(tokens, np.int32), (order >= 0) & (order < len(self._encode(said)))
 
     @functools.cached_property
-    def _goes_on(self) -> bool:
+    def _only_adds(self) -> bool:
         """Whether every turn is written the same however long the conversation is."""
-        said = [Turn(role, f"{role} {index}") for index, role in enumerate(("system", *("user", "assistant") * 3))]
-        turns = (*said, Turn("user", "last"))
-        pieces = self._pieces(turns, (), True)
-        starts = [self._pieces(turns[:2], (), True)[-1]]
-        return pieces[::2] == starts + [self._pieces((*_EXCHANGE, turn), (), True)[-1] for turn in turns[3::2]]
+        turns = [Turn(role, f"{role} {place}") for place, role in enumerate(("system", *("user", "assistant") * 3))]
+        turns.append(Turn("user", "last"))
+        alone = [self._pieces((*_EXCHANGE, turn), (), True)[-1] for turn in turns[3::2]]
+        return self._pieces(turns, (), True)[::2] == [self._pieces(turns[:2], (), True)[-1], *alone]
 
     @property
     def _name(self) -> str:

@@ -163,7 +163,7 @@ def write_demonstrations(
     families: Sequence[str] = (),
     difficulties: Sequence[int] = (1, 2, 3),
     surprises: float = 0.7,
-    drills: float = 1.0,
+    drills: float = 1.5,
     pictured: float = 2.0,
     habits: Habits | None = None,
     workers: int = 2,

@@ -56,15 +56,15 @@ Maker = Callable[[Random], Exercise]
 def drills_of(
     task: Task, observations: Sequence[Observation], number: int, rng: Random, count: float, pictured: float
 ) -> list[dict[str, Any]]:
-    """`count` exercises on average beside a played task, in the form of clean trajectories.
+    """`count` exercises on average beside a played task, in the form of clean trajectories: on repairs, or recall.
 
     Args:
       observations: that the task's actions gave, in order.
       number: makes the ids unique.
       pictured: how many more there are about a picture, where the task has one of cards; it is the slowest skill.
     """
-    of_picture = _picture_makers(task)
-    makers = [*(of_picture or [recall]), *_repair_makers(task, observations)]
+    of_picture, of_repair = _picture_makers(task), _repair_makers(task, observations)
+    makers = (of_repair or of_picture) if of_picture else [recall, *of_repair]
     chosen = [rng.choice(makers) for _ in range(_drawn(count, rng))]
     chosen += [rng.choice(of_picture) for _ in range(_drawn(pictured, rng) if of_picture else 0)]
     made = [maker(rng) for maker in chosen]
