@@ -68,10 +68,8 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
       UserError: the records cannot be replayed at all: no execution block, other tools than one loader's, no tasks.
     """
     from regrpo_jax.engine.replay import replay
-    from regrpo_jax.environments.environment import Environment
-    from regrpo_jax.environments.episode import EpisodeLimits
+    from regrpo_jax.environments.starting import start_environment
     from regrpo_jax.environments.task import read_tasks
-    from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
     loaders = {_loader(record) for record in records}
     if len(loaders) != 1 or None in loaders:
@@ -79,12 +77,8 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
         raise UserError(f"config.audit.replay needs records that were executed with one set of tools, not with {which}")
     tasks = {task.id: task for task in read_tasks(folder / "tasks")}
     chosen = config.environment
-    sandbox = SandboxSettings(
-        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
-    )
-    limits = EpisodeLimits(max_steps=_MOST_STEPS)
     with (
-        Environment.start(sandbox, None, limits, loader=str(loaders.pop())) as environment,
+        start_environment(chosen, str(loaders.pop()), max_steps=_MOST_STEPS) as environment,
         Progress(transient=True) as bar,
     ):
         shown = bar.add_task("replay", total=len(records))

@@ -32,14 +32,12 @@ from regrpo_jax.engine.suite_source import SuiteSource
 from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
 from regrpo_jax.engine.teachers import teaching
 from regrpo_jax.engine.trajectory_source import trajectory_source
-from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run, replace_text
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 SUITE = "toolrepair"
 _MOST_STEPS = 64
@@ -65,7 +63,10 @@ def run(config: ConfigDict, workdir: Path) -> None:
     with contextlib.closing(Journal(workdir / "journal.jsonl")) as journal:
         if journal.entries:
             print(f"data: resuming with {len(journal.entries)} of {len(slots)} slots tried", flush=True)
-        with _environment(config, source) as environment, teaching(config, workdir, style=_style(source)) as teachers:
+        with (
+            start_environment(config.environment, source.loader, max_steps=_MOST_STEPS) as environment,
+            teaching(config, workdir, style=_style(source)) as teachers,
+        ):
             shop = Workshop(
                 source, environment, teachers.name, teachers.annotate, teachers.propose,
                 attempts=chosen.attempts, synthetic=chosen.synthetic, seed=config.seed,
@@ -109,14 +110,6 @@ def source_of(config: ConfigDict) -> Source:
 def _style(source: Source) -> str:
     """Of the rules' reflections: a tiny policy learns few words, a large one varied sentences."""
     return "short" if source.loader == LOADERS["compact"] else "sentences"
-
-
-def _environment(config: ConfigDict, source: Source) -> Environment:
-    chosen = config.environment
-    sandbox = SandboxSettings(
-        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
-    )
-    return Environment.start(sandbox, None, EpisodeLimits(max_steps=_MOST_STEPS), loader=source.loader)
 
 
 @contextlib.contextmanager

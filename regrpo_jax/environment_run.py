@@ -16,14 +16,13 @@ from ml_collections import ConfigDict
 from rich.progress import Progress
 
 from regrpo_jax.environments.batch import run_episodes
-from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits, EpisodeResult
+from regrpo_jax.environments.episode import EpisodeResult
 from regrpo_jax.environments.recovery import print_summary, summary, table_rows, to_json
+from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, Policy, make_suite
 from regrpo_jax.environments.viewer import write_run
 from regrpo_jax.run_record import prepare_workdir, record_run, replace_text
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 
 def run(config: ConfigDict, workdir: Path) -> None:
@@ -59,12 +58,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
 
 def play(tasks: list[Task], policy: Policy, chosen: ConfigDict) -> list[EpisodeResult]:
     """All episodes, in the order of the tasks; a bar shows how far it is."""
-    sandbox = SandboxSettings(
-        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
-    )
-    limits = EpisodeLimits(max_steps=chosen.max_steps)
     with (
-        Environment.start(sandbox, None, limits, loader=LOADERS[chosen.profile]) as environment,
+        start_environment(chosen, LOADERS[chosen.profile], max_steps=chosen.max_steps) as environment,
         Progress(transient=True) as bar,
     ):
         shown = bar.add_task("episodes", total=len(tasks))

@@ -37,6 +37,11 @@ class ToolShape:
     version: str = ""
 
 
+def written_turn(thought: str, code: str) -> str:
+    """An assistant's turn without a reflection."""
+    return f"Thought: {thought}\n\nCode:\n```py\n{code}\n```"
+
+
 @dataclass(frozen=True)
 class CleanStep:
     """An action that is right: `thought` without its label, `code` without its fence."""
@@ -46,7 +51,7 @@ class CleanStep:
 
     def turn(self) -> str:
         """The assistant's turn as it is written down."""
-        return f"Thought: {self.thought}\n\nCode:\n```py\n{self.code}\n```"
+        return written_turn(self.thought, self.code)
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,10 @@ class NearMiss:
     thought: str
     code: str
     hint: Repair | None = None
+
+    def turn(self) -> str:
+        """The assistant's turn as it is written down."""
+        return written_turn(self.thought, self.code)
 
 
 @dataclass(frozen=True)

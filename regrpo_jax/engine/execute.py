@@ -33,9 +33,8 @@ def play_failure(environment: Environment, situation: Situation, near_miss: Near
     the task does not fit the tools.
     """
     index = situation.index
-    missed = f"Thought: {near_miss.thought}\n\nCode:\n```py\n{near_miss.code}\n```"
     turns = [step.turn() for step in situation.steps]
-    turns.insert(index, missed)
+    turns.insert(index, near_miss.turn())
     kinds = ["before"] * index + ["failed", "corrected"] + ["after"] * (len(turns) - index - 2)
 
     def check(position: int, observation: Observation, done: bool) -> None:

@@ -66,7 +66,7 @@ def rot_record(
 ) -> JsonObject:
     """The record of a failure; `number` makes its id unique in its corpus."""
     situation, miss, at = failure.situation, failure.near_miss, failure.situation.index
-    failed_action = f"Thought: {miss.thought}\n\nCode:\n```py\n{miss.code}\n```"
+    failed_action = miss.turn()
     corrected = situation.step.turn()
     turns = [step.turn() for step in situation.steps]
     turns[at : at + 1] = [failed_action, render_reflection(reflection) + corrected]

@@ -24,7 +24,7 @@ from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer
 from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import LOADERS, make_suite
 from regrpo_jax.models.sharding import place
@@ -32,7 +32,6 @@ from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_group
 from regrpo_jax.rollouts.rollout_metrics import alarms, rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.states import with_forced_failures
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.loop import RunContext, check_same_start, check_values
 from regrpo_jax.training.metrics import StageProgress
@@ -74,16 +73,10 @@ def run_online(context: RunContext, variables: Tree, reader: ConversationReader,
     return {**frozen, **state.trainable}
 
 
-@contextlib.contextmanager
-def playing(config: ConfigDict) -> Any:
-    """The environment of `config.online`'s suite."""
-    chosen = config.environment
-    sandbox = SandboxSettings(
-        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
-    )
-    limits = EpisodeLimits(max_steps=config.agent.max_steps + 1)
-    with Environment.start(sandbox, None, limits, loader=LOADERS[config.online.profile]) as environment:
-        yield environment
+def playing(config: ConfigDict) -> Environment:
+    """The environment of `config.online`'s suite, to be closed by the caller."""
+    loader = LOADERS[config.online.profile]
+    return start_environment(config.environment, loader, max_steps=config.agent.max_steps + 1)
 
 
 def loop_settings(config: ConfigDict) -> LoopSettings:

@@ -23,10 +23,10 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | None]:
     """Shares and means over the rollouts that count; None where nothing counts.
 
     recovery: success among the rollouts with a failed action. repair_at_1: of the first failed actions, those whose
-    next action was right. trigger_precision, trigger_recall: of the blocks that the gate opened those after a failure, and
-    of the failures that were followed by a turn those with a block. needless: of the actions that went well and were
-    followed by a turn, those with a block. tokens: sampled, of all and of reflection blocks; per success: of all
-    rollouts over the number of successes.
+    next action was right. trigger_precision: of the blocks that the gate opened, those after a failure.
+    trigger_recall: of the failures that were followed by a turn, those with a block. needless: of the actions that
+    went well and were followed by a turn, those with a block. tokens: sampled, of all; reflection_tokens: of a block;
+    per success: of all rollouts over the number of successes.
     """
     counted = [rollout for rollout in rollouts if not rollout.dropped]
     fallen = [rollout for rollout in counted if rollout.failed]

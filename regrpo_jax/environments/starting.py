@@ -1,0 +1,21 @@
+"""From `config.environment` to a place where tasks are played."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+
+
+def start_environment(chosen: ConfigDict, loader: str, *, max_steps: int) -> Environment:
+    """An environment with the tools of a loader, to be closed by the caller.
+
+    chosen: `config.environment`, of which workers, wall_seconds and require_isolation count. max_steps: turns of an
+    episode. UserError, SandboxError as `Environment.start`.
+    """
+    sandbox = SandboxSettings(
+        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
+    )
+    return Environment.start(sandbox, None, EpisodeLimits(max_steps=max_steps), loader=loader)
