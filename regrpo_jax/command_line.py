@@ -87,7 +87,8 @@ def _check_names(arguments: Sequence[str]) -> None:
         if not argument.startswith("--") or name in ("config", "workdir", *fields):
             continue
         namesakes = [field for field in fields if field.split(".")[-1] == name.split(".")[-1]]
-        near = namesakes[:2] or difflib.get_close_matches(name, ["config", "workdir", *fields], n=1)
+        namesakes.sort(key=lambda field: -difflib.SequenceMatcher(None, field, name).ratio())
+        near = namesakes[:3] or difflib.get_close_matches(name, ["config", "workdir", *fields], n=1)
         meant = f"; did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else ""
         what = "the config has no such field" if name.startswith("config.") else "unknown flag"
         raise UserError(f"--{name}: {what}{meant}")

@@ -164,7 +164,7 @@ def write_demonstrations(
     difficulties: Sequence[int] = (1, 2, 3),
     surprises: float = 0.7,
     drills: float = 1.5,
-    pictured: float = 2.0,
+    pictured: float = 3.0,
     habits: Habits | None = None,
     workers: int = 2,
 ) -> list[Path]:

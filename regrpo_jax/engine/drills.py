@@ -138,7 +138,8 @@ def _picture_makers(task: Task) -> list[Maker]:
     colours = cards_of(task)
     if not colours:
         return []
-    return [lambda _: caption(colours), lambda rng: find(colours, rng), lambda rng: look(colours, rng)]
+    where = [lambda rng: find(colours, rng)] * 2  # from a colour to its region is learnt last
+    return [lambda _: caption(colours), lambda rng: look(colours, rng), *where]
 
 
 def _repair_makers(task: Task, observations: Sequence[Observation]) -> list[Maker]:

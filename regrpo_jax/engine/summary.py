@@ -98,6 +98,7 @@ def draw_summary(told: Mapping[str, Any], path: Path) -> None:
     panels[0][0].bar([at + 0.2 for at in places], [told["got"][kind] for kind in kinds], 0.4, label="got")
     panels[0][0].set_xticks(list(places), kinds, rotation=20, ha="right")
     panels[0][0].set_title("records by error type")
+    panels[0][0].margins(y=0.25)  # room for the legend
     panels[0][0].legend()
     _bars(panels[0][1], told["tools"], "tool of the corrected action")
     _bars(panels[0][2], told["proposers"], "who made the near miss")

@@ -22,10 +22,10 @@ CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 # Arguments beside the config and the workdir -> words of the message. None of these gets as far as importing jax.
 EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_field": (["--config.rl.etaa=1"], ["rl.etaa", "did you mean --config.rl.eta?"]),
-    "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.rl.eta?"]),
+    "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.rl.eta or"]),
     "field_without_section": (
         ["--config.learning_rate=1"],
-        ["did you mean --config.rl.learning_rate or --config.sft.learning_rate?"],
+        ["did you mean --config.", "rl.learning_rate", "sft.learning_rate", "online.learning_rate?"],
     ),
     "section_as_field": (["--config.rl=1"], ["--config.rl", "no such field"]),
     "field_as_section": (["--config.seed.x=1"], ["--config.seed.x", "no such field"]),
@@ -35,10 +35,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "text_for_tuple_of_int": (["--config.data.branch_buckets=('64','x')"], ["config.data.branch_buckets"]),
     "none_for_number": (["--config.rl.eta=none"], ["--config.rl.eta=none", "to float"]),
     "field_without_value": (["--config.rl.eta"], ["Missing value", "--config.rl.eta"]),
-    "unknown_flag": (["--rl.eta=1"], ["--rl.eta: unknown flag", "did you mean --config.rl.eta?"]),
+    "unknown_flag": (["--rl.eta=1"], ["--rl.eta: unknown flag", "did you mean --config.rl.eta or"]),
     "misspelled_flag": (["--wrkdir=x"], ["--wrkdir: unknown flag", "did you mean --workdir?"]),
     "stray_word": (["train"], ["unexpected argument 'train'"]),
-    "unknown_stage": (["--config.stages=('sft','rll')"], ["config.stages", "'rll'", "sft, rl, eval"]),
+    "unknown_stage": (["--config.stages=('sft','rll')"], ["config.stages", "'rll'", "sft, rl, online, eval"]),
     "stage_twice": (["--config.stages=('rl','rl')"], ["config.stages", "'rl' twice"]),
     "no_stage": (["--config.stages=()"], ["config.stages is empty"]),
     "unknown_policy": (
