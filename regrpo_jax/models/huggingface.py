@@ -19,6 +19,7 @@ from rich.progress import track
 
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.own_config import describe_own
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
 from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config
@@ -93,20 +94,22 @@ def save_policy(
     *,
     source: Path | None = None,
     token_ids: Mapping[str, int] | None = None,
+    own: bool = False,
     **options: Any,
 ) -> None:
-    """Writes full weights that `transformers` loads, with the configuration, tokenizer and processor of `source`.
+    """Writes full weights as `transformers` loads them, with the configuration, tokenizer and processor of `source`.
 
     Args:
       folder: made if missing; it must not be `source`.
       params: an adapter is merged by the caller (`lora.merge_adapter`).
       source: the directory that the policy was loaded from, None for one that was trained from scratch.
       token_ids: without `source`, what `config.json` says of the tokenizer: image_token_id, eos_token_id, ...
+      own: describe it in the form of `own_config`, which `load_policy` reads and `transformers` does not.
       options: of `safetensors_files.write_tensors`.
     Raises:
       UserError: the policy is no Hugging Face architecture, or `folder` is `source`.
     """
-    description = describe(config)
+    description = describe_own(config) if own else describe(config)
     if source is not None and source.resolve() == folder.resolve():
         raise UserError(f"{folder}: holds the weights that the run started from; export to another folder")
     folder.mkdir(parents=True, exist_ok=True)

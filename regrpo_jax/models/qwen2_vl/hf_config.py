@@ -8,6 +8,7 @@ from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
+from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
 
 ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -28,14 +29,17 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
         that are missing or do not fit together.
     """
     description = read_json(path)
-    if description.get("model_type") not in ARCHITECTURES:
+    own = description.get("model_type") == MODEL_TYPE
+    if description.get("model_type") not in ARCHITECTURES and not own:
         raise UserError(
             f"{path}: model_type is {description.get('model_type')!r}; supported are "
             f"{', '.join(map(repr, ARCHITECTURES))} (Qwen2 and Qwen2.5 text, Qwen2-VL, Qwen2.5-VL)"
         )
-    _reject_unsupported(path, description | description.get("text_config", {}), description.get("vision_config") or {})
+    if not own:
+        text = description | description.get("text_config", {})
+        _reject_unsupported(path, text, description.get("vision_config") or {})
     try:
-        return dataclasses.replace(parse_config(description), **settings)
+        return dataclasses.replace(parse_own(description) if own else parse_config(description), **settings)
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
     except (ValueError, TypeError) as error:

@@ -71,6 +71,10 @@ def hugging_face_names(config: PolicyConfig) -> dict[str, str]:
     names = dict(_DECODER)
     if not config.tie_word_embeddings:
         names["lm_head"] = "lm_head.weight"
+    if config.token_mixing_width:
+        names["token_mixing"] = "model.token_mixing.weight"  # ours: no published architecture has it
+    if config.vision is not None and config.vision.learned_grid:
+        names["vision/position_embedding"] = "visual.position_embedding.weight"  # ours as well
     if config.vision is not None:
         names |= _VISION | (_GATED_BLOCKS if config.vision.gated else _LAYER_NORM_BLOCKS)
     return names
