@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
 from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.engine.demonstrations import PROFILE
@@ -17,7 +18,7 @@ from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.toolrepair import LOADERS, make_suite
-from regrpo_jax.evaluation.decoding import ACTION_OPENING, REFLECTION_OPENING, TurnRequest, TurnWriter
+from regrpo_jax.evaluation.decoding import TurnRequest, TurnWriter
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.types import ImageReference, Turn
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings

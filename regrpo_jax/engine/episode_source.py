@@ -63,7 +63,7 @@ def episode_source(folder: Path, *, seed: int, failures_only: bool = False) -> F
     if not found:
         what = "failed step that the suite can repair" if failures_only else "successful or repairable episode"
         raise UserError(f"{folder}: holds no {what}")
-    return FiniteSource(found, loaders.pop(), seed, "policy" if failures_only else "trajectory", own_only=failures_only)
+    return FiniteSource(found, loaders.pop(), seed, own_only=failures_only)
 
 
 def loader_of(task: Task) -> str:

@@ -28,9 +28,6 @@ class Source(Protocol):
     """Where situations come from."""
 
     @property
-    def name(self) -> str: ...
-
-    @property
     def loader(self) -> str: ...
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:

@@ -20,7 +20,6 @@ class FiniteSource:
     situations: Sequence[Situation]
     loader: str
     seed: int
-    name: str
     own_only: bool = False
     _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
 

@@ -54,7 +54,6 @@ class SuiteSource:
     natural: float
     seed: int
     chosen: Sequence[str] = ()
-    name: str = "oracle"
 
     @property
     def loader(self) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from regrpo_jax.engine.schedule import Committed
 from regrpo_jax.engine.slots import Slot
+from regrpo_jax.records.actions import code_of, extract_tool_calls, primary_tool
 
 CLEAN = "clean"
 
@@ -22,7 +23,7 @@ def _ordered(names: Sequence[str]) -> dict[str, int]:
 
 
 def summarise(slots: Sequence[Slot], committed: Committed) -> dict[str, Any]:
-    """Counts by type (asked and got), proposer, family and rejecting rule; lists of lengths and complexities."""
+    """Counts by type (asked and got), proposer, status, tool and rejecting rule; lists of lengths and complexities."""
     records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]
     executions = [record["execution"] for record in records]
     asked, got = Counter(map(_kind, slots)), Counter(_kind(slot) for slot, _ in committed.filled)
@@ -48,8 +49,6 @@ def _failed_status(execution: Mapping[str, Any]) -> str:
 
 
 def _tool(record: Mapping[str, Any]) -> str:
-    from regrpo_jax.records.actions import code_of, extract_tool_calls, primary_tool
-
     names = frozenset(record["execution"]["tools"])
     return primary_tool(extract_tool_calls(code_of(record["rot_meta"]["corrected_action"]), names)) or "(none)"
 

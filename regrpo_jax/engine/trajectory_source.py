@@ -33,7 +33,7 @@ def trajectory_source(path: Path, *, seed: int, loader: str = LOADER) -> FiniteS
     found = [one for trajectory in load_clean(path) for one in _situations(trajectory, path.absolute().parent, loader)]
     if not found:
         raise UserError(f"{path}: no trajectory has tool calls in all its steps and ends with final_answer")
-    return FiniteSource(found, loader, seed, "trajectory")
+    return FiniteSource(found, loader, seed)
 
 
 def _situations(trajectory: Trajectory, folder: Path, loader: str) -> Iterator[Situation]:

@@ -23,10 +23,6 @@ from regrpo_jax.records.types import ImageReference, Turn
 
 _log = logging.getLogger(__name__)
 
-# What the gate puts in the policy's mouth: it decides whether a block opens, the policy writes the rest.
-REFLECTION_OPENING = "Reflection:\n- ErrorType:"
-ACTION_OPENING = "Thought:"
-
 
 @dataclasses.dataclass(frozen=True)
 class TurnRequest:

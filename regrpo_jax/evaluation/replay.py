@@ -9,10 +9,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from regrpo_jax.agent.gate import GateDecision, confidence, reflection_gate
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
 from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.evaluation.decoding import (
-    ACTION_OPENING,
-    REFLECTION_OPENING,
     GeneratedTurn,
     TurnRequest,
     TurnWriter,

@@ -26,7 +26,7 @@ from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.training.parallel import DATA_AXIS, over_rows, parallel_gradient, weight_axis
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import Step, _entropy_sums, _updated, group_scores
+from regrpo_jax.training.steps import Step, entropy_sums, group_scores, updated_state
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -119,7 +119,7 @@ def online_step(
             denominator=denominator,
         )
         in_loss = batch.keep | keep_kl  # [group, branch, token]
-        return value, sums | _entropy_sums(scores, reflection & in_loss, action & in_loss) | {"loss": value}
+        return value, sums | entropy_sums(scores, reflection & in_loss, action & in_loss) | {"loss": value}
 
     gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
 
@@ -128,7 +128,7 @@ def online_step(
         denominator = clipped_denominator(rollouts.segments > 0, rollouts.keep, keep_kl=keep_kl)
         gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, None)
         metrics = finalize_metrics(sums | _step_counts(rollouts)) | _reward_metrics(rollouts)
-        return _updated(state, gradient, optimizer, metrics, mesh)
+        return updated_state(state, gradient, optimizer, metrics, mesh)
 
     return jax.jit(step, donate_argnums=0)
 

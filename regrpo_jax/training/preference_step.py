@@ -14,7 +14,7 @@ from regrpo_jax.data.chat import Segment
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.training.parallel import parallel_gradient, weight_axis
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import Step, _entropy_sums, _key_of, _updated, group_scores
+from regrpo_jax.training.steps import Step, entropy_sums, group_scores, key_of, updated_state
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -46,15 +46,15 @@ def preference_step(
         )
         reflection, action = batch.segments == Segment.REFLECTION, batch.segments == Segment.ACTION
         logprobs = jax.lax.stop_gradient(scores.logprobs)  # [pair, side, token]
-        sums |= segment_sums("action", action, logprob=logprobs) | _entropy_sums(scores, reflection, action)
+        sums |= segment_sums("action", action, logprob=logprobs) | entropy_sums(scores, reflection, action)
         return value, sums | {"loss": value}
 
     gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
 
     def step(state: TrainState, frozen: Tree, batch: GroupBatch) -> tuple[TrainState, dict[str, Array]]:
         pairs = jnp.asarray(batch.targets.shape[0])
-        gradient, sums = gradient_of(state.trainable, frozen, batch, pairs, _key_of(state, dropout_key))
+        gradient, sums = gradient_of(state.trainable, frozen, batch, pairs, key_of(state, dropout_key))
         tokens = jnp.sum(batch.prefix.segment_ids > 0) + jnp.sum(batch.branches.segment_ids > 0)
-        return _updated(state, gradient, optimizer, finalize_metrics(sums) | {"tokens": tokens}, mesh)
+        return updated_state(state, gradient, optimizer, finalize_metrics(sums) | {"tokens": tokens}, mesh)
 
     return jax.jit(step, donate_argnums=0)

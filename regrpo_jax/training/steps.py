@@ -71,15 +71,15 @@ def sft_step(
             vocabulary_axis=weight_axis(mesh),
         )  # [row, token - 1]
         value, sums = sft_loss(scores.logprobs, reflection, action, denominator=denominator)
-        return value, sums | _entropy_sums(scores, reflection, action) | {"loss": value}
+        return value, sums | entropy_sums(scores, reflection, action) | {"loss": value}
 
     gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
 
     def step(state: TrainState, frozen: Tree, batch: SftBatch) -> tuple[TrainState, dict[str, Array]]:
         denominator = token_denominator(*_sft_masks(batch))
-        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, _key_of(state, dropout_key))
+        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, key_of(state, dropout_key))
         metrics = finalize_metrics(sums) | {"tokens": jnp.sum(batch.block.segment_ids > 0)}
-        return _updated(state, gradient, optimizer, metrics, mesh)
+        return updated_state(state, gradient, optimizer, metrics, mesh)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -154,7 +154,7 @@ def regrpo_step(
             denominator=denominator,
         )
         in_loss = keep[:, None, None] | keep_kl  # [group, 1, 1]
-        sums |= _entropy_sums(scores, reflection & in_loss, action & in_loss)
+        sums |= entropy_sums(scores, reflection & in_loss, action & in_loss)
         per_branch = {
             "branch/action_logprob_sum": jnp.sum(jnp.where(action, scores.logprobs, 0.0), axis=(0, 2)),
             "branch/action_token_count": jnp.sum(action, axis=(0, 2)).astype(scores.logprobs.dtype),
@@ -168,7 +168,7 @@ def regrpo_step(
         keep = ~zero_variance_groups(advantages)
         denominator = branch_denominator(jnp.ones(rewards.shape, bool), keep, keep_kl=keep_kl)
         rows = (batch, advantages, keep)
-        gradient, sums = gradient_of(state.trainable, frozen, rows, denominator, _key_of(state, dropout_key))
+        gradient, sums = gradient_of(state.trainable, frozen, rows, denominator, key_of(state, dropout_key))
         metrics = finalize_metrics({name: value for name, value in sums.items() if not name.startswith("branch/")})
         metrics |= {
             "reward": jnp.mean(rewards),
@@ -177,7 +177,7 @@ def regrpo_step(
             "branch/action_logprob": sums["branch/action_logprob_sum"]
             / jnp.maximum(sums["branch/action_token_count"], 1),
         }
-        return _updated(state, gradient, optimizer, metrics, mesh)
+        return updated_state(state, gradient, optimizer, metrics, mesh)
 
     return jax.jit(step, donate_argnums=0)
 
@@ -219,18 +219,18 @@ def _sft_masks(batch: SftBatch) -> tuple[Array, Array]:
     return segments == Segment.REFLECTION, segments == Segment.ACTION
 
 
-def _entropy_sums(scores: TokenScores, reflection: Array, action: Array) -> dict[str, Array]:
+def entropy_sums(scores: TokenScores, reflection: Array, action: Array) -> dict[str, Array]:
     """Watched, never trained: a policy that collapses shows it here first."""
     entropies = jax.lax.stop_gradient(scores.entropies)  # [.., token]
     return segment_sums("reflection", reflection, entropy=entropies) | segment_sums("action", action, entropy=entropies)
 
 
-def _key_of(state: TrainState, dropout_key: Array | None) -> Array | None:
+def key_of(state: TrainState, dropout_key: Array | None) -> Array | None:
     """The update's own key, a function of its number, so that a resumed run drops the same."""
     return None if dropout_key is None else jax.random.fold_in(dropout_key, state.step)
 
 
-def _updated(
+def updated_state(
     state: TrainState,
     gradient: Tree,
     optimizer: optax.GradientTransformation,

@@ -90,7 +90,7 @@ def test_what_cannot_be_run_is_marked_as_made_up(written: Path) -> None:
     import random
 
     at = first_steps(trajectory_source(written, seed=0))["no_file"]
-    source = FiniteSource([at], "unused:unused", 0, "trajectory")
+    source = FiniteSource([at], "unused:unused", 0)
     for kind in (ErrorType.ARG_INVALID, ErrorType.TOOL_MISMATCH):
         found = source.situation(kind, 0)
         assert found is not None and found[1]

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.errors import UserError
-from regrpo_jax.evaluation.decoding import ACTION_OPENING, REFLECTION_OPENING, GeneratedTurn, TurnRequest, TurnWriter
+from regrpo_jax.evaluation.decoding import GeneratedTurn, TurnRequest, TurnWriter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.records import Turn
 

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from regrpo_jax.evaluation.decoding import ACTION_OPENING, REFLECTION_OPENING, GeneratedTurn, TurnRequest
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
+from regrpo_jax.evaluation.decoding import GeneratedTurn, TurnRequest
 from regrpo_jax.evaluation.replay import Episode, replay
 from regrpo_jax.evaluation.report import metrics_by_error_type, print_error_types, print_table, replay_metrics
 from regrpo_jax.records import RotRecord, Turn
