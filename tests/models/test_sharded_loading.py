@@ -1,12 +1,13 @@
 """Weights go straight to the devices that keep them: eight simulated ones, in a process of their own."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from tests.many_devices import many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -40,7 +41,7 @@ def test_each_device_holds_its_part_and_the_parts_make_the_whole(family: str, ki
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(ROOT / "tests" / "goldens" / family), kind],
         cwd=ROOT,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"},
+        env=many_devices(),
         capture_output=True,
         text=True,
         timeout=300,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from regrpo_jax.training.preference_step import preference_step
 from regrpo_jax.training.state import TrainState, initial_state
 from regrpo_jax.training.steps import group_scores
 from tests.data.rollout_groups import IMAGE, make_group
+from tests.many_devices import many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZER = optax.sgd(0.1)
@@ -342,8 +342,8 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # compiling is all it does
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    quick_compiling = "--xla_backend_optimization_level=0"  # compiling is all it does
+    environment = many_devices(quick_compiling) | {"JAX_ENABLE_X64": "1"}
     command = [sys.executable, "-c", SCRIPT, json.dumps(SPLITS)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr

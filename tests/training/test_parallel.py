@@ -1,7 +1,6 @@
 """Devices and microbatches change how an update is computed and nothing else, with split weights as with whole ones."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.training.parallel import check_divisible, device_mesh
+from tests.many_devices import many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {
@@ -128,8 +128,8 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"  # compiling is all it does
-    environment = os.environ | {"XLA_FLAGS": flags, "JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    quick_compiling = "--xla_backend_optimization_level=0"  # compiling is all it does
+    environment = many_devices(quick_compiling) | {"JAX_ENABLE_X64": "1"}
     command = [sys.executable, "-c", SCRIPT, json.dumps(SPLITS)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
