@@ -1,0 +1,103 @@
+"""What the report says of rewards and advantages is what the training took, `data.rollout_credit`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from regrpo_jax.agent.rollout import Label
+from regrpo_jax.data.rollout_credit import CreditSettings, step_credit, token_steps
+from regrpo_jax.data.tokenizer import train_tokenizer
+from regrpo_jax.report.advantages import shown_update
+from regrpo_jax.report.credit import Prices, group_credit
+from regrpo_jax.report.files import LeftOut, Update
+from regrpo_jax.report.images import ImageShelf
+from tests.data.rollout_groups import make_group
+
+BRANCHES = 5
+SETTINGS = (
+    CreditSettings("step"),
+    CreditSettings("step", lambda_exec=2.0, eta=0.7, lambda_val=0.3, baseline="leave_one_out"),
+    CreditSettings("step", normalize=True, clip_range=0.8),
+    CreditSettings("episode", lambda_val=0.3),
+    CreditSettings("episode", baseline="leave_one_out", normalize=True),
+    CreditSettings("step", normalize=True, epsilon=0.1),
+)
+
+
+class NumberedTokens:
+    """A tokenizer whose tokens are their numbers."""
+
+    def decode(self, tokens: Sequence[int], **_: object) -> str:
+        return "".join(f"{token}." for token in tokens)
+
+
+def prices(settings: CreditSettings) -> Prices:
+    told = dataclasses.asdict(settings)
+    told |= {"normalize_advantages": told.pop("normalize"), "advantage_clip": told.pop("clip_range")}
+    told |= {"advantage_epsilon": told.pop("epsilon")}
+    return Prices.of({"online": told})
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("dropped", [(), (1,), (0, 1, 2, 3, 4)])
+def test_it_is_the_credit_of_the_training(settings: CreditSettings, dropped: Sequence[int]) -> None:
+    groups = [make_group(seed, seed, branches=BRANCHES, dropped=dropped) for seed in range(12)]
+    wanted = step_credit(groups, settings, branches=BRANCHES)
+    for row, group in enumerate(groups):
+        for column, credit in enumerate(group_credit(group, prices(settings))):
+            reached = wanted.reached[row, column]
+            assert len(credit.rewards) == len(credit.advantages) == reached.sum()
+            np.testing.assert_allclose(credit.rewards, wanted.rewards[row, column][reached], atol=1e-6)
+            np.testing.assert_allclose(credit.advantages, wanted.advantages[row, column][reached], 1e-3, 1e-4)
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_every_trained_token_shows_its_own_advantage(settings: CreditSettings) -> None:
+    group = make_group(1, branches=BRANCHES, dropped=(2,))
+    wanted = step_credit([group], settings, branches=BRANCHES)
+    shown = shown_update(Update(1, [group]), prices(settings), NumberedTokens(), ImageShelf([])).groups[0]
+    kept = [rollout for rollout in group.rollouts if not rollout.dropped]
+    assert sum(branch.times for branch in shown.branches) == shown.played == len(kept) == BRANCHES - 1
+    for branch in shown.branches:
+        text = "".join(run.text for run in branch.runs)
+        rollout = next(one for one in kept if NumberedTokens().decode(one.tokens.tolist()) == text)
+        advantages = np.repeat(
+            [np.nan if run.advantage is None else run.advantage for run in branch.runs],
+            [run.tokens for run in branch.runs],
+        )  # [token]
+        steps = token_steps(rollout, settings)
+        expected = np.where(steps < 0, np.nan, wanted.advantages[0, rollout.branch][steps])
+        np.testing.assert_allclose(advantages, expected, 1e-3, 1e-4)
+        labels = [run.label for run in branch.runs for _ in range(run.tokens)]
+        assert labels == [Label(label).name.lower() for label in rollout.labels.tolist()]
+
+
+def test_groups_with_most_at_stake_come_first_and_of_each_family_one() -> None:
+    settings = CreditSettings("step", normalize=True)
+    groups = [
+        dataclasses.replace(make_group(seed, seed), family="even" if seed % 2 == 0 else "odd") for seed in range(10)
+    ]
+    shown = shown_update(Update(1, groups), prices(settings), NumberedTokens(), ImageShelf([]))
+    wanted = step_credit(groups, settings, branches=4)
+    assert (shown.learnable, shown.of) == (int(wanted.learnable.any(axis=-1).sum()), 10)
+    assert {group.family for group in shown.groups[:2]} == {"even", "odd"}
+    with pytest.raises(LeftOut, match="update 3 had no group"):
+        shown_update(Update(3, []), prices(settings), NumberedTokens(), ImageShelf([]))
+
+
+def test_a_prompt_shows_an_image_as_one_mark() -> None:
+    tokenizer = train_tokenizer(["Task: find it."], vocab_size=300)
+    text = "<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|><|vision_end|>Task: find it."
+    prefix = np.array(tokenizer(text)["input_ids"], np.int32)
+    group = dataclasses.replace(make_group(0), prefix=prefix)
+    shown = shown_update(Update(1, [group]), prices(SETTINGS[0]), tokenizer, ImageShelf([])).groups[0]
+    assert shown.prompt == "<|im_start|>user\n[image]Task: find it."
+
+
+def test_a_config_without_prices_leaves_the_section_out() -> None:
+    with pytest.raises(LeftOut, match="'eta' is missing"):
+        Prices.of({"online": {"success": "step", "lambda_exec": 1.0}})
