@@ -21,8 +21,10 @@ def base_config() -> ml_collections.ConfigDict:
     config.lora = _lora()
     config.sft = _sft()
     config.rl = _rl()
+    config.preference = _preference()
     config.agent = _agent()
     config.online = _online()
+    config.recovery = _recovery()
     config.eval = _eval()
     config.environment = _environment()
     config.engine = _engine()
@@ -130,6 +132,14 @@ def _rl() -> ml_collections.ConfigDict:
     return rl
 
 
+def _preference() -> ml_collections.ConfigDict:
+    preference = _optimizer(learning_rate=2e-4, steps=200)
+    preference.trainable = "lora"  # "lora": exported to adapter/; "full" trains all weights
+    preference.pairs_per_batch = 16  # (corrected, failed) actions of an update
+    preference.beta = 0.1  # how dearly the distance from the policy before the stage is paid for
+    return preference
+
+
 def _agent() -> ml_collections.ConfigDict:
     agent = ml_collections.ConfigDict()
     agent.gate = "failure"  # a reflection is opened after: a "failure"; failures and low confidence, "paper"; "never"
@@ -144,7 +154,7 @@ def _agent() -> ml_collections.ConfigDict:
 def _online() -> ml_collections.ConfigDict:
     online = _optimizer(learning_rate=2e-4, steps=40)
     online.trainable = "full"  # "full" weights or "lora" adapter
-    online.algorithm = "regrpo"  # "regrpo" reflects after failures; "grpo" retries without, at the same budget
+    online.algorithm = "regrpo"  # "regrpo" reflects after failures; "grpo" retries without; "none" trains nothing
     online.profile = "compact"  # of the ToolRepair suite
     online.families = ()  # of the suite; () is all
     online.difficulties = (1, 2, 3)  # of the suite
@@ -153,6 +163,10 @@ def _online() -> ml_collections.ConfigDict:
     online.branches = 8  # episodes of a group
     online.refills = 0  # further rounds that are played while too few groups have anything to prefer
     online.forced_failures = 0.0  # share of tasks that start after a failed first action; reported apart
+    online.middle_states = 0.0  # share of the others that start in the middle of an episode of the update before
+    online.near_misses = 0.0  # share that start after an action that failed there; both are reported apart
+    online.staleness = 0  # updates that the policy which plays lags behind, so that it can play meanwhile; 0: in turn
+    online.replay = ""  # workdir of another run whose rollouts the updates repeat; "" plays
     online.success = "step"  # whose success a token is paid for: that of its "step", or of the whole "episode"
     online.lambda_exec = 1.0  # weight of success in the reward
     online.eta = 0.1  # price of 100 reflection tokens, in units of reward
@@ -160,7 +174,8 @@ def _online() -> ml_collections.ConfigDict:
     online.beta = 0.01  # weight of the KL to the policy before the stage
     online.kl_estimator = "k3"
     online.baseline = "mean"  # "mean" | "leave_one_out"
-    online.normalize_advantages = True  # divide by the group's standard deviation
+    online.normalize_advantages = True  # divide by the group's standard deviation ..
+    online.advantage_epsilon = 0.1  # .. plus this; a group that differs in the price of reflections alone weighs little
     online.advantage_clip = config_dict.placeholder(float)  # bound on |A|; None for no bound
     online.zero_variance = "skip"  # steps without variance: "skip" them, or "keep_kl"
     online.clip_low = 0.2  # how far a ratio may fall below 1
@@ -168,6 +183,19 @@ def _online() -> ml_collections.ConfigDict:
     online.weight_cap = config_dict.placeholder(float)  # largest importance weight of a stale rollout; None for none
     online.epochs = 1  # optimizer steps on a batch
     return online
+
+
+def _recovery() -> ml_collections.ConfigDict:
+    recovery = ml_collections.ConfigDict()
+    recovery.tasks = 192  # held-out tasks, of the families, difficulties and profile of config.online
+    recovery.episodes = 2  # of each task
+    recovery.split = "test"  # "validation", "test", or "held_out": tools and faults that training lacks
+    recovery.seed = 7  # of tasks and sampling; the same for runs that are to be compared
+    recovery.surprises = 0.7  # share of tasks in which the natural first action fails
+    recovery.temperature = 1.0  # of the sampling
+    recovery.bare_control = False  # play all once more with a bare retry in place of reflections
+    recovery.tasks_at_once = 64  # tasks whose episodes are played together
+    return recovery
 
 
 def _eval() -> ml_collections.ConfigDict:
@@ -203,6 +231,7 @@ def _engine() -> ml_collections.ConfigDict:
     engine = ml_collections.ConfigDict()
     engine.records = 2000  # RoT records
     engine.clean = 0  # clean trajectories, executed as well
+    engine.demonstrations = 0  # episodes of an agent whose skills are right and whose decisions are not always
     engine.error_types = ml_collections.ConfigDict(  # their shares; the first four are the paper's
         {"GroundingDrift": 0.294, "ToolMismatch": 0.246, "ArgInvalid": 0.308, "InfoInsufficient": 0.152}
         | {"NonCommit": 0.0, "CodeError": 0.0}

@@ -9,12 +9,14 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.base_config import base_config
 from regrpo_jax.command_line import field_values
+from regrpo_jax.config_combinations import combination_rules
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType
 
 HOST_STAGES = ("data", "audit")  # these come first
-STAGES = (*HOST_STAGES, "sft", "rl", "online", "eval")
-TRAINING_STAGES = ("sft", "rl", "online")
+STAGES = (*HOST_STAGES, "sft", "rl", "preference", "online", "recovery", "eval")
+TRAINING_STAGES = ("sft", "rl", "preference", "online")
+MEASURES = ("recovery", "eval")  # these may come more than once
 ERROR_TYPES = tuple(map(str, ErrorType))
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -31,15 +33,17 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
     "rl.zero_variance": ("skip", "keep_kl"),
+    "preference.trainable": ("full", "lora"),
     "agent.gate": ("failure", "paper", "never"),
     "agent.timing": ("post", "pre"),
     "online.trainable": ("full", "lora"),
-    "online.algorithm": ("regrpo", "grpo"),
+    "online.algorithm": ("regrpo", "grpo", "none"),
     "online.profile": ("compact", "full"),
     "online.success": ("step", "episode"),
     "online.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "online.baseline": ("mean", "leave_one_out"),
     "online.zero_variance": ("skip", "keep_kl"),
+    "recovery.split": ("validation", "test", "held_out"),
     "engine.profile": ("compact", "full"),
     "engine.split": ("train", "validation", "test", "held_out"),
     "engine.proposer": ("rules", "teacher"),
@@ -77,6 +81,7 @@ AT_LEAST: dict[str, int] = {
     "rl.eta": 0,
     "rl.lambda_val": 0,
     "rl.beta": 0,
+    "preference.pairs_per_batch": 1,
     "eval.records": 1,
     "eval.batch": 1,
     "eval.max_new_tokens": 1,
@@ -91,12 +96,19 @@ AT_LEAST: dict[str, int] = {
     "online.tasks": 1,
     "online.branches": 2,
     "online.refills": 0,
+    "online.staleness": 0,
     "online.lambda_exec": 0,
     "online.eta": 0,
     "online.lambda_val": 0,
     "online.beta": 0,
     "online.epochs": 1,
-    "engine.records": 1,
+    "recovery.tasks": 1,
+    "recovery.episodes": 1,
+    "recovery.seed": 0,
+    "recovery.temperature": 0,
+    "recovery.tasks_at_once": 1,
+    "engine.records": 0,
+    "engine.demonstrations": 0,
     "engine.clean": 0,
     "engine.attempts": 1,
     "engine.shard_records": 1,
@@ -117,8 +129,9 @@ AT_LEAST: dict[str, int] = {
     for field, lowest in {"steps": 0, "microbatches": 1, "warmup_steps": 0, "weight_decay": 0}.items()
 }
 ABOVE_ZERO = (
-    "lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "eval.top_p", "environment.wall_seconds",
-    "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap",
+    "lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "preference.beta", "eval.top_p",
+    "environment.wall_seconds",
+    "online.advantage_epsilon", "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap",
     "teacher.timeout", "teacher.requests_per_minute", "teacher.most_requests", "teacher.most_dollars",
     *(f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")),
 )  # fmt: skip
@@ -132,6 +145,9 @@ SHARES = (
     "engine.natural",
     "online.surprises",
     "online.forced_failures",
+    "online.middle_states",
+    "online.near_misses",
+    "recovery.surprises",
     "environment.surprises",
     *(f"engine.error_types.{name}" for name in ERROR_TYPES),
     *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
@@ -177,6 +193,11 @@ def check_config(config: ConfigDict) -> None:
         _require(known, field, difficulties, "list some of 1, 2, 3")
     shares = {name: values[f"engine.error_types.{name}"] for name in ERROR_TYPES}
     _require(any(shares.values()), "engine.error_types", shares, "give one of them a share above 0")
+    wanted = {name: values[f"engine.{name}"] for name in ("records", "clean", "demonstrations")}
+    if "data" in config.stages:
+        _require(any(wanted.values()), "engine.records", wanted, "ask for records, clean or demonstrations")
+    for rule in combination_rules(values, tuple(config.stages)):
+        _require(rule.holds, rule.field, values[rule.field], rule.remedy)
     if config.environment.suite and tuple(config.stages) != ("eval",):
         raise UserError(
             f"config.stages is {tuple(config.stages)}; with config.environment.suite={config.environment.suite!r} it "
@@ -194,7 +215,7 @@ def check_stages(stages: tuple[str, ...]) -> None:
     for stage in stages:
         if stage not in STAGES:
             raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
-        if stage != "eval" and list(stages).count(stage) > 1:
+        if stage not in MEASURES and list(stages).count(stage) > 1:
             raise UserError(f"config.stages lists {stage!r} twice; its results would overwrite each other")
     host = [stage in HOST_STAGES for stage in stages]
     if host != sorted(host, reverse=True) or list(stages[:2]) == ["audit", "data"]:

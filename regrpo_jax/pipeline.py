@@ -5,12 +5,17 @@ workdir/corpus/          the generated corpus, where no data file is named
 workdir/tokenizer/       the tokenizer
 workdir/metrics.jsonl    one object a line, with "stage" and "step"
 workdir/tensorboard/     the same, for TensorBoard
-workdir/checkpoints/     sft/ and rl/
+workdir/checkpoints/     sft/, rl/, preference/ and online/
+workdir/rollouts/        the episodes that the online stage learnt from
 workdir/evaluation.json  the numbers of the table
+workdir/recovery.json    what became of held-out tasks; see rollouts/recovery_stage.py
+workdir/report.html      all of it for a browser, where the run played episodes
 workdir/adapter/         the LoRA adapter in PEFT's format
-workdir/model/           full weights for transformers, where `config.export_weights` asks for them
+workdir/model/           full weights, where `config.export_weights` asks for them
 """
 
+import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,14 +34,18 @@ from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.lora import merge_adapter
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.peft_import import full_weights
-from regrpo_jax.models.qwen2_vl.hf_config import describe
+from regrpo_jax.models.qwen2_vl.hf_config import foreign_parts
 from regrpo_jax.records import RotRecord
+from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.online_stage import run_online
+from regrpo_jax.rollouts.recovery_stage import RecoveryEvaluation
+from regrpo_jax.rollouts.replayed_updates import stored_updates
 from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run
 from regrpo_jax.starting_policy import starting_policy
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import check_divisible, device_mesh
+from regrpo_jax.training.preference_stage import run_preference
 from regrpo_jax.training.stages import run_rl, run_sft
 
 
@@ -54,11 +63,13 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     mesh = device_mesh(model=config.mesh.model)
     check_batches(config, mesh)
+    if "online" in config.stages and config.online.replay:
+        stored_updates(Path(config.online.replay), range(1, config.online.steps + 1))  # told before a stage costs time
     needs_clean = "sft" in config.stages and config.sft.clean_ratio > 0
-    corpus = load_corpus(config, workdir, needs_clean=needs_clean, resuming=resuming)
+    corpus = load_corpus(
+        config, workdir, needs_clean=needs_clean, needs_rot=needs_rot_records(config), resuming=resuming
+    )
     functions, variables, reader = starting_policy(config, corpus, workdir, mesh, resuming=resuming)
-    if config.export_weights:
-        describe(functions.config)  # refuses what Hugging Face has no name for, before anything is trained
     record_run(config, workdir)
     writer = MetricsWriter(workdir)
     context = RunContext(config, workdir, functions, mesh, reader.renderer.image_token_id, writer)
@@ -75,14 +86,23 @@ def check_batches(config: ml_collections.ConfigDict, mesh: Mesh) -> None:
         check_divisible(config.sft.batch_rows, config.sft.microbatches, mesh, key="config.sft.batch_rows")
     if "rl" in config.stages:
         check_divisible(config.rl.groups_per_batch, config.rl.microbatches, mesh, key="config.rl.groups_per_batch")
+    if "preference" in config.stages:
+        pairs, parts = config.preference.pairs_per_batch, config.preference.microbatches
+        check_divisible(pairs, parts, mesh, key="config.preference.pairs_per_batch")
     if "online" in config.stages:
         check_divisible(config.online.tasks, config.online.microbatches, mesh, key="config.online.tasks")
 
 
-def records_for_rl(records: Sequence[RotRecord], config: ml_collections.ConfigDict) -> list[RotRecord]:
-    """A seeded choice of as many records as the stage's updates can visit, so that no group is built in vain."""
-    order = np.random.default_rng(config.seed).permutation(len(records))
-    return [records[index] for index in order[: config.rl.steps * config.rl.groups_per_batch]]
+def needs_rot_records(config: ml_collections.ConfigDict) -> bool:
+    """Whether a stage trains on RoT records or replays them."""
+    supervised = "sft" in config.stages and config.sft.clean_ratio < 1
+    return supervised or bool({"rl", "preference", "eval"} & set(config.stages))
+
+
+def records_to_visit(records: Sequence[RotRecord], *, most: int, seed: int) -> list[RotRecord]:
+    """A seeded choice of as many records as a stage's updates can visit, so that no group is built in vain."""
+    order = np.random.default_rng(seed).permutation(len(records))
+    return [records[index] for index in order[:most]]
 
 
 def _sft_examples(
@@ -95,13 +115,15 @@ def _sft_examples(
     return clean, rot
 
 
-def _rl_groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader) -> list[Group]:
-    return rot_groups(records_for_rl(corpus.rot, config), reader, config.data, config.data.rot)
+def _groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader, most: int) -> list[Group]:
+    """Contrastive groups for a stage that visits at most as many."""
+    records = records_to_visit(corpus.rot, most=most, seed=config.seed)
+    return rot_groups(records, reader, config.data, config.data.rot)
 
 
 def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
     config = context.config
-    evaluation = Evaluation(context, corpus, reader)
+    evaluation, recovery = Evaluation(context, corpus, reader), RecoveryEvaluation(context, reader)
     start = config.lora.path
     replaced = full_weights(Path(start), variables["params"], context.functions.config) if start else []
     trained: dict[str, int] = {}  # stage -> its updates, in order
@@ -109,20 +131,37 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
         if stage == "eval":
             evaluation.measure(variables, trained)
             continue
+        if stage == "recovery":
+            recovery.measure(variables, trained)
+            continue
         if stage == "sft":
             variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader), after=trained)
         elif stage == "rl":
-            variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader), after=trained)
+            most = config.rl.steps * config.rl.groups_per_batch
+            variables = run_rl(
+                context, variables, functools.partial(_groups, config, corpus, reader, most), after=trained
+            )
+        elif stage == "preference":
+            most = config.preference.steps * config.preference.pairs_per_batch
+            groups = functools.partial(_groups, config, corpus, reader, most)
+            variables = run_preference(context, variables, groups, after=trained)
         elif stage == "online":
             variables = run_online(context, variables, reader, after=trained)
         else:  # done before this program was started, without jax
             continue
+        if stage == "online" and config.online.algorithm == "none":
+            continue  # the policy is as it was
         trained = trained | {stage: config[stage].steps}
         if "lora" in variables:
             _export_adapter(context, variables, replaced, stage)
     if config.export_weights and trained:
         _export_weights(context, variables)
     evaluation.print_tables()
+    recovery.print_tables()
+    for words in run_alarms(context.workdir):
+        print(f"alarm: {words}", flush=True)
+    if {"online", "recovery"} & set(config.stages):
+        print(f"report written to {write_report(context.workdir)}", flush=True)
 
 
 def _export_adapter(context: RunContext, variables: dict[str, Any], replaced: Sequence[str], stage: str) -> None:
@@ -132,10 +171,14 @@ def _export_adapter(context: RunContext, variables: dict[str, Any], replaced: Se
 
 
 def _export_weights(context: RunContext, variables: dict[str, Any]) -> None:
-    """Full weights for transformers, the adapter merged."""
-    folder, source, config = context.workdir / "model", Path(context.config.model.path), context.functions.config
+    """Full weights, the adapter merged: for transformers, or in a form of our own where it has no such architecture."""
+    path, config = context.config.model.path, context.functions.config
+    folder, source = context.workdir / "model", Path(path) if path else None
     params = (
         merge_adapter(variables["params"], variables["lora"], config) if "lora" in variables else variables["params"]
     )
-    save_policy(folder, config, params, source=source)
+    token_ids = {"image_token_id": context.image_token_id} if context.image_token_id >= 0 else {}
+    save_policy(folder, config, params, source=source, token_ids=token_ids, own=bool(foreign_parts(config)))
+    if source is None:
+        shutil.copytree(context.workdir / "tokenizer", folder, dirs_exist_ok=True)
     print(f"full weights written to {folder}", flush=True)

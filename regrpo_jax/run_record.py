@@ -13,7 +13,7 @@ from regrpo_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
-FREE_FIELDS = ("stages", "log_every", "compilation_cache", "checkpoint", "eval", "environment", "audit")
+FREE_FIELDS = ("stages", "log_every", "compilation_cache", "checkpoint", "eval", "recovery", "environment", "audit")
 
 
 def prepare_workdir(workdir: Path) -> None:

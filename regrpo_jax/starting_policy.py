@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import ml_collections
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
+from regrpo_jax.config_checks import TRAINING_STAGES
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
@@ -56,7 +58,8 @@ def starting_policy(
     policy_config = dataclasses.replace(policy_config, vision=vision)
     functions = policy_functions(policy_config)
     reader = _reader(config, folder, tokenizer, vision)
-    if any(stage != "eval" and config[stage].trainable == "lora" for stage in config.stages) and not config.lora.path:
+    adapted = [s for s in TRAINING_STAGES if s in config.stages and config[s].trainable == "lora"]
+    if adapted and not config.lora.path:
         shapes = jax.eval_shape(functions.init, jax.random.key(0))["params"]
         check_settings(shapes, adapter_settings(config.lora))
     if folder is None:
@@ -97,10 +100,13 @@ def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyCo
 def _own_tokenizer(
     config: ml_collections.ConfigDict, corpus: Corpus, folder: Path, *, resuming: bool
 ) -> PreTrainedTokenizerBase:
-    if resuming:
+    if resuming and folder.exists():  # a run that begins with the data stage is resumed before it has one
         return load_tokenizer(folder)
     tokenizer = train_tokenizer(corpus.texts(), vocab_size=config.model.vocab_size)
-    tokenizer.save_pretrained(folder)
+    partial = folder.with_name(f"{folder.name}.partial")
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
     return tokenizer
 
 

@@ -24,13 +24,14 @@ def step_advantages(
     baseline: str = "mean",
     normalize: bool = False,
     clip_range: float | None = None,
+    epsilon: float = 1e-8,
 ) -> Array:
     """A_ks of each step within its group: `group_advantages` over the branches that reached it.
 
     Args:
         rewards: R, [group, branch, step].
         reached: which branches got to which step, boolean [group, branch, step].
-        baseline, normalize, clip_range: as in `group_advantages`.
+        baseline, normalize, clip_range, epsilon: as in `group_advantages`.
 
     Returns:
         A, float [group, branch, step]; 0 where a step was not reached, or by one branch alone.
@@ -38,7 +39,7 @@ def step_advantages(
     Raises:
         ValueError: as `group_advantages`.
     """
-    compared = partial(group_advantages, baseline=baseline, normalize=normalize, clip_range=clip_range)
+    compared = partial(group_advantages, baseline=baseline, normalize=normalize, clip_range=clip_range, epsilon=epsilon)
     advantages = compared(_steps_first(rewards), mask=_steps_first(reached))  # [group, step, branch]
     return jnp.swapaxes(advantages, -1, -2)  # [group, branch, step]
 

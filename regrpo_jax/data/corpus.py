@@ -40,18 +40,20 @@ class Corpus:
     held_out: bool
 
     def texts(self) -> Iterable[str]:
-        """All training text, for a tokenizer; the first line is what the chat template adds around it."""
-        yield "system\nuser\nassistant\n" * len(self.rot)
+        """All training text, for a tokenizer: turns under their roles, as the chat template puts them."""
         conversations = [record.conversation for record in self.clean] + [record.conversation for record in self.rot]
         for turns in conversations:
-            yield from (turn.content for turn in turns)
+            yield from (f"{turn.role}\n{turn.content}" for turn in turns)
 
 
-def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool, resuming: bool) -> Corpus:
+def load_corpus(
+    config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool, resuming: bool, needs_rot: bool = True
+) -> Corpus:
     """Reads the files of `config.data`, or generates the compact corpus under `workdir/corpus` when none is named.
 
     Args:
       needs_clean: clean trajectories will be trained on.
+      needs_rot: RoT records will be trained on, or replayed.
       resuming: a generated corpus in `workdir` belongs to this run and is read as it is, so that the run goes on with
         the same data even if the generator has changed since.
     Raises:
@@ -59,6 +61,8 @@ def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean
         reverse) although the stages need both.
     """
     data = config.data
+    if not (needs_rot or needs_clean or _needs_text(config)):
+        return Corpus([], [], [], False)
     if not data.rot and not data.clean and not data.eval_rot:
         folder = workdir / "corpus"
         paths = CorpusPaths(*(folder / f"{name}.json" for name in GENERATED_FILES))
@@ -71,17 +75,22 @@ def load_corpus(config: ml_collections.ConfigDict, workdir: Path, *, needs_clean
                 images=config.model.images,
             )
         return Corpus(load_clean(paths.clean_train), load_rot(paths.rot_train), load_rot(paths.rot_test), True)
-    if not data.rot:
+    if needs_rot and not data.rot:
         raise UserError("config.data.rot is empty; set it to a JSON or JSONL file of RoT records")
     if needs_clean and not data.clean:
         raise UserError(
             f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
             "trajectories; set the file or --config.sft.clean_ratio=0"
         )
-    rot = load_rot(data.rot, on_bad_record=data.on_bad_record)
-    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean else []
+    rot = load_rot(data.rot, on_bad_record=data.on_bad_record) if needs_rot else []
+    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean or not needs_rot else []
     eval_rot = load_rot(data.eval_rot, on_bad_record=data.on_bad_record) if data.eval_rot else rot
     return Corpus(clean, rot, eval_rot, bool(data.eval_rot))
+
+
+def _needs_text(config: ml_collections.ConfigDict) -> bool:
+    """Whether a tokenizer is to be trained."""
+    return not config.model.path
 
 
 def clean_examples(

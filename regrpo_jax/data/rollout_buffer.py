@@ -7,9 +7,10 @@ SHA-256. A line is a checksum and a JSON object of one of three kinds:
     rollout   one episode that was played from it
     update    which groups an update learnt from, in order
 
-A group is found by the round it was collected in and its number in that round. What is written twice counts as it was
-written last: a run that resumes collects a round again. A kill can only cut off the last line; it is dropped when the
-file is opened to go on. Nothing here knows of devices.
+A group is found by the round it was collected in and its number in that round. A run that resumes collects a round
+again: with a group that is begun anew, the rollouts that it had and the updates that learnt from it are forgotten, so
+that those of two policies are never mixed. A kill can only cut off the last line; it is dropped when the file is opened
+to go on. Nothing here knows of devices.
 """
 
 from __future__ import annotations
@@ -189,7 +190,11 @@ class StoredRollouts(Sequence[RolloutGroup]):
 
     def _enter(self, place: _Place, told: Mapping[str, Any]) -> None:
         if told["kind"] == "group":
-            self._groups[GroupKey(told["round"], told["value"]["group"])] = (place, told["planned"])
+            key = GroupKey(told["round"], told["value"]["group"])
+            if key in self._groups:  # begun anew: nothing that was told of it holds any more
+                self._rollouts.pop(key, None)
+                self.updates = {number: keys for number, keys in self.updates.items() if key not in keys}
+            self._groups[key] = (place, told["planned"])
         elif told["kind"] == "rollout":
             value = told["value"]
             self._rollouts.setdefault(GroupKey(told["round"], value["group"]), {})[value["branch"]] = place

@@ -35,6 +35,7 @@ class CreditSettings:
     baseline: str = "mean"
     normalize: bool = False
     clip_range: float | None = None
+    epsilon: float = 1e-8
 
 
 class StepCredit(NamedTuple):
@@ -131,5 +132,6 @@ def _credit(
         baseline=settings.baseline,
         normalize=settings.normalize,
         clip_range=settings.clip_range,
+        epsilon=settings.epsilon,
     )  # [group, branch, step]
     return rewards, advantages, ~zero_variance_steps(rewards, reached)

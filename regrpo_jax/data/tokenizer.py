@@ -7,6 +7,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.own_config import MODEL_TYPE
 from regrpo_jax.models.qwen2_vl.hf_config import read_json
 
 IMAGE_TOKEN = "<|image_pad|>"
@@ -94,7 +95,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name a local Hugging Face directory")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        kind = PreTrainedTokenizerFast if _is_own(folder) else AutoTokenizer  # which warns about what it does not know
+        tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged tokenizer file may end in an error of any type
         raise UserError(f"{folder}: no tokenizer could be read from this folder ({_first_line(error)})") from error
     # Where the processors of transformers 4 kept it, and with it the published Qwen2-VL checkpoints.
@@ -110,6 +112,12 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
             "tokenizer_config.json), as instruction-tuned checkpoints ship it"
         )
     return tokenizer
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether the folder holds a policy in `own_config`'s form."""
+    path = folder / "config.json"
+    return path.exists() and read_json(path).get("model_type") == MODEL_TYPE
 
 
 def checkpoint_image_token(folder: Path, tokenizer: PreTrainedTokenizerBase) -> str:

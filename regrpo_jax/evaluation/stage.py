@@ -20,7 +20,7 @@ from regrpo_jax.run_record import replace_text
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.stages import reference_logprobs
 
-TITLES = {"sft": "SFT", "rl": "ReGRPO"}
+TITLES = {"sft": "SFT", "rl": "ReGRPO", "preference": "DPO", "online": "online training"}
 
 
 class Evaluation:

@@ -2,21 +2,23 @@
 
     groups, counts = collect_groups(environment, policy, states, settings, seed=update)
 
-The same seed gives the same rollouts, however many workers the sandbox has.
+The same seed gives the same rollouts, however many workers the sandbox has. A journal hears of each episode as it ends,
+so that what was played is safe before the last one has.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, WriteRequest
 from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders
-from regrpo_jax.agent.rollout import RolloutGroup, check_rollout
+from regrpo_jax.agent.rollout import Rollout, RolloutGroup, check_rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
@@ -40,6 +42,16 @@ class CollectSettings:
     image_folder: Path
     turn_seconds: float = 60.0
     seconds: float = 600.0
+
+
+class Journal(Protocol):
+    """What is told of a collection while it goes on."""
+
+    def begun(self, group: RolloutGroup, planned: int) -> None:
+        """A group is about to be played; it has none of its `planned` rollouts yet."""
+
+    def finished(self, rollout: Rollout) -> None:
+        """An episode has ended, dropped ones included; its books are checked."""
 
 
 @dataclass
@@ -66,17 +78,18 @@ def collect_groups(
     seed: int,
     first_group: int = 0,
     expected: Expected | None = None,
+    journal: Journal | None = None,
 ) -> tuple[list[RolloutGroup], Counts]:
     """One group of `settings.branches` episodes from each state that can be started.
 
     seed: of the sampling; each group draws from it and its own number, counted from first_group. expected: kept
-    between collections, so that no oracle plays twice. Infra errors drop a rollout: it is in its group and counted,
-    but never trains. UserError when no state can be started.
+    between collections, so that no oracle plays twice. journal: told of every group and rollout at once. Infra errors
+    drop a rollout: it is in its group and counted, but never trains. UserError when no state can be started.
     """
     known = [state if isinstance(state, TaskState) else TaskState(state) for state in states]
     counts = Counts()
     with SharedPlay(environment, [state.task for state in known], seconds=settings.turn_seconds) as play:
-        collection = _Collection(play, policy, known, settings, seed, first_group, counts)
+        collection = _Collection(play, policy, known, settings, seed, first_group, counts, journal)
         collection.prepare({} if expected is None else expected)
         collection.play_all()
         counts.actions, counts.runs, counts.retried = play.asked, play.runs, play.retried
@@ -95,13 +108,16 @@ class _Collection:
         seed: int,
         first_group: int,
         counts: Counts,
+        journal: Journal | None,
     ) -> None:
         self._play, self._policy, self._states, self._settings = play, policy, states, settings
-        self._seed, self._first_group, self._counts = seed, first_group, counts
+        self._seed, self._first_group, self._counts, self._journal = seed, first_group, counts, journal
         self._started: list[int] = []  # numbers of the states that were, in the order of the session's groups
         self._images: list[tuple[ImageReference, ...]] = []
+        self._empty: list[RolloutGroup] = []  # the groups without their rollouts
         self._loops: dict[Branch, EpisodeLoop] = {}
         self._histories: dict[Branch, list[str]] = {}
+        self._rollouts: dict[Branch, Rollout] = {}  # of the episodes that have ended
         self._session: Session
 
     def prepare(self, expected: Expected) -> None:
@@ -129,6 +145,10 @@ class _Collection:
             self._session = self._policy.start(prompts, self._settings.branches, self._seed)
         except PolicyError as error:
             raise UserError(str(error)) from error
+        self._empty = [self._empty_group(place) for place in range(len(self._started))]
+        if self._journal is not None:
+            for group in self._empty:
+                self._journal.begun(group, self._settings.branches)
         self._spent("prepare", begun)
 
     def _ask_oracles(self, expected: Expected) -> None:
@@ -181,7 +201,7 @@ class _Collection:
             if time.monotonic() > deadline:
                 for branch in live:
                     self._loops[branch].drop(f"the {self._settings.seconds:g} seconds of the collection are used up")
-                self._session.finish(live)
+                self._finish(live)
                 return
             self._round(live)
 
@@ -206,44 +226,51 @@ class _Collection:
         told = self._session.observe([(branch, loops[branch].user_text()) for branch in going_on])
         for branch, heard in zip(going_on, told, strict=True):
             loops[branch].heard(heard)
-        self._session.finish([branch for branch in live if loops[branch].done])
+        self._finish([branch for branch in live if loops[branch].done])
         self._spent("observe", begun)
 
+    def _finish(self, ended: Sequence[Branch]) -> None:
+        """Closes the books of episodes and tells of them."""
+        self._session.finish(ended)
+        for branch in ended:
+            group = self._empty[branch[0]]
+            rollout = self._loops[branch].rollout(
+                task_id=group.task_id,
+                group=group.group,
+                branch=branch[1],
+                policy_version=self._policy.version,
+                seed=self._seed,
+            )
+            check_rollout(rollout)
+            self._rollouts[branch] = rollout
+            self._counts.episodes += 1
+            self._counts.dropped += rollout.dropped
+            if self._journal is not None:
+                self._journal.finished(rollout)
+
+    def _empty_group(self, place: int) -> RolloutGroup:
+        number = self._started[place]
+        state, prefix = self._states[number], self._session.prefixes[place]
+        return RolloutGroup(
+            group=self._first_group + number,
+            task_id=state.task.id,
+            family=state.task.family,
+            error_type=str(state.task.error_type or ""),
+            prefix=prefix.tokens,
+            positions=prefix.positions,
+            images=prefix.images,
+            image_files=self._images[place],
+            rollouts=(),
+            start=state.start,
+            forced=state.forced,
+        )
+
     def groups(self) -> list[RolloutGroup]:
-        """The books of all episodes, checked."""
-        found = []
-        for place, number in enumerate(self._started):
-            state, prefix = self._states[number], self._session.prefixes[place]
-            rollouts = tuple(
-                self._loops[place, branch].rollout(
-                    task_id=state.task.id,
-                    group=self._first_group + number,
-                    branch=branch,
-                    policy_version=self._policy.version,
-                    seed=self._seed,
-                )
-                for branch in range(self._settings.branches)
-            )
-            for rollout in rollouts:
-                check_rollout(rollout)
-            self._counts.episodes += len(rollouts)
-            self._counts.dropped += sum(rollout.dropped for rollout in rollouts)
-            found.append(
-                RolloutGroup(
-                    group=self._first_group + number,
-                    task_id=state.task.id,
-                    family=state.task.family,
-                    error_type=str(state.task.error_type or ""),
-                    prefix=prefix.tokens,
-                    positions=prefix.positions,
-                    images=prefix.images,
-                    image_files=self._images[place],
-                    rollouts=rollouts,
-                    start=state.start,
-                    forced=state.forced,
-                )
-            )
-        return found
+        """All groups with all their rollouts, in the order of the branches."""
+        return [
+            replace(group, rollouts=tuple(self._rollouts[place, branch] for branch in range(self._settings.branches)))
+            for place, group in enumerate(self._empty)
+        ]
 
     def _spent(self, part: str, begun: float) -> float:
         now = time.monotonic()

@@ -1,14 +1,21 @@
-"""The online stage: play, judge, update, in turn; the policy learns from what it did itself.
+"""The online stage: play, judge, update; the policy learns from what it did itself.
 
-Everything in an update is a function of (config, number of the update, policy), so that a run which was stopped goes on
-exactly where it was, and a seed decides it all.
+Where the groups of an update come from is the one thing that its three ways differ in:
+
+    in turn    played by the policy as it is, then trained on: the default
+    ahead      played in a thread of their own by the policy of some updates ago: config.online.staleness, `play_ahead`
+    replayed   read from another run's buffer: config.online.replay, `replayed_updates`
+
+A seed decides it all. A run that was stopped goes on exactly where it was; one that plays ahead has lost the policies
+before its checkpoint, and plays the first `staleness` updates with the restored one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,18 +27,24 @@ from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
-from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer
-from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable
+from regrpo_jax.data.rollout_buffer import RolloutBuffer
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
-from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, make_suite
+from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.models.sharding import place
-from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_groups
-from regrpo_jax.rollouts.rollout_metrics import alarms, rollout_metrics, rollouts_of
+from regrpo_jax.rollouts.collect import CollectSettings
+from regrpo_jax.rollouts.play_ahead import PlayAhead
+from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
+from regrpo_jax.rollouts.rollout_metrics import alarms
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
-from regrpo_jax.rollouts.states import with_forced_failures
+from regrpo_jax.rollouts.update_groups import (
+    GroupPlayer,
+    UpdateGroups,
+    credit_settings,
+    played_metrics,
+    sampled_tokens,
+)
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.loop import RunContext, check_same_start, check_values
 from regrpo_jax.training.metrics import StageProgress
@@ -41,19 +54,25 @@ from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables
 
 Tree = dict[str, Any]
-_TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people type for evaluation
+# (number of an update, what is trained of the policy before it) -> what the update learns from
+Source = Callable[[int, Tree], UpdateGroups]
+Update = Callable[[TrainState, Tree, OnlineBatch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def run_online(context: RunContext, variables: Tree, reader: ConversationReader, *, after: Mapping[str, int]) -> Tree:
-    """Trains the policy on its own episodes; returns its variables.
+    """Trains the policy on its own episodes; returns its variables. With algorithm "none" they stay as they are.
 
     Args:
       variables: the policy before it, which is the reference as well.
       after: the stages before this one, and their updates.
     Raises:
-      UserError: the checkpoint is of another run, the suite cannot be played, or a number is not finite.
+      UserError: the checkpoint is of another run, the suite cannot be played, a number is not finite, or the run to
+        replay does not fit.
     """
     config, online = context.config, context.config.online
+    if online.algorithm == "none":
+        print("online: config.online.algorithm is 'none', the policy stays as it is", flush=True)
+        return variables
     trainable, frozen = split_variables(
         variables, online.trainable, context.key(5), context.functions.config, adapter_settings(config.lora)
     )
@@ -67,9 +86,13 @@ def run_online(context: RunContext, variables: Tree, reader: ConversationReader,
         if int(state.step) >= online.steps:
             print(f"online: complete at step {int(state.step)}", flush=True)
             return {**frozen, **state.trainable}
-        with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
-            run = _Online(context, reader, environment, buffer, optimizer, {**frozen, **trainable})
-            state = run.train(state, frozen, lambda now: checkpoints.save(now, {"after": dict(after)}))
+        update = _update(context, optimizer, {**frozen, **trainable})
+        with _source(context, reader, frozen, first=int(state.step) + 1) as source:
+
+            def save(state: TrainState) -> None:
+                checkpoints.save(state, {"after": dict(after)})
+
+            state = _train(context, state, frozen, source, update, save)
     return {**frozen, **state.trainable}
 
 
@@ -108,145 +131,105 @@ def sampler_policy(
     )
 
 
-class _Online:
-    """What the updates of a stage share."""
+@contextlib.contextmanager
+def _source(context: RunContext, reader: ConversationReader, frozen: Tree, *, first: int) -> Iterator[Source]:
+    """Where the updates from `first` on get their groups; what it holds is closed at the end, also after an error."""
+    config, online = context.config, context.config.online
+    if online.replay:
+        yield _replayed(context, reader, range(first, online.steps + 1))
+        return
+    settings = collect_settings(config, context.workdir, branches=online.branches)
+    with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
 
-    def __init__(
-        self,
-        context: RunContext,
-        reader: ConversationReader,
-        environment: Environment,
-        buffer: RolloutBuffer,
-        optimizer: Any,
-        reference: Tree,
-    ) -> None:
-        self._context, self._reader, self._environment, self._buffer = context, reader, environment, buffer
-        self._config, online = context.config, context.config.online
-        self._settings = collect_settings(context.config, context.workdir, branches=online.branches)
-        self._credit = credit_settings(online)
-        self._expected: Expected = {}
-        weight_cap = online.weight_cap
-        settings = OnlineSettings(
-            online.beta, online.kl_estimator, online.clip_low, online.clip_high, weight_cap, online.zero_variance
-        )
-        parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
-        self._update = online_update(
-            online_step(context.functions, optimizer, context.mesh, settings, **parts),
-            online_scorer(context.functions, context.mesh, **parts),
-            reference,
-            epochs=online.epochs,
-            recompute_stale=weight_cap is not None,
-        )
+        def policy_of(variables: Tree, version: int) -> SamplerPolicy:
+            return sampler_policy(context, reader, variables, temperature=1.0, version=version)
 
-    def train(self, state: TrainState, frozen: Tree, save: Any) -> TrainState:
-        """The updates that are left, with their lines and checkpoints."""
-        config, online, done = self._config, self._config.online, int(state.step)
-        self._context.writer.drop_after("online", done)
-        with StageProgress("online", online.steps, done=done) as progress:
-            for number in range(done + 1, online.steps + 1):
-                begun = time.monotonic()
-                groups, seen, counts = self._groups(number, {**frozen, **state.trainable})
-                played = time.monotonic()
-                state, metrics = self._update(
-                    state, frozen, shard_batch(self._batch(groups, number), self._context.mesh)
-                )
-                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                values |= {f"rollouts/{name}": value for name, value in seen.items() if value is not None}
-                values |= {"seconds": time.monotonic() - begun, "seconds/play": played - begun}
-                values |= {"rollouts/sampled_tokens": float(counts)}
-                check_values("online", number, values)
-                self._context.writer.write("online", number, values)
-                progress.advance(1, _note(seen))
-                if number % config.checkpoint.every == 0 or number == online.steps:
-                    save(state)
-        return state
+        player = GroupPlayer(config, environment, buffer, settings, policy_of)
 
-    def _groups(self, number: int, variables: Tree) -> tuple[list[RolloutGroup], dict[str, float | None], int]:
-        """The groups of an update, metrics of all that was played for it, and how many tokens that took.
+        def play(number: int, version: int, trainable: Tree) -> UpdateGroups:
+            return player.play(number, version, {**frozen, **trainable})
 
-        Groups that prefer nothing are refilled from further rounds, as many as `config.online.refills` allows.
-        """
-        online = self._config.online
-        policy = sampler_policy(self._context, self._reader, variables, temperature=1.0, version=number - 1)
-        chosen: list[RolloutGroup] = []
-        played: list[RolloutGroup] = []
-        tokens = 0
-        for round_number in range(online.refills + 1):
-            states = with_forced_failures(self._tasks(number, round_number), online.forced_failures, self._config.seed)
-            found, counts = collect_groups(
-                self._environment,
-                policy,
-                states,
-                self._settings,
-                seed=_seed(self._config.seed, number, round_number),
-                first_group=round_number * online.tasks,
-                expected=self._expected,
-            )
-            played += found
-            tokens += counts.sampled_tokens
-            self._write_down(number, found)
-            chosen += [group for group in found if group.counted and is_learnable(group, self._credit)]
-            if len(chosen) >= online.tasks:
-                break
-        values = rollout_metrics(rollouts_of(group for group in played if not group.forced))
-        forced = [group for group in played if group.forced]
-        if forced:
-            values["forced_recovery"] = rollout_metrics(rollouts_of(forced))["success"]
-        values["useful_groups"] = len(chosen) / len(played)
-        for words in alarms(values):
-            print(f"online step {number}: {words}", flush=True)
-        rest = [group for group in played if all(group is not other for other in chosen)]
-        used = (chosen + rest)[: online.tasks]
-        self._buffer.add_update(number, [GroupKey(number, group.group) for group in used])
-        return used, values, tokens
-
-    def _tasks(self, number: int, round_number: int) -> list[Task]:
-        online = self._config.online
-        return make_suite(
-            "train",
-            online.tasks,
-            _TRAINING_SEEDS + _seed(self._config.seed, number, round_number),
-            online.profile,
-            surprises=online.surprises,
-            difficulties=online.difficulties,
-            chosen=online.families,
-        )
-
-    def _write_down(self, number: int, groups: Sequence[RolloutGroup]) -> None:
-        for group in groups:
-            self._buffer.add_group(number, group, planned=len(group.rollouts))
-            for rollout in group.rollouts:
-                self._buffer.add_rollout(number, rollout)
-
-    def _batch(self, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
-        online, data = self._config.online, self._config.data
-        return collate_rollouts(
-            groups,
-            rows=online.tasks,
-            branches=online.branches,
-            credit=self._credit,
-            policy_version=number - 1,
-            image_token_id=self._context.image_token_id,
-            prefix_buckets=data.prefix_buckets,
-            branch_buckets=data.branch_buckets,
-        )
+        if online.staleness == 0:
+            yield lambda number, trainable: play(number, number - 1, trainable)
+            return
+        with PlayAhead(play, staleness=online.staleness, first=first, last=online.steps) as ahead:
+            yield ahead
 
 
-def credit_settings(online: ConfigDict) -> CreditSettings:
-    """How rollouts are judged; without reflections there is no cost."""
-    return CreditSettings(
-        success=online.success,
-        lambda_exec=online.lambda_exec,
-        eta=online.eta,
-        lambda_val=online.lambda_val,
-        baseline=online.baseline,
-        normalize=online.normalize_advantages,
-        clip_range=online.advantage_clip,
+def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -> Source:
+    """Groups of another run, whatever the policy is; they are judged by the settings of this one."""
+    played, credit = Path(context.config.online.replay), credit_settings(context.config.online)
+    check_same_tokens(played, context.workdir)
+    stored = stored_groups(played, reader, numbers)
+
+    def next_groups(number: int, trainable: Tree) -> UpdateGroups:
+        groups = next(stored)
+        return UpdateGroups(groups, played_metrics(groups, credit), sampled_tokens(groups))
+
+    return next_groups
+
+
+def _update(context: RunContext, optimizer: Any, reference: Tree) -> Update:
+    """`online_step.online_update` of the config."""
+    online = context.config.online
+    settings = OnlineSettings(
+        online.beta, online.kl_estimator, online.clip_low, online.clip_high, online.weight_cap, online.zero_variance
+    )
+    parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
+    return online_update(
+        online_step(context.functions, optimizer, context.mesh, settings, **parts),
+        online_scorer(context.functions, context.mesh, **parts),
+        reference,
+        epochs=online.epochs,
+        recompute_stale=online.weight_cap is not None,
     )
 
 
-def _seed(seed: int, number: int, round_number: int) -> int:
-    return (seed * 10_007 + number) * 101 + round_number
+def _train(
+    context: RunContext,
+    state: TrainState,
+    frozen: Tree,
+    source: Source,
+    update: Update,
+    save: Callable[[TrainState], None],
+) -> TrainState:
+    """The updates that are left, with their lines and checkpoints; "seconds/play" is the wait for the groups."""
+    config, online, done = context.config, context.config.online, int(state.step)
+    context.writer.drop_after("online", done)
+    with StageProgress("online", online.steps, done=done) as progress:
+        for number in range(done + 1, online.steps + 1):
+            begun = time.monotonic()
+            played = source(number, state.trainable)
+            waited = time.monotonic() - begun
+            for words in alarms(played.values):
+                print(f"online step {number}: {words}", flush=True)
+            batch = update_batch(context, played.groups, number)
+            state, metrics = update(state, frozen, shard_batch(batch, context.mesh))
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            values |= {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
+            values |= {"seconds": time.monotonic() - begun, "seconds/play": waited}
+            values |= {"rollouts/sampled_tokens": float(played.tokens)}
+            check_values("online", number, values)
+            context.writer.write("online", number, values)
+            progress.advance(1, _note(played.values))
+            if number % config.checkpoint.every == 0 or number == online.steps:
+                save(state)
+    return state
+
+
+def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
+    """What update `number` learns from, as arrays; what an older policy played is marked as stale."""
+    online, data = context.config.online, context.config.data
+    return collate_rollouts(
+        groups,
+        rows=online.tasks,
+        branches=online.branches,
+        credit=credit_settings(online),
+        policy_version=number - 1,
+        image_token_id=context.image_token_id,
+        prefix_buckets=data.prefix_buckets,
+        branch_buckets=data.branch_buckets,
+    )
 
 
 def _note(values: Mapping[str, float | None]) -> str:

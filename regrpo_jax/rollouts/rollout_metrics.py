@@ -44,7 +44,7 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | None]:
         "first_attempt_success": share(rollout.first_attempt_success for rollout in counted),
         "failed": share(rollout.failed for rollout in counted),
         "recovery": share(rollout.success for rollout in fallen),
-        "repair_at_1": share(_repaired_at_once(rollout) for rollout in fallen),
+        "repair_at_1": share(repaired_at_once(rollout) for rollout in fallen),
         "reflections": share(len(rollout.reflections) for rollout in counted),
         "needless": share(turn.reflection != Opener.NOBODY for turn in after_success),
         "trigger_precision": share(_failed(before) for before, _ in gated),
@@ -63,7 +63,7 @@ def _failed(turn: RolloutTurn) -> bool:
     return turn.status in FAILURES
 
 
-def _repaired_at_once(rollout: Rollout) -> bool:
+def repaired_at_once(rollout: Rollout) -> bool:
     """Whether the action after the first failed one was right."""
     run = [turn for turn in rollout.turns if turn.status is not None]
     first = next(number for number, turn in enumerate(run) if _failed(turn))

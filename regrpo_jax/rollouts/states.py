@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from regrpo_jax.agent.rollout import Rollout
@@ -70,3 +70,36 @@ def middle_states(task: Task, rollout: Rollout) -> list[TaskState]:
         )
         for count in range(len(run) - 1)
     ]
+
+
+def with_own_states(
+    states: Sequence[TaskState], episodes: Sequence[tuple[Task, Rollout]], shares: Mapping[str, float], seed: str
+) -> list[TaskState]:
+    """These shares of the states that are not forced, replaced by states that the policy itself came to earlier.
+
+    episodes: earlier ones, begun at the beginning of their tasks. shares: of MIDDLE and of NEAR_MISS, at most 1
+    together. A task is taken once for each kind; when none is left, the states stay as they are.
+    """
+    chance = random.Random(f"{seed}/own states")
+    waiting = {start: _one_of_each_task(episodes, start, chance) for start in shares}
+    found = []
+    for state in states:
+        draw = chance.random()
+        for start, share in shares.items():
+            if 0 <= draw < share and waiting[start] and not state.forced:
+                state = waiting[start].pop()
+            draw -= share
+        found.append(state)
+    return found
+
+
+def _one_of_each_task(episodes: Sequence[tuple[Task, Rollout]], start: str, chance: random.Random) -> list[TaskState]:
+    """One state of this kind of each task that has any, shuffled."""
+    of_task: dict[str, list[TaskState]] = {}
+    for task, rollout in episodes:
+        for state in middle_states(task, rollout):
+            if state.start == start and state not in of_task.setdefault(task.id, []):
+                of_task[task.id].append(state)
+    chosen = [chance.choice(found) for found in of_task.values() if found]
+    chance.shuffle(chosen)
+    return chosen

@@ -1,4 +1,4 @@
-"""The RL stage as direct preference optimisation on recorded failures: a baseline that plays no episode."""
+"""The stage `preference`: direct preference optimisation on recorded failures, a baseline that plays no episode."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import Batches, group_batches
 from regrpo_jax.data.preference_pairs import preference_pairs
+from regrpo_jax.errors import UserError
 from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.preference_step import preference_step
@@ -26,31 +27,36 @@ def run_preference(
     Raises:
       UserError: the checkpoint is of another run, there are no pairs, or the loss is not finite.
     """
-    config, rl = context.config, context.config.rl
+    config, preference = context.config, context.config.preference
 
     def batches() -> Batches:
         pairs = preference_pairs(groups())
+        if not pairs:
+            raise UserError(
+                "there are no pairs to prefer one side of: config.data.rot holds no usable record whose corrected "
+                "action differs from the failed one"
+            )
         return group_batches(
             pairs,
-            reference_logprobs(context, variables, pairs),
-            groups_per_batch=rl.groups_per_batch,
+            reference_logprobs(context, variables, pairs, at_once=preference.pairs_per_batch),
+            groups_per_batch=preference.pairs_per_batch,
             image_token_id=context.image_token_id,
             prefix_buckets=config.data.prefix_buckets,
             branch_buckets=config.data.branch_buckets,
             seed=config.seed,
         )
 
-    optimizer = make_optimizer(rl, steps=rl.steps)
+    optimizer = make_optimizer(preference, steps=preference.steps)
     step = preference_step(
         context.functions,
         optimizer,
         context.mesh,
-        beta=rl.beta,
-        microbatches=rl.microbatches,
+        beta=preference.beta,
+        microbatches=preference.microbatches,
         chunk_size=context.logprob_chunk,
-        dropout_key=context.dropout_key("rl"),
+        dropout_key=context.dropout_key("preference"),
     )
-    return train_stage(context, "rl", rl, variables, optimizer, step, batches, _note, after)
+    return train_stage(context, "preference", preference, variables, optimizer, step, batches, _note, after)
 
 
 def _note(values: dict[str, float], seconds: float) -> str:

@@ -157,9 +157,15 @@ def scorer(context: RunContext) -> Callable[[Tree, GroupBatch], jax.Array]:
     return jax.jit(over_rows(logprobs_of, context.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
 
 
-def reference_logprobs(context: RunContext, variables: Tree, groups: Sequence[Group]) -> list[np.ndarray]:
-    """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]"""
-    data, size = context.config.data, context.config.rl.groups_per_batch
+def reference_logprobs(
+    context: RunContext, variables: Tree, groups: Sequence[Group], *, at_once: int | None = None
+) -> list[np.ndarray]:
+    """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]
+
+    Args:
+      at_once: groups that share a pass; None is `config.rl.groups_per_batch`.
+    """
+    data, size = context.config.data, at_once or context.config.rl.groups_per_batch
     score = scorer(context)
     # Groups of like length share a batch, so that short ones are not padded to the longest.
     order = sorted(range(len(groups)), key=lambda i: (len(groups[i].prefix), groups[i].record_id))

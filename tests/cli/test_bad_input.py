@@ -38,7 +38,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_flag": (["--rl.eta=1"], ["--rl.eta: unknown flag", "did you mean --config.rl.eta or"]),
     "misspelled_flag": (["--wrkdir=x"], ["--wrkdir: unknown flag", "did you mean --workdir?"]),
     "stray_word": (["train"], ["unexpected argument 'train'"]),
-    "unknown_stage": (["--config.stages=('sft','rll')"], ["config.stages", "'rll'", "sft, rl, online, eval"]),
+    "unknown_stage": (
+        ["--config.stages=('sft','rll')"],
+        ["config.stages", "'rll'", "sft, rl, preference, online, recovery, eval"],
+    ),
     "stage_twice": (["--config.stages=('rl','rl')"], ["config.stages", "'rl' twice"]),
     "no_stage": (["--config.stages=()"], ["config.stages is empty"]),
     "unknown_policy": (
@@ -65,6 +68,39 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no_size": (
         ["--config.data.min_pixels=9000", "--config.data.max_pixels=8000"],
         ["config.data.min_pixels is 9000", "at most config.data.max_pixels=8000"],
+    ),
+    "curriculum_of_nothing": (
+        ["--config.stages=online", "--config.data.curriculum=linear"],
+        ["config.data.curriculum is 'linear'", "neither is in config.stages"],
+    ),
+    "more_than_all": (
+        ["--config.online.middle_states=0.7", "--config.online.near_misses=0.5"],
+        ["config.online.middle_states is 0.7", "at most 0.5"],
+    ),
+    "held_back_for_nothing": (
+        ["--config.stages=recovery", "--config.agent.timing=pre", "--config.online.algorithm=grpo"],
+        ["config.agent.timing is 'pre'", "choose 'post'"],
+    ),
+    "reflects_and_never_does": (
+        ["--config.stages=online", "--config.agent.gate=never"],
+        ["config.agent.gate is 'never'", "config.online.algorithm='grpo'"],
+    ),
+    "no_failure_to_force": (
+        ["--config.stages=online", "--config.online.forced_failures=0.1", "--config.online.surprises=0"],
+        ["config.online.forced_failures is 0.1", "config.online.surprises above 0"],
+    ),
+    "stale_without_weights": (
+        ["--config.stages=online", "--config.online.staleness=1"],
+        ["config.online.staleness is 1", "config.online.weight_cap", "importance weights"],
+    ),
+    "stale_on_shared_weights": (
+        [
+            "--config.stages=online",
+            "--config.online.staleness=1",
+            "--config.online.weight_cap=2",
+            "--config.mesh.model=2",
+        ],
+        ["config.online.staleness is 1", "config.mesh.model=1"],
     ),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
@@ -372,3 +408,9 @@ def _with_long_action(record: dict[str, Any]) -> dict[str, Any]:
     for turn in changed["conversations"]:
         turn["content"] = turn["content"].replace(old, new)
     return changed
+
+
+def test_a_run_to_replay_that_is_not_there(start: Callable[..., None], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"elsewhere/rollouts: no rollouts are stored here"):
+        start(stages="('sft','online')", online__replay=tmp_path / "elsewhere")
+    assert no_checkpoint(tmp_path / "run")

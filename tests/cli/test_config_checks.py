@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_are_those_of_the_code() -> None:
     assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
     assert set(CHOICES["rl.baseline"]) == set(BASELINES)
-    assert {*base_config().stages, *HOST_STAGES, "online"} == set(STAGES)
+    assert {*base_config().stages, *HOST_STAGES, "preference", "online", "recovery"} == set(STAGES)
 
 
 @pytest.mark.parametrize("gated", [False, True])

@@ -103,3 +103,14 @@ def test_errors() -> None:
         step_advantages(np.zeros((1, 2, 3)), np.ones((1, 2, 3), bool), baseline="median")
     with pytest.raises(ValueError, match="at least two branches"):
         step_advantages(np.zeros((1, 1, 3)), np.ones((1, 1, 3), bool), baseline="leave_one_out")
+
+
+def test_a_softened_deviation_keeps_small_differences_small() -> None:
+    """Two groups: one in which half succeed, one in which all do and half reflected for ten tokens more."""
+    rewards = np.array([[[1.0], [1.0], [0.0], [0.0]], [[0.99], [0.99], [0.98], [0.98]]])  # [group, branch, step]
+    reached = np.ones_like(rewards, bool)
+    loud = np.abs(np.asarray(step_advantages(rewards, reached, normalize=True)))
+    soft = np.abs(np.asarray(step_advantages(rewards, reached, normalize=True, epsilon=0.1)))
+    np.testing.assert_allclose(loud, 1.0, rtol=1e-3)
+    np.testing.assert_allclose(soft[0], 0.5 / 0.6, rtol=1e-5)
+    np.testing.assert_allclose(soft[1], 0.005 / 0.105, rtol=1e-3)

@@ -197,6 +197,23 @@ def test_what_is_written_twice_counts_as_it_was_written_last(tmp_path: Path) -> 
     assert same(stored.group(GroupKey(1, 0)), first)
 
 
+def test_a_round_that_is_played_again_is_not_mixed_with_what_was_there(tmp_path: Path) -> None:
+    first = [make_group(4, number, branches=2) for number in range(2)]
+    second = [make_group(5, number, branches=2) for number in range(2)]
+    write(tmp_path, first, round_number=1)
+    write(tmp_path, first, round_number=2)
+    with RolloutBuffer(tmp_path) as buffer:
+        buffer.add_update(1, [GroupKey(1, 0), GroupKey(1, 1)])
+        buffer.add_update(2, [GroupKey(2, 0), GroupKey(2, 1)])
+        buffer.add_group(2, second[0], planned=2)
+        buffer.add_rollout(2, second[0].rollouts[1])  # and then it was killed again
+    stored = StoredRollouts(tmp_path)
+    assert stored.updates == {1: (GroupKey(1, 0), GroupKey(1, 1))} and stored.unfinished == (GroupKey(2, 0),)
+    assert [rollout.to_json() for rollout in stored.group(GroupKey(2, 0)).rollouts] == [second[0].rollouts[1].to_json()]
+    write(tmp_path, second, round_number=2)
+    assert all(same(group, other) for group, other in zip(StoredRollouts(tmp_path)[2:], second, strict=True))
+
+
 def test_groups_without_all_their_rollouts_are_not_read_as_complete(tmp_path: Path) -> None:
     group = make_group(6, 0, branches=2)
     write(tmp_path, [dataclasses.replace(group, rollouts=())])

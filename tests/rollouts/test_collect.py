@@ -187,7 +187,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield codes
 
 
-def test_trouble_of_ours_is_tried_once_more_and_then_drops_the_rollouts(
+def test_trouble_of_ours_is_tried_again_and_then_drops_the_rollouts(
     environment: Environment, renderer: ChatRenderer, blind: list[Task], rules: CollectSettings, broken: list[str]
 ) -> None:
     task = blind[0]
@@ -197,7 +197,7 @@ def test_trouble_of_ours_is_tried_once_more_and_then_drops_the_rollouts(
     broken += ['final_answer("wrong")']
     mended, counts = collect_groups(environment, policy, [task], rules, seed=1, expected=expected)
     assert list(map(fields, mended[0].rollouts)) == list(map(fields, clean[0].rollouts)) and counts.retried == 1
-    broken += ['final_answer("wrong")'] * 2
+    broken += ['final_answer("wrong")'] * 4
     groups, counts = collect_groups(environment, policy, [task], rules, seed=1, expected=expected)
     lost = groups[0].rollouts[2]
     assert counts.dropped == 1 and lost.dropped and not lost.trained.any() and "gone" in lost.error
@@ -208,7 +208,7 @@ def test_trouble_of_ours_is_tried_once_more_and_then_drops_the_rollouts(
 def test_an_oracle_that_cannot_be_played_refuses_the_task(
     environment: Environment, renderer: ChatRenderer, blind: list[Task], rules: CollectSettings, broken: list[str]
 ) -> None:
-    broken += [blind[0].oracle[0].code] * 2
+    broken += [blind[0].oracle[0].code] * 4
     expected: dict = {}
     policy = ScriptedPolicy(renderer, Actors(blind[1:]))
     groups, counts = collect_groups(environment, policy, blind, rules, seed=1, expected=expected)

@@ -1,13 +1,11 @@
-"""The online stage as a run: the same seed gives the same policy, and a run that is killed ends with it as well."""
+"""The online stage as a run: a seed decides it, in turn, played ahead, killed between two episodes, or replayed."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from regrpo_jax.data.rollout_buffer import StoredRollouts
 
 ROOT = Path(__file__).parents[2]
 UPDATES = 5
-OPTIONS = (
+OPTIONS = [
     f"--config={ROOT / 'tests' / 'tiny_config.py'}",
     '--config.stages=("sft", "online")',
     "--config.sft.steps=12",
@@ -31,15 +29,22 @@ OPTIONS = (
     "--config.agent.episode_tokens=96",
     "--config.checkpoint.every=1",
     "--config.log_every=1",
-)
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def programs(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is compiled, kept between the runs of this file."""
+    OPTIONS.append(f"--config.compilation_cache={tmp_path_factory.mktemp('programs')}")
 
 
 def command(workdir: Path) -> list[str]:
     return [sys.executable, "-m", "regrpo_jax.main", f"--workdir={workdir}", *OPTIONS]
 
 
-def run(workdir: Path) -> None:
-    done = subprocess.run(command(workdir), capture_output=True, text=True, cwd=ROOT, timeout=900)
+def run(workdir: Path, *options: str) -> None:
+    program = [*command(workdir), *options]
+    done = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -54,6 +59,11 @@ def weights(workdir: Path) -> list[np.ndarray]:
     tree = ocp.StandardCheckpointer().restore(folder.absolute())
     flat = ocp.tree.to_flat_dict(tree)
     return [np.asarray(flat[path]) for path in sorted(flat)]
+
+
+def check_same_weights(workdir: Path, other: Path) -> None:
+    for one, another in zip(weights(workdir), weights(other), strict=True):
+        np.testing.assert_array_equal(one, another)
 
 
 def rollouts(workdir: Path) -> list[dict[str, Any]]:
@@ -76,16 +86,60 @@ def test_the_first_update_is_on_policy(whole: Path) -> None:
     assert any(one["gradient_norm"] > 0 for one in lines(whole))  # else nothing below would show anything
 
 
-def test_killed_and_resumed_it_is_the_same_run(whole: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen(command(tmp_path), cwd=ROOT, stdout=subprocess.DEVNULL, start_new_session=True)
-    saved = tmp_path / "checkpoints" / "online" / "2"
-    while process.poll() is None and not saved.exists():
-        time.sleep(0.05)
-    assert process.poll() is None, "it ended before it could be killed"
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+# The program, which is killed when it has written so many rollouts.
+KILLED = """
+import os, signal, sys
+from regrpo_jax.data.rollout_buffer import RolloutBuffer
+from regrpo_jax.main import main
+
+left, add = [int(sys.argv[1])], RolloutBuffer.add_rollout
+
+def add_or_die(*arguments):
+    add(*arguments)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+RolloutBuffer.add_rollout = add_or_die
+main(sys.argv[2:])
+"""
+
+
+def test_killed_between_two_rollouts_and_resumed_it_is_the_same_run(whole: Path, tmp_path: Path) -> None:
+    kill_after = 2 * 16 + 7  # in update 3
+    program = [sys.executable, "-c", KILLED, str(kill_after), *command(tmp_path)[3:]]
+    killed = subprocess.run(program, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=900)
+    assert killed.returncode == -signal.SIGKILL
+    left = StoredRollouts(tmp_path / "rollouts")
+    survived = [left.group(key) for key in (*left.keys, *left.unfinished)]
+    assert sum(len(group.rollouts) for group in survived) == kill_after and set(left.updates) == {1, 2}
     run(tmp_path)
     assert lines(tmp_path) == lines(whole)
     assert rollouts(tmp_path) == rollouts(whole)
-    for resumed, uninterrupted in zip(weights(tmp_path), weights(whole), strict=True):
-        np.testing.assert_array_equal(resumed, uninterrupted)
+    check_same_weights(tmp_path, whole)
+
+
+def test_updates_are_repeated_from_the_rollouts_of_a_run(whole: Path, tmp_path: Path) -> None:
+    run(tmp_path, f"--config.online.replay={whole}")
+    assert lines(tmp_path) == lines(whole)
+    check_same_weights(tmp_path, whole)
+    assert not (tmp_path / "rollouts").exists(), "nothing is played"
+
+
+AHEAD = ("--config.online.staleness=2", "--config.online.weight_cap=2.0")
+
+
+def test_played_ahead_the_lag_is_fixed_and_a_seed_decides_it_all(whole: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(first, *AHEAD)
+    run(second, *AHEAD)
+    stored = StoredRollouts(first / "rollouts")
+    versions = {n: {r.policy_version for group in stored.update(n) for r in group.rollouts} for n in stored.updates}
+    assert versions == {1: {0}, 2: {0}, 3: {0}, 4: {1}, 5: {2}}
+    told = lines(first)
+    assert [one["branches/stale_share"] for one in told] == [0.0, 1.0, 1.0, 1.0, 1.0]
+    assert told[0]["action/ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert lines(second) == told and rollouts(second) == rollouts(first)
+    check_same_weights(second, first)
+    differ = [not np.array_equal(one, other) for one, other in zip(weights(first), weights(whole), strict=True)]
+    assert any(differ), "else what an older policy played would be what the present one plays"

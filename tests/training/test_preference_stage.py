@@ -13,12 +13,15 @@ from regrpo_jax.data.images import pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.data.preference_pairs import preference_pairs
 from regrpo_jax.errors import UserError
+from regrpo_jax.main import main
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.preference_stage import run_preference
+
+TINY = Path(__file__).resolve().parents[1] / "tiny_config.py"
 
 
 def make_groups(count: int, *, alike: tuple[int, ...] = ()) -> list[Group]:
@@ -47,8 +50,8 @@ def test_pairs_are_chosen_then_rejected_and_never_alike() -> None:
 def make_context(functions: PolicyFunctions, workdir: Path) -> RunContext:
     config = base_config()
     config.log_every = 5
-    config.rl.update({"steps": 20, "groups_per_batch": 2, "trainable": "full", "beta": 0.1, "warmup_steps": 0})
-    config.rl.learning_rate = 3e-3
+    config.preference.update({"steps": 20, "pairs_per_batch": 2, "trainable": "full", "warmup_steps": 0})
+    config.preference.learning_rate = 3e-3
     config.data.update({"prefix_buckets": (8,), "branch_buckets": (4,)})
     return RunContext(config, workdir, functions, device_mesh(jax.devices()[:1]), -1, MetricsWriter(workdir))
 
@@ -73,5 +76,35 @@ def test_a_run_opens_the_margin_and_is_complete_afterwards(
 
 def test_a_run_without_pairs_is_told(functions: PolicyFunctions, variables: dict, tmp_path: Path) -> None:
     context = make_context(functions, tmp_path)
-    with pytest.raises(UserError, match="there are no groups to train on"):
+    with pytest.raises(UserError, match="there are no pairs to prefer one side of"):
         run_preference(context, variables, lambda: make_groups(2, alike=(0, 1)), after={})
+
+
+def test_the_stage_of_a_run_and_an_online_stage_that_trains_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        f"--config={TINY}",
+        f"--workdir={tmp_path}",
+        "--config.stages=('preference', 'online', 'eval')",
+        "--config.online.algorithm=none",
+        "--config.preference.steps=8",
+        "--config.preference.pairs_per_batch=4",
+        "--config.preference.warmup_steps=0",
+        "--config.preference.learning_rate=5e-3",
+        "--config.preference.beta=1.0",
+    ]
+    main(arguments)
+    told = capsys.readouterr().out
+    assert "online: config.online.algorithm is 'none', the policy stays as it is" in told
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    trained = [line for line in lines if line["stage"] == "preference"]
+    assert [line["step"] for line in trained] == [2, 4, 6, 8]
+    assert trained[0]["preference/margin"] < trained[-1]["preference/margin"]
+    assert {line["stage"] for line in lines} == {"preference", "eval"}
+    assert list(json.loads((tmp_path / "evaluation.json").read_text())) == ["after DPO"]
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "checkpoints" / "online").exists() and not (tmp_path / "rollouts").exists()
+
+    with pytest.raises(UserError, match=r"config\.preference\.pairs_per_batch"):
+        main([*arguments, "--config.preference.pairs_per_batch=3", "--config.preference.microbatches=2"])

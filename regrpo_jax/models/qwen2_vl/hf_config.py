@@ -70,19 +70,9 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
       UserError: the policy has parts that no Hugging Face architecture has (the tiny preset's).
     """
     vision = config.vision
-    sections = [config.rotary_axes.count(axis) for axis in range(3)]
-    foreign = {
-        "token_mixing_width": config.token_mixing_width != 0,
-        "embedding_scale": config.embedding_scale != 1,
-        "vision.learned_grid": vision is not None and vision.learned_grid != 0,
-        "vision.intermediate_size": vision is not None
-        and not vision.gated
-        and vision.intermediate_size % vision.embed_dim != 0,
-        "rotary_axes": config.rotary_axes != sectioned_axes((sections[0], sections[1], sections[2])),
-    }
-    if any(foreign.values()):
-        named = ", ".join(name for name, differs in foreign.items() if differs)
-        raise UserError(f"this policy is no Hugging Face architecture ({named}); start from one to export full weights")
+    if named := foreign_parts(config):
+        parts = ", ".join(named)
+        raise UserError(f"this policy is no Hugging Face architecture ({parts}); start from one to export full weights")
     family = "qwen2" if vision is None else "qwen2_5_vl" if vision.gated else "qwen2_vl"
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     description: dict[str, Any] = {
@@ -103,8 +93,28 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
     }
     if vision is None:
         return description
-    mrope = {"type": "mrope", "mrope_section": sections}
+    mrope = {"type": "mrope", "mrope_section": _sections(config)}
     return description | {"rope_scaling": mrope | rope, "vision_config": _describe_vision(vision, config.hidden_size)}
+
+
+def foreign_parts(config: PolicyConfig) -> list[str]:
+    """What a policy has that no Hugging Face architecture has; [] for most."""
+    vision, sections = config.vision, _sections(config)
+    foreign = {
+        "token_mixing_width": config.token_mixing_width != 0,
+        "embedding_scale": config.embedding_scale != 1,
+        "vision.learned_grid": vision is not None and vision.learned_grid != 0,
+        "vision.intermediate_size": vision is not None
+        and not vision.gated
+        and vision.intermediate_size % vision.embed_dim != 0,
+        "rotary_axes": config.rotary_axes != sectioned_axes((sections[0], sections[1], sections[2])),
+    }
+    return [name for name, differs in foreign.items() if differs]
+
+
+def _sections(config: PolicyConfig) -> list[int]:
+    """How many rotary frequencies turn with each axis of a position."""
+    return [config.rotary_axes.count(axis) for axis in range(3)]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,150 @@
+"""The stage `recovery`: the policy plays held-out tasks over real tools, wherever the config's list of stages says so.
+
+workdir/recovery.json                 the numbers of every policy that was played, with 95 % intervals
+workdir/recovery/POLICY/tasks.jsonl   what each task adds to them, for `regrpo_jax.evaluation.compare`
+workdir/recovery/POLICY/groups.jsonl  the episodes, token by token
+workdir/recovery/POLICY/results.jsonl the episodes as the data engine reads them, with tasks/ beside it: the policy's
+                                      own failures become RoT records with --config.data.source=workdir/recovery/POLICY
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from regrpo_jax.agent.rollout import Rollout, RolloutGroup
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
+from regrpo_jax.environments.task import Task, write_tasks
+from regrpo_jax.environments.toolrepair import make_suite
+from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.compare import ROWS_FILE, print_comparison, read_rows
+from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, row_of
+from regrpo_jax.report.files import slug
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.online_stage import collect_settings, playing, sampler_policy
+from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
+from regrpo_jax.run_record import replace_text
+from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.metrics import StageProgress
+
+FOLDER, NUMBERS, GROUPS_FILE = "recovery", "recovery.json", "groups.jsonl"
+_TITLES = {"sft": "SFT", "rl": "offline ReGRPO", "preference": "DPO"}
+_ALGORITHMS = {"regrpo": "ReGRPO", "grpo": "GRPO"}
+BARE = ", bare retry"
+
+
+class RecoveryEvaluation:
+    """Policies played so far; kept in the workdir, so that a second start need not play again."""
+
+    def __init__(self, context: RunContext, reader: ConversationReader) -> None:
+        self._context, self._reader = context, reader
+        self._numbers: dict[str, dict[str, Any]] = {}
+
+    def measure(self, variables: dict[str, Any], trained: Mapping[str, int]) -> None:
+        """Plays a policy, or takes the numbers of an earlier start.
+
+        Args:
+          trained: the stages that made it, in order, and their updates.
+        Raises:
+          UserError: the suite cannot be played.
+        """
+        config = self._context.config
+        title = self._title(trained)
+        self._play(title, variables, trained, config.online.algorithm)
+        if config.recovery.bare_control and config.online.algorithm != "grpo":
+            self._play(title + BARE, variables, trained, "grpo")
+
+    def print_tables(self) -> None:
+        """What a run ends with."""
+        if self._numbers:
+            folder = self._context.workdir / FOLDER
+            print_comparison({title: [read_rows(folder / slug(title))] for title in self._numbers})
+
+    def _title(self, trained: Mapping[str, int]) -> str:
+        if not trained:
+            return "before"
+        last = list(trained)[-1]
+        return f"after {_ALGORITHMS[self._context.config.online.algorithm] if last == 'online' else _TITLES[last]}"
+
+    def _play(self, title: str, variables: dict[str, Any], trained: Mapping[str, int], algorithm: str) -> None:
+        context, config = self._context, self._context.config.copy_and_resolve_references()
+        config.online.algorithm = algorithm
+        chosen = config.recovery
+        identity = {**trained, "algorithm": algorithm, "agent": config.agent.to_dict(), "recovery": chosen.to_dict()}
+        identity = json.loads(json.dumps(identity))
+        path, folder = context.workdir / NUMBERS, context.workdir / FOLDER / slug(title)
+        earlier = _read(path)
+        if earlier.get(title, {}).get("identity") == identity and (folder / ROWS_FILE).exists():
+            self._numbers[title] = earlier[title]
+            return
+        tasks = make_suite(
+            chosen.split, chosen.tasks, chosen.seed, config.online.profile,
+            surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
+        )  # fmt: skip
+        print(f"recovery: {len(tasks)} {chosen.split} tasks x {chosen.episodes} episodes, {title}", flush=True)
+        groups = self._groups(config, variables, tasks)
+        rows = [row_of(group) for group in groups]
+        write_episodes(folder, tasks, groups, rows)
+        numbers = {"identity": identity, "metrics": rollout_metrics(rollouts_of(groups)), **_numbers(rows)}
+        self._numbers[title] = numbers
+        step = sum(trained.values())
+        values = {name: value for name, value in numbers["metrics"].items() if value is not None}
+        context.writer.write("recovery" if algorithm == config.online.algorithm else "recovery_bare", step, values)
+        replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
+
+    def _groups(self, config: Any, variables: dict[str, Any], tasks: Sequence[Task]) -> list[RolloutGroup]:
+        chosen = config.recovery
+        settings = collect_settings(config, self._context.workdir, branches=chosen.episodes)
+        policy = sampler_policy(self._context, self._reader, variables, temperature=chosen.temperature)
+        groups: list[RolloutGroup] = []
+        with playing(config) as environment, StageProgress("recovery", len(tasks)) as progress:
+            for start in range(0, len(tasks), chosen.tasks_at_once):
+                part = tasks[start : start + chosen.tasks_at_once]
+                found, _ = collect_groups(environment, policy, part, settings, seed=chosen.seed, first_group=start)
+                groups += found
+                progress.advance(len(part))
+        return groups
+
+
+def _numbers(rows: Sequence[Row]) -> dict[str, Any]:
+    told: dict[str, Any] = {"intervals": intervals([rows])}
+    for key, name in (("family", "families"), ("error_type", "error_types")):
+        told[name] = {
+            part: {"tasks": len(own), "intervals": intervals([own])} for part, own in grouped(rows, key).items()
+        }
+    return told
+
+
+def write_episodes(folder: Path, tasks: Sequence[Task], groups: Sequence[RolloutGroup], rows: Sequence[Row]) -> None:
+    """What was played, for the data engine, for the report and for comparisons; the rows last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_tasks(tasks, folder / TASKS_FOLDER)
+    _write_lines(folder / GROUPS_FILE, (group.to_json() for group in groups))
+    _write_lines(folder / RESULTS_FILE, (result_of(one) for one in rollouts_of(groups) if not one.dropped))
+    _write_lines(folder / ROWS_FILE, rows)
+
+
+def result_of(rollout: Rollout) -> dict[str, Any]:
+    """An episode as a line of results.jsonl, as far as `engine.episode_source` reads it."""
+    steps = [
+        {"text": turn.text, "status": str(turn.status), "observation": turn.observation}
+        for turn in rollout.turns
+        if turn.status is not None
+    ]
+    return {"id": rollout.task_id, "success": rollout.success, "outcome": rollout.outcome, "steps": steps}
+
+
+def _write_lines(path: Path, lines: Sequence[Any] | Iterator[Any]) -> None:
+    replace_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON any more; remove it to play again") from error

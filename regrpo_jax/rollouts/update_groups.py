@@ -1,0 +1,193 @@
+"""The groups that one update learns from: which states are played, how often again, and what is told of them.
+
+Everything here is a function of (config, number of the update, policy, and the episodes of the update before), so that
+a run which was stopped goes on exactly where it was. Each rollout is on the disk as soon as its episode has ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.agent.policy import Policy
+from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
+from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
+from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.toolrepair import make_suite
+from regrpo_jax.errors import UserError
+from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_groups
+from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
+from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
+
+Tree = dict[str, Any]
+_TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people type for evaluation
+
+
+@dataclass(frozen=True)
+class UpdateGroups:
+    """groups: what the update learns from. values: metrics of all that was played for it. tokens: sampled for it."""
+
+    groups: list[RolloutGroup]
+    values: dict[str, float | None]
+    tokens: int
+
+
+def credit_settings(online: ConfigDict) -> CreditSettings:
+    """How rollouts are judged; without reflections there is no cost."""
+    return CreditSettings(
+        success=online.success,
+        lambda_exec=online.lambda_exec,
+        eta=online.eta,
+        lambda_val=online.lambda_val,
+        baseline=online.baseline,
+        normalize=online.normalize_advantages,
+        epsilon=online.advantage_epsilon,
+        clip_range=online.advantage_clip,
+    )
+
+
+def played_metrics(groups: Sequence[RolloutGroup], credit: CreditSettings) -> dict[str, float | None]:
+    """`rollout_metrics` of the groups that began at the beginning of their tasks; others are reported apart.
+
+    forced_recovery: success after a failure that was put there. middle_success, near_miss_recovery: success from states
+    that the policy itself came to, after an action that went well, and after one that failed. useful_groups: share of
+    all groups that have something to prefer.
+    """
+    values = rollout_metrics(rollouts_of(group for group in groups if group.start == START))
+    apart = {
+        "forced_recovery": [group for group in groups if group.forced],
+        "middle_success": [group for group in groups if group.start == MIDDLE],
+        "near_miss_recovery": [group for group in groups if group.start == NEAR_MISS and not group.forced],
+    }
+    for name, found in apart.items():
+        if found:
+            values[name] = rollout_metrics(rollouts_of(found))["success"]
+    values["useful_groups"] = sum(_is_useful(group, credit) for group in groups) / len(groups)
+    return values
+
+
+def sampled_tokens(groups: Iterable[RolloutGroup]) -> int:
+    """Tokens that the policy sampled, dropped episodes included."""
+    return sum(int((rollout.labels >= Label.REFLECTION).sum()) for rollout in rollouts_of(groups))
+
+
+class GroupPlayer:
+    """Plays the updates of a stage, one after another.
+
+    policy_of: (variables, updates that they have seen) -> the policy as a player. buffer: where all of it is written.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        environment: Environment,
+        buffer: RolloutBuffer,
+        settings: CollectSettings,
+        policy_of: Callable[[Tree, int], Policy],
+    ) -> None:
+        self._config, self._online = config, config.online
+        self._environment, self._buffer, self._settings = environment, buffer, settings
+        self._policy_of = policy_of
+        self._credit = credit_settings(config.online)
+        self._shares = {MIDDLE: config.online.middle_states, NEAR_MISS: config.online.near_misses}
+        self._expected: Expected = {}
+        self._last: tuple[int, list[RolloutGroup]] = (0, [])  # an update and its groups
+
+    def play(self, number: int, version: int, variables: Tree) -> UpdateGroups:
+        """The groups of update `number`, played by the policy that has seen `version` updates.
+
+        Groups that prefer nothing are refilled from further rounds, as many as `config.online.refills` allows.
+        """
+        online, policy = self._online, self._policy_of(variables, version)
+        episodes = self._own_episodes(number - 1)
+        chosen: list[RolloutGroup] = []
+        played: list[RolloutGroup] = []
+        for round_number in range(online.refills + 1):
+            found, _ = collect_groups(
+                self._environment,
+                policy,
+                self._states(number, round_number, episodes),
+                self._settings,
+                seed=_seed(self._config.seed, number, round_number),
+                first_group=round_number * online.tasks,
+                expected=self._expected,
+                journal=RoundJournal(self._buffer, number),
+            )
+            played += found
+            chosen += [group for group in found if _is_useful(group, self._credit)]
+            if len(chosen) >= online.tasks:
+                break
+        rest = [group for group in played if all(group is not other for other in chosen)]
+        used = (chosen + rest)[: online.tasks]
+        self._buffer.add_update(number, [GroupKey(number, group.group) for group in used])
+        self._last = (number, used)
+        return UpdateGroups(used, played_metrics(played, self._credit), sampled_tokens(played))
+
+    def _states(self, number: int, round_number: int, episodes: Sequence[tuple[Task, Rollout]]) -> list[TaskState]:
+        seed = self._config.seed
+        states = with_forced_failures(self._tasks(number, round_number), self._online.forced_failures, seed)
+        return with_own_states(states, episodes, self._shares, f"{seed}/{number}/{round_number}")
+
+    def _own_episodes(self, number: int) -> list[tuple[Task, Rollout]]:
+        """The episodes of an update that began where their tasks do, if later groups may start from their states."""
+        if number < 1 or not any(self._shares.values()):
+            return []
+        last, groups = self._last
+        if last != number:  # this process has only now begun
+            groups = _stored_update(self._buffer, number)
+        tasks = {task.id: task for again in range(self._online.refills + 1) for task in self._tasks(number, again)}
+        return [
+            (tasks[group.task_id], rollout)
+            for group in groups
+            if group.start == START and group.task_id in tasks  # no longer, if the suite was changed since then
+            for rollout in group.rollouts
+        ]
+
+    def _tasks(self, number: int, round_number: int) -> list[Task]:
+        online = self._online
+        return make_suite(
+            "train",
+            online.tasks,
+            _TRAINING_SEEDS + _seed(self._config.seed, number, round_number),
+            online.profile,
+            surprises=online.surprises,
+            difficulties=online.difficulties,
+            chosen=online.families,
+        )
+
+
+@dataclass(frozen=True)
+class RoundJournal:
+    """Writes what is played for an update to the buffer."""
+
+    buffer: RolloutBuffer
+    number: int
+
+    def begun(self, group: RolloutGroup, planned: int) -> None:
+        self.buffer.add_group(self.number, group, planned=planned)
+
+    def finished(self, rollout: Rollout) -> None:
+        self.buffer.add_rollout(self.number, rollout)
+
+
+def _stored_update(buffer: RolloutBuffer, number: int) -> list[RolloutGroup]:
+    stored = StoredRollouts(buffer.folder)
+    if number not in stored.updates:
+        raise UserError(
+            f"{buffer.folder}: the episodes of update {number} are not there, and later ones start from their states; "
+            "restore the folder, or set config.online.middle_states=0 and config.online.near_misses=0"
+        )
+    return stored.update(number)
+
+
+def _is_useful(group: RolloutGroup, credit: CreditSettings) -> bool:
+    return bool(group.counted) and is_learnable(group, credit)
+
+
+def _seed(seed: int, number: int, round_number: int) -> int:
+    return (seed * 10_007 + number) * 101 + round_number

@@ -1,0 +1,97 @@
+"""Rows of tasks against the pooled numbers; the tables that put policies side by side; what a person may type wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.compare import check_same_tasks, differences, read_arm
+from regrpo_jax.evaluation.recovery_metrics import NAMES, Row, grouped, intervals, row_of, task_means
+from regrpo_jax.rollouts.rollout_metrics import rollout_metrics
+from tests.data.rollout_groups import make_group
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[Row]:
+    return [row_of(make_group(3, number, branches=6, dropped=(1,) if number % 4 == 0 else ())) for number in range(24)]
+
+
+def test_a_row_holds_what_its_episodes_add_to_the_pooled_numbers() -> None:
+    for number in range(40):
+        group = make_group(5, number, branches=6, dropped=(0, 3) if number % 3 == 0 else ())
+        row, pooled = row_of(group), rollout_metrics(group.rollouts)
+        assert row["dropped"] == pooled["dropped"]
+        assert len(row["success"]) == pooled["episodes"]
+        for name in ("success", "first_attempt_success", "recovery", "repair_at_1", "tokens", "tool_calls"):
+            mean = task_means([row], name)[0]
+            assert pooled[name] is None if np.isnan(mean) else mean == pytest.approx(pooled[name]), name
+
+
+def test_intervals_hold_their_means_and_say_none_of_nothing(rows: list[Row]) -> None:
+    told = intervals([rows, rows[::-1]])
+    for name in NAMES:
+        found = told[name]
+        if found is not None:
+            assert found[1] <= found[0] <= found[2]
+    silent = [row | {"recovery": [None] * len(row["recovery"])} for row in rows]
+    assert intervals([silent])["recovery"] is None
+
+
+def test_groups_are_all_rows_once(rows: list[Row]) -> None:
+    parts = grouped(rows, "error_type")
+    assert sum(map(len, parts.values())) == len(rows)
+    assert all(row["error_type"] == name for name, part in parts.items() for row in part)
+
+
+def test_the_difference_is_taken_task_by_task(rows: list[Row]) -> None:
+    better = [row | {"success": [1.0] * len(row["success"])} for row in rows]
+    told = differences({"first": [rows], "last": [better]})["first"]
+    gain = 100 * (1 - np.nanmean(task_means(rows, "success")))
+    assert float(told["success"].split(" ")[0]) == pytest.approx(gain, abs=0.06)
+    assert told["recovery"].startswith("+0.0 %")
+
+
+def test_other_tasks_are_refused(rows: list[Row]) -> None:
+    with pytest.raises(UserError, match="other tasks"):
+        check_same_tasks({"a": [rows], "b": [rows[1:]]})
+
+
+def written(folder: Path, rows: list[Row]) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "tasks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_person_reads_a_table(tmp_path: Path, rows: list[Row]) -> None:
+    first, second = written(tmp_path / "a", rows), written(tmp_path / "b", rows)
+    command = [
+        sys.executable,
+        "-m",
+        "regrpo_jax.evaluation.compare",
+        f"SFT={first},{second}",
+        f"ReGRPO={second},{first}",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "24 x 6 x 2" in done.stdout and "ReGRPO - SFT" in done.stdout
+    mean = 100 * np.mean(task_means(rows, "success"))
+    assert f"{mean:.1f} %" in done.stdout
+
+
+@pytest.mark.parametrize("argument", ["ReGRPO", "=x", "name="])
+def test_another_form_is_refused(argument: str) -> None:
+    with pytest.raises(UserError, match="NAME=FOLDER"):
+        read_arm(argument)
+
+
+def test_a_folder_without_rows_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nothing/tasks\.jsonl: cannot be read"):
+        read_arm(f"a={tmp_path / 'nothing'}")
