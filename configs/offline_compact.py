@@ -1,7 +1,6 @@
 """The whole of offline ReGRPO on a CPU, from nothing: a generated corpus, a tiny policy, a table at the end.
 
-tools/quickstart                      (or, in an environment of your own:)
-python -m regrpo_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+python -m regrpo_jax.main --config=configs/offline_compact.py --workdir=runs/offline_compact
 """
 
 from ml_collections import ConfigDict

@@ -12,6 +12,11 @@ CORPUS, TASKS = "corpus", "tasks"
 def with_corpus(config: ConfigDict, workdir: Path) -> ConfigDict:
     """The config for a run whose stages begin with `data`: later stages take its corpus, unless files are named."""
     found = config.copy_and_resolve_references()
-    for name in ("rot", "clean"):
-        found.data[name] = found.data[name] or str(workdir / CORPUS / f"{name}-*.jsonl")
+    made = {
+        "rot": "rot" if config.engine.records else "",
+        "clean": "demonstrations" if config.engine.demonstrations else "clean",
+    }
+    for name, stem in made.items():
+        if stem and not found.data[name]:
+            found.data[name] = str(workdir / CORPUS / f"{stem}-*.jsonl")
     return found

@@ -5,6 +5,7 @@ workdir/journal.jsonl                what became of each slot, as it happened; a
 workdir/corpus/rot-*.jsonl           RoT records in shards, images/ beside them
 workdir/corpus/synthetic/rot-*.jsonl those whose observations were made up, where config.engine.synthetic allows it
 workdir/corpus/clean-*.jsonl         clean trajectories
+workdir/corpus/demonstrations-*.jsonl episodes and drills for a warm start, where config.engine.demonstrations asks
 workdir/corpus/tasks/                the tasks, to play the records again (the audit stage does)
 workdir/rejects.jsonl                every refused attempt with its reasons
 workdir/summary.json, summary.png    counts, lengths, refusals
@@ -22,11 +23,12 @@ from ml_collections import ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regrpo_jax.corpus_files import CORPUS, TASKS
+from regrpo_jax.engine.demonstrations import STEM, write_demonstrations
 from regrpo_jax.engine.episode_source import episode_source
 from regrpo_jax.engine.fill import Source, Workshop
 from regrpo_jax.engine.journal import Journal
 from regrpo_jax.engine.schedule import Committed, fill_slots
-from regrpo_jax.engine.shards import write_images, write_lines, write_shards
+from regrpo_jax.engine.shards import is_complete, write_images, write_lines, write_shards
 from regrpo_jax.engine.slots import plan_slots
 from regrpo_jax.engine.suite_source import SuiteSource
 from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
@@ -53,6 +55,27 @@ def run(config: ConfigDict, workdir: Path) -> None:
     prepare_workdir(workdir)
     check_earlier_start(config, workdir)
     record_run(config, workdir)
+    if config.engine.demonstrations:
+        show_how(config, workdir / CORPUS)
+    if config.engine.records or config.engine.clean:
+        _fill(config, workdir, source)
+
+
+def show_how(config: ConfigDict, folder: Path) -> None:
+    """Plays and writes the demonstrations; what an earlier start has written stays."""
+    chosen = config.engine
+    if is_complete(folder, STEM):
+        print(f"data: the demonstrations are in {folder}", flush=True)
+        return
+    started = time.monotonic()
+    write_demonstrations(
+        folder, chosen.demonstrations, config.seed, families=chosen.families, difficulties=chosen.difficulties,
+        workers=config.environment.workers,
+    )  # fmt: skip
+    print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
     if (workdir / "summary.json").exists():
         print(f"data: complete, the corpus is in {workdir / CORPUS}", flush=True)
         return
@@ -87,6 +110,11 @@ def run(config: ConfigDict, workdir: Path) -> None:
 def source_of(config: ConfigDict) -> Source:
     """The source that `config.data.source` names. UserError when there is none such."""
     name, chosen = config.data.source, config.engine
+    if chosen.demonstrations and (name, chosen.profile) != (SUITE, "compact"):
+        raise UserError(
+            f"config.engine.demonstrations={chosen.demonstrations} needs config.data.source={SUITE!r} and "
+            f"config.engine.profile='compact', not {name!r} and {chosen.profile!r}"
+        )
     if name == SUITE:
         return SuiteSource(
             profile=chosen.profile,

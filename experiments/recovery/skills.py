@@ -8,10 +8,13 @@ Episodes are demonstrations of an agent that decides well, so that a part that h
   answer    the value, from the observation
 
 and the drills of `engine.drills`: recall, caption, find, look, explain, tell.
+
+    python -m experiments.recovery.skills --model=experiments/recovery/policy
 """
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,7 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from regrpo_jax.base_config import base_config
 from regrpo_jax.data.batches import collate_images, image_indices
+from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.images import PackedImages
 from regrpo_jax.engine import drills
@@ -40,9 +45,13 @@ from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.conversation import parse_trajectory
 from regrpo_jax.records.reflection import split_reflection
+from regrpo_jax.starting_policy import starting_policy
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.training.parallel import device_mesh
 
 ROWS, LENGTH = 64, 192
+FAMILIES = ("moved", "service", "search", "region", "colour", "sheet")
+VALIDATION_SEED = 1_000_000  # tasks are held out by their names as well, see `words.split_of`
 _GOOD = Habits(careful=1.0, reflecting=1.0, long=0.0, needless=0.0, trusting=1.0)
 _LONG = replace(_GOOD, long=1.0)
 _BARE = Habits(careful=1.0, reflecting=0.0, long=0.0, needless=0.0, trusting=1.0)
@@ -203,3 +212,21 @@ def _score(functions: PolicyFunctions, variables: dict, block: TokenBlock, image
 
 
 _scored = jax.jit(_score, static_argnums=0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="folder of a policy, such as model/ of configs/warm_start.py")
+    parser.add_argument("--tasks", type=int, default=240)
+    chosen = parser.parse_args()
+    config = base_config()
+    config.model.path = chosen.model
+    config.stages = ("recovery",)
+    with tempfile.TemporaryDirectory() as name:
+        nothing = Corpus([], [], [], held_out=False)
+        functions, variables, reader = starting_policy(config, nothing, Path(name), device_mesh(), resuming=False)
+        print_table(skill_table(functions, variables, reader, Path(name), FAMILIES, chosen.tasks, VALIDATION_SEED))
+
+
+if __name__ == "__main__":
+    main()

@@ -28,6 +28,12 @@ def write_shards(folder: Path, stem: str, records: Sequence[dict[str, Any]], per
     return paths
 
 
+def is_complete(folder: Path, stem: str) -> bool:
+    """Whether `write_shards` got to its end there."""
+    found = sorted(folder.glob(f"{stem}-[0-9]*-of-[0-9]*.jsonl"))
+    return bool(found) and len(found) == int(found[0].stem.rpartition("-")[2])
+
+
 def write_lines(path: Path, values: Iterable[Any]) -> None:
     """A JSON value a line; nobody sees half of the file."""
     temporary = path.with_name(path.name + ".tmp")

@@ -1,0 +1,33 @@
+"""Online ReGRPO on a CPU: a tiny warm-started policy plays real tools, reflects after failures, and learns to repair.
+
+python -m regrpo_jax.main --config=configs/recovery.py --workdir=runs/regrpo
+python -m regrpo_jax.main --config=configs/recovery.py --workdir=runs/grpo --config.online.algorithm=grpo
+
+The second is the control: the same budget, but a bare retry in place of a reflection. Each plays held-out tasks before
+and after; `python -m regrpo_jax.evaluation.compare` puts them side by side, and tools/quickstart does all of it. The
+policy that it starts from was made by configs/warm_start.py; experiments/recovery has times and numbers.
+"""
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.base_config import base_config
+
+
+def get_config() -> ConfigDict:
+    """See the module docstring."""
+    config = base_config()
+    config.stages = ("recovery", "online", "recovery")
+    config.model.path = str(Path(__file__).parents[1] / "experiments" / "recovery" / "policy")
+    config.data.prefix_buckets = (64, 128)
+    config.data.branch_buckets = (128, 192, 256)
+    config.agent.turn_tokens = 80
+    config.agent.episode_tokens = 240
+    config.online.families = ("moved", "service", "search", "region", "colour", "sheet")
+    config.online.surprises = 0.7
+    config.online.steps = 40
+    config.online.learning_rate = 2e-4
+    config.online.final_learning_rate_share = 1.0  # so that a longer run begins with the updates of a shorter one
+    config.online.warmup_steps = 2
+    return config

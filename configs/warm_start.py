@@ -1,0 +1,41 @@
+"""A tiny policy with the skills that recovery needs, from nothing: demonstrations over real tools, then supervised.
+
+python -m regrpo_jax.main --config=configs/warm_start.py --workdir=runs/warm_start
+
+The demonstrating agent's skills are right and its decisions often are not, see `engine/demonstrations.py`; what is left
+to learn is what configs/recovery.py learns. experiments/recovery/policy is its `model/` for seed 0.
+"""
+
+from ml_collections import ConfigDict
+
+from regrpo_jax.base_config import base_config
+
+
+def get_config() -> ConfigDict:
+    """See the module docstring."""
+    config = base_config()
+    config.stages = ("data", "sft", "recovery")
+    config.log_every = 25
+    config.export_weights = True
+    config.checkpoint.every = 300
+    config.data.source = "toolrepair"
+    config.data.prefix_buckets = (64, 128)
+    config.data.branch_buckets = (128, 192, 256)
+    config.engine.records = 0
+    config.engine.demonstrations = 10_000
+    config.engine.families = ("moved", "service", "search", "region", "colour", "sheet")
+    config.model.vocab_size = 1300
+    config.model.dtype = "bfloat16"
+    config.sft.clean_ratio = 1.0
+    config.sft.steps = 900
+    config.sft.warmup_steps = 50
+    config.sft.weight_decay = 0.01
+    config.sft.final_learning_rate_share = 0.05
+    config.sft.batch_rows = 28
+    config.sft.row_length = 256
+    config.sft.row_patches = 96
+    config.agent.turn_tokens = 80
+    config.agent.episode_tokens = 240
+    config.online.families = config.engine.families  # whose held-out tasks are played
+    config.recovery.bare_control = True
+    return config
