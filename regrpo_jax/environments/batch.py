@@ -92,8 +92,12 @@ def step_episodes(
         raise UserError(f"the episode of task {over.task.id} is over ({over.outcome}); reset it")
 
     def play(number: int) -> Observation:
+        begun = time.monotonic()
         try:
-            return episodes[number].step(turns[number])
+            observation = episodes[number].step(turns[number])
+            if observation.status != Status.INFRA_ERROR:
+                environment.pace.note(time.monotonic() - begun)
+            return observation
         except UserError as error:
             episodes[number].give_up(f"{_UNPLAYABLE}{error}")
             return Observation(Status.INFRA_ERROR, f"{_UNPLAYABLE}{error}")
@@ -122,6 +126,7 @@ def _in_threads(
     finished: queue.SimpleQueue[tuple[int, _T | Exception]] = queue.SimpleQueue()
     started: dict[int, float] = {}
     results: dict[int, _T | Exception] = {}
+    replaced: set[int] = set()  # numbers whose threads were late
 
     def work() -> None:
         while True:
@@ -134,7 +139,7 @@ def _in_threads(
                 finished.put((number, play(number)))
             except Exception as error:
                 finished.put((number, error))
-            if number in results:  # it was given up, and another thread works in the place of this one
+            if number in replaced:  # another thread works in the place of this one
                 return
 
     def start_thread() -> None:
@@ -157,6 +162,7 @@ def _in_threads(
             now = time.monotonic()
             for number in [number for number, begun in started.copy().items() if now >= begun + seconds]:
                 if number not in results:
+                    replaced.add(number)
                     finish(number, late(number))
                     start_thread()
     except BaseException:  # an interrupt, or the caller's progress: nothing of ours goes on behind its back

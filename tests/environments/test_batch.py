@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from regrpo_jax.environments import batch
 from regrpo_jax.environments.batch import run_episodes, step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import EpisodeLimits, Outcome
@@ -156,3 +160,31 @@ def test_a_failing_progress_leaves_nothing_running(short: Environment) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_episodes(short, tasks_of("right", times=6), agent, progress=interrupted)
     assert run_episodes(short, tasks_of("right"), agent)[0].success
+
+
+class SlowQueue:
+    """A thread that put a result is held up right after it, as a busy machine may do."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue = queue.SimpleQueue()
+
+    def put(self, value: object) -> None:
+        self._queue.put(value)
+        if isinstance(value, tuple):
+            time.sleep(0.1)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._queue, name)
+
+
+def test_a_thread_that_is_held_up_after_its_result_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch, "queue", SimpleNamespace(SimpleQueue=SlowQueue, Empty=queue.Empty))
+    found: list[list[int]] = []
+
+    def play() -> None:
+        found.append(batch._in_threads(lambda number: number, lambda number: -number, 6, 2, 60.0, None))
+
+    thread = threading.Thread(target=play, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert found == [[0, 1, 2, 3, 4, 5]]
