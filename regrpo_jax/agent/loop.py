@@ -112,7 +112,8 @@ class EpisodeLoop:
         labels = labels_of(parsed, turn.starts)
         start, sampled_from, end = self._book.add_turn(turn, labels, self._relative_step)
         certainty = confidence(code_logprobs(parsed, turn).tolist())
-        opener = Opener.GATE if self._opening == REFLECTION_OPENING else Opener.POLICY
+        # An engine that cannot be given an opening leaves every block to the policy's own will.
+        opener = Opener.GATE if self._opening == REFLECTION_OPENING and len(turn.opening) else Opener.POLICY
         nothing_wrong = reflected_on is not None and reflected_on.status == Status.OK and right is not False
         seen = "" if reflected_on is None else reflected_on.text
         self._turns.append(

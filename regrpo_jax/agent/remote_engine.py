@@ -34,8 +34,9 @@ class EngineError(Exception):
 class EngineSettings:
     """base_url: with its version, "http://localhost:8000/v1". model: its name there. key_variable: environment
     variable that holds the key, "" for none. timeout: seconds of a request. retries: after one that failed for a
-    while. concurrency: requests at the same time. continues: the engine goes on with an assistant turn that was begun
-    (vLLM and SGLang do); without, a turn cannot be made to open with given words.
+    while. concurrency: requests at the same time. extended: the engine takes what vLLM and SGLang add to the API, so
+    that it goes on with an assistant turn that was begun and names tokens by their ids; without (OpenAI, and
+    `transformers serve`, which refuses fields that it does not know) no turn can be made to open with given words.
     """
 
     base_url: str
@@ -47,7 +48,7 @@ class EngineSettings:
     retries: int = 4
     first_wait: float = 1.0
     concurrency: int = 16
-    continues: bool = True
+    extended: bool = True
 
     def __post_init__(self) -> None:
         """UserError for an address or a number that makes no sense, or a key that is not there."""

@@ -110,7 +110,7 @@ class RemoteSession:
             del self._messages[branch]
 
     def _turn(self, request: WriteRequest) -> SampledTurn:
-        opening = request.opening if self._policy.settings.continues else ""
+        opening = request.opening if self._policy.settings.extended else ""
         try:
             reply = post(self._policy.settings, "/chat/completions", self._body(request, opening))
             choice = reply["choices"][0]
@@ -129,7 +129,7 @@ class RemoteSession:
 
     def _body(self, request: WriteRequest, opening: str) -> dict[str, Any]:
         settings, messages = self._policy.settings, self._messages[request.branch]
-        body = {
+        body: dict[str, Any] = {
             "model": settings.model,
             "messages": messages + ([{"role": "assistant", "content": opening}] if opening else []),
             "max_tokens": request.budget,
@@ -137,10 +137,12 @@ class RemoteSession:
             "top_p": settings.top_p,
             "logprobs": True,
             "seed": self._draw_seed(request.branch, len(messages)),
-            "return_tokens_as_token_ids": True,  # vLLM's; others ignore it
         }
-        going_on = {"continue_final_message": True, "add_generation_prompt": False}
-        return body | going_on if opening else body
+        if settings.extended:
+            body["return_tokens_as_token_ids"] = True  # vLLM's; SGLang ignores it
+        if opening:
+            body |= {"continue_final_message": True, "add_generation_prompt": False}
+        return body
 
     def _draw_seed(self, branch: Branch, place: int) -> int:
         words = f"{self._seed}/{self._prompts[branch[0]].draw_id}/{branch[1]}/{place}"

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from regrpo_jax.environments.episode import Episode, EpisodeLimits
+from regrpo_jax.environments.pace import Pace
 from regrpo_jax.environments.task import Task
 from regrpo_jax.toolbox.sandbox.pool import LOADER, SandboxPool
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
@@ -30,6 +31,7 @@ class Environment:
 
     def __init__(self, pool: SandboxPool, limits: EpisodeLimits | None = None) -> None:
         self.pool, self.limits = pool, limits or EpisodeLimits()
+        self.pace = Pace()
         self._owns_pool = False
         self._changed = threading.Condition()
         self._with_worker: dict[Episode, None] = {}  # in the order in which they got it

@@ -97,6 +97,7 @@ class Episode:
         self.images: dict[tuple[int, str], bytes] = {}
         self.error = ""
         self.seconds = 0.0
+        self.unexplained_kill = False  # the last action was killed, it called tools, and no fault of the task says why
         self._workspace = Workspace.of(task)
         self._settings = settings_for(task.tools, task.faults)
         self._calls: Counter[str] = Counter()  # all calls of a tool so far
@@ -173,6 +174,7 @@ class Episode:
         return observation
 
     def _observed(self, code: str) -> tuple[ActionResult, Observation]:
+        self.unexplained_kill = False
         if not code.strip():
             return self._told(ActionResult(Status.INVALID_ACTION, NO_CODE, size=len(NO_CODE)))
         if self.seconds >= self.limits.seconds:
@@ -192,16 +194,23 @@ class Episode:
 
     def _run(self, code: str) -> ActionResult:
         session = self._session or self._brought_back()
+        if self._given_up:
+            return ActionResult(Status.INFRA_ERROR, self._given_up)
         result = session.run(code)
         self.seconds += result.elapsed
         if result.status == Status.INFRA_ERROR:
             return result
+        failed = next((run for run in result.tool_calls if run.status == Status.INFRA_ERROR), None)
+        if failed is not None:  # the action may have caught it; what it made of it is no evidence either
+            return ActionResult(Status.INFRA_ERROR, f"the tool {failed.name} failed: {failed.result}")
         if _KILLED.fullmatch(result.text):  # its process is replaced: the next one starts from the input files
             called = Counter(call.name for call in extract_tool_calls(code, KNOWN_TOOLS | set(self.task.tools)))
             self._calls += called
             self._settings["calls"] = dict(self._calls)
             self._since_start = []
-            return self._with_text(result, self._after_a_kill(called))
+            words = self._after_a_kill(called)
+            self.unexplained_kill = bool(set(called) - {FINAL_ANSWER}) and not words
+            return self._with_text(result, words)
         self._calls += Counter(run.name for run in result.tool_calls)
         self._since_start.append((code, result))
         if result.status == Status.INVALID_ACTION and self.task.tools:
@@ -273,8 +282,11 @@ class Episode:
             session.close()
 
     def give_up(self, reason: str) -> None:
-        """End the episode as an infra error, from any thread; a turn that is being played ends it afterwards."""
+        """End the episode as an infra error, from any thread; a turn that is being played is broken off."""
         self._given_up = reason
+        session = self._session
+        if session is not None:
+            session.break_off()
         if self._lock.acquire(blocking=False):
             try:
                 if not self.done:

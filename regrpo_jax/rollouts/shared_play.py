@@ -2,7 +2,11 @@
 
 Episodes are deterministic: the same actions give the same observations, which is also what parking them relies on. So
 an action that several branches take after the same actions runs once, and a branch that goes another way gets an
-episode of its own, which first does again what the branch has done. Trouble of ours is tried once more in a fresh one.
+episode of its own, which first does again what the branch has done.
+
+Trouble of ours is tried again in a fresh episode, and so are two things that only look like the policy's: a turn that
+takes much longer than turns do, which would hold up all branches, and an action that was killed while it called tools.
+What hung by chance is over in a moment then; code that hangs by itself is given its full time at the last attempt.
 """
 
 from __future__ import annotations
@@ -58,12 +62,12 @@ class ResumedEpisode(Episode):
 class SharedPlay:
     """Plays the actions of many branches over some tasks.
 
-    seconds: of one turn; an episode that is late is given up as an infra error. retries: after an infra error.
-    runs: actions that were really run; asked: actions that were asked for.
+    seconds: of one turn at the last attempt; an episode that is late is given up as an infra error. retries: after an
+    infra error. runs: actions that were really run; asked: actions that were asked for.
     """
 
     def __init__(
-        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 60.0, retries: int = 1
+        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 60.0, retries: int = 3
     ) -> None:
         self._environment, self._tasks = environment, tasks
         self._seconds, self._retries = seconds, retries
@@ -84,7 +88,7 @@ class SharedPlay:
         self.asked += len(actions)
         wanted = {action.node: action for action in actions if action.node not in self._played}
         for attempt in range(self._retries + 1):
-            self._run(wanted, fresh=attempt > 0)
+            self._run(wanted, attempt)
             wanted = {
                 node: action
                 for node, action in wanted.items()
@@ -93,15 +97,21 @@ class SharedPlay:
             self.retried += len(wanted)
         return [self._played[action.node] for action in actions]
 
-    def _run(self, wanted: dict[Node, Action], *, fresh: bool) -> None:
+    def _run(self, wanted: dict[Node, Action], attempt: int) -> None:
         if not wanted:
             return
-        episodes = [self._episode(action, fresh=fresh) for action in wanted.values()]
+        seconds = self._seconds
+        if attempt < self._retries:
+            seconds = min(seconds, self._environment.pace.patience * 4**attempt)
+        episodes = [self._episode(action, fresh=attempt > 0) for action in wanted.values()]
         self._running = episodes
         turns = [action.turn for action in wanted.values()]
-        observations = step_episodes(self._environment, episodes, turns, seconds=self._seconds)
+        observations = step_episodes(self._environment, episodes, turns, seconds=seconds)
         self.runs += len(turns)
         for node, episode, observation in zip(wanted, episodes, observations, strict=True):
+            if episode.unexplained_kill:  # by a tool, for all we know
+                episode.give_up(f"an action that called tools was {observation.text[:100]}")
+                observation = Observation(Status.INFRA_ERROR, episode.error)
             self._played[node] = _played(episode, observation)
             if not episode.done:
                 self._episodes[node] = episode

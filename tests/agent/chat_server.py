@@ -12,18 +12,22 @@ from typing import Any
 
 from regrpo_jax.data.chat import ChatRenderer
 
+PLAIN_FIELDS = {"model", "messages", "max_tokens", "temperature", "top_p", "logprobs", "seed"}
+
 
 @dataclass
 class Engine:
     """What the server does. script: (messages, opening) -> what the model says after the opening.
 
     shows: "ids" as vLLM, "bytes" as OpenAI (without the end of the turn), "nothing" for no log-probs.
+    strict: refuses fields that OpenAI's API does not have, as `transformers serve` does.
     failures: HTTP statuses of the next replies, before anything is served.
     """
 
     renderer: ChatRenderer
     script: Callable[[list[dict[str, Any]], str], str]
     shows: str = "ids"
+    strict: bool = False
     failures: list[int] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -66,6 +70,9 @@ class Engine:
                 return self.failures.pop(0), {"error": "try again"}
         if path != "/v1/chat/completions":
             return 404, {"error": path}
+        unknown = set(body) - PLAIN_FIELDS
+        if self.strict and unknown:
+            return 422, {"detail": f"Unexpected fields in the request: {unknown}"}
         return 200, self.complete(body)
 
     def _change_adapter(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:

@@ -134,10 +134,10 @@ def test_a_turn_that_runs_out_of_tokens_has_no_end() -> None:
     assert not turn.finished and len(turn.tokens) == 4 and turn.scored
 
 
-def test_an_engine_that_cannot_go_on_with_a_turn_opens_it_as_it_likes() -> None:
-    engine = made_engine()
+def test_an_engine_of_the_plain_api_opens_turns_as_it_likes_and_is_sent_nothing_else() -> None:
+    engine = made_engine(strict=True, shows="nothing")
     with serving(engine) as address:
-        policy = policy_at(address, continues=False)
+        policy = policy_at(address, extended=False)
         session = policy.start([EpisodePrompt(PROMPT, (), 0)], 1, seed=0)
         turn = session.write([WriteRequest((0, 0), "Thought:", 500)])[0]
     assert len(turn.opening) == 0 and turn.text == f"Thought:{ACTION}" and len(turn.tokens) == len(turn.starts)

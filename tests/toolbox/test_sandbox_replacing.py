@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import select
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from regrpo_jax.records.types import Status
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from regrpo_jax.toolbox.sandbox.worker import _LOOK_SECONDS
 from tests.toolbox.sandbox_checks import INPUTS, pool, workers_of
@@ -18,7 +21,12 @@ LOGGER = "regrpo_jax.toolbox.sandbox.pool"
 LEFT = {
     "import os\nos.setpriority(os.PRIO_PROCESS, 1, 19)": "the episode left something behind: scheduling",
     "import os\nos.makedirs('deep/' * 40)": "folders too deep to delete",
+    "import os, socket\nos.closerange(3, 256)\nwhile True: pass": "closed the sandbox's own channel",
+}
+ENDED = {
     "while True: pass": "Timeout: killed after 3 seconds",
+    "import os\nos.kill(os.getpid(), 9)": "died of SIGKILL",
+    "import os\nos._exit(0)": "ended its own process",
 }
 
 
@@ -62,6 +70,45 @@ def test_a_worker_that_differs_is_replaced(native: SandboxPool, code: str, caplo
     assert LEFT[code] in message
     with native.open(INPUTS) as session:
         assert session._worker is not worker and session.run("1").text == "1"
+
+
+@pytest.mark.parametrize("code", ENDED)
+def test_a_worker_whose_episode_hung_or_died_is_cleaned_and_used_again(
+    native: SandboxPool, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, LOGGER):
+        for _ in range(2):
+            with native.open(INPUTS) as session:
+                (worker,) = workers_of(native)
+                result = session.run(f"open('left.txt', 'w').write('here')\n{code}")
+                assert ENDED[code] in result.text
+                assert "left.txt" not in session.run("import os\nos.listdir()").text
+            assert workers_of(native) == [worker]
+    assert caplog.messages == []
+
+
+def test_without_a_namespace_it_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with pool(native=True) as a_pool, caplog.at_level(logging.DEBUG, LOGGER):
+        (worker,) = workers_of(a_pool)
+        monkeypatch.setattr(worker, "command", dataclasses.replace(worker.command, weak=True))
+        with a_pool.open(INPUTS) as session:
+            assert "SIGKILL" in session.run("import os\nos.kill(os.getpid(), 9)").text
+        monkeypatch.undo()
+        assert worker not in workers_of(a_pool)
+    assert "nothing confines what is left of it" in caplog.messages[0]
+
+
+def test_an_action_can_be_broken_off_from_another_thread(native: SandboxPool) -> None:
+    with native.open(INPUTS) as session:
+        timer = threading.Timer(0.3, session.break_off)
+        timer.start()
+        begun = time.monotonic()
+        result = session.run("while True: pass")
+        assert result.status == Status.INFRA_ERROR and "broken off" in result.text
+        assert time.monotonic() - begun < native.settings.wall_seconds
+        timer.join()
+    with native.open(INPUTS) as session:
+        assert session.run("1").text == "1"
 
 
 def test_a_worker_whose_episode_ended_itself_unasked_is_replaced(

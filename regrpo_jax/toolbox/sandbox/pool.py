@@ -1,7 +1,7 @@
 """Warm workers, and who may use them: `SandboxPool.open` gives an episode a worker of its own.
 
-A worker that anything out of the ordinary happened in is killed and replaced in the background; the spares make
-that nobody waits for it. The log tells each reason at level DEBUG. One thread of the pool starts all workers,
+A worker that something odd happened in is killed and replaced in the background; the spares make that nobody waits
+for it. The log tells each reason at level DEBUG. One thread of the pool starts all workers,
 because the kernel kills a worker together with the thread that started it.
 """
 
@@ -26,6 +26,7 @@ from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.sandbox.worker import Start
 
 LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
+_CLEANING_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -178,6 +179,21 @@ class SandboxPool:
                 raise SandboxError(f"its episode's process ended by itself: {worker.ended}")
         except (SandboxError, OSError) as error:
             self.discard(worker, str(error))
+        else:
+            self._ready.put(worker)
+
+    def clean_up(self, worker: HostWorker, reason: str) -> None:
+        """A worker whose episode's process hung or died: nothing that an episode which ends well could not leave.
+
+        So it is cleaned and compared like any other, which takes milliseconds where a new worker takes a second of
+        CPU time. It is replaced where it does not manage that soon, or where no namespace tells who belongs to it.
+        """
+        try:
+            if worker.command.weak:
+                raise SandboxError("nothing confines what is left of it")
+            worker.ask({"do": "close"}, seconds=_CLEANING_SECONDS)
+        except (SandboxError, OSError) as error:
+            self.discard(worker, f"{reason} ({error})")
         else:
             self._ready.put(worker)
 

@@ -32,14 +32,23 @@ RESTARTED = "The sandbox was restarted: variables and files made so far are gone
 _MOST_CODE = 2**20
 _MOST_REMOTE_CALLS = 64  # of one action
 _ANSWER_BYTES = 2**19
+_LOOK_SECONDS = 0.05  # between looks at whether the action is still wanted
 
 
 class _Killed(Exception):
-    """The episode's process is (to be) gone; carries the result of the action."""
+    """The episode's process is (to be) gone; carries the result of the action.
 
-    def __init__(self, status: Status, text: str) -> None:
+    suspect: it did more than to hang or die, so that its worker is thrown away.
+    """
+
+    def __init__(self, status: Status, text: str, *, suspect: bool = False) -> None:
         super().__init__(text)
         self.result = ActionResult(status, text, size=len(text.encode("utf-8", "replace")))
+        self.suspect = suspect
+
+
+class _BrokenOff(Exception):
+    """Somebody wants the action no more."""
 
 
 def _text(value: object) -> str:
@@ -80,7 +89,7 @@ class SandboxSession:
         self._settings = pool.settings
         self._worker: HostWorker | None = None
         self._channel: Channel | None = None
-        self._closed = False
+        self._closed = self._broken_off = False
         self._open()
 
     def __enter__(self) -> SandboxSession:
@@ -144,7 +153,10 @@ class SandboxSession:
             result = self._run(code)
         except _Killed as killed:
             result = killed.result
-            self._drop(result.text)
+            self._drop(result.text, suspect=killed.suspect)
+        except _BrokenOff:
+            result = ActionResult(Status.INFRA_ERROR, "the action was broken off from outside")
+            self._drop(result.text, suspect=False)
         except SandboxError as error:
             result = ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}")
             self._drop(result.text)
@@ -179,7 +191,7 @@ class SandboxSession:
             raise _Killed(Status.TIMEOUT, f"Timeout: killed after {seconds:g} seconds. {RESTARTED}") from None
         except ProtocolError:
             words = f"killed: the action interfered with the sandbox's own messages. {RESTARTED}"
-            raise _Killed(Status.TOOL_ERROR, words) from None
+            raise _Killed(Status.TOOL_ERROR, words, suspect=True) from None
         except Closed:
             raise self._ended(worker) from None
 
@@ -190,9 +202,14 @@ class SandboxSession:
         poll = select.poll()
         poll.register(channel, select.POLLIN)
         poll.register(worker.control, select.POLLIN)
-        ready = {fd for fd, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000)}
-        if not ready:
-            raise Late
+        ready: set[int] = set()
+        while not ready:
+            if self._broken_off:
+                raise _BrokenOff
+            left = deadline - time.monotonic()
+            ready = {fd for fd, _ in poll.poll(min(_LOOK_SECONDS, max(0.0, left)) * 1000)}
+            if not ready and left <= 0:
+                raise Late
         if channel.fileno() not in ready:
             worker.wait_ended(1.0)
             raise Closed
@@ -204,10 +221,11 @@ class SandboxSession:
         except Closed:
             return SandboxError("the warm process is gone")
         if ended is None:  # it closed its channel and lives on
-            return _Killed(Status.TOOL_ERROR, f"killed: the action closed the sandbox's own channel. {RESTARTED}")
+            words = f"killed: the action closed the sandbox's own channel. {RESTARTED}"
+            return _Killed(Status.TOOL_ERROR, words, suspect=True)
         number = ended.get("signal")
         if ended.get("limit"):
-            return _Killed(Status.TOOL_ERROR, f"killed: exceeded {ended['limit']}. {RESTARTED}")
+            return _Killed(Status.TOOL_ERROR, f"killed: exceeded {ended['limit']}. {RESTARTED}", suspect=True)
         if number == signal.SIGXCPU:
             seconds = self._settings.cpu_seconds
             return _Killed(Status.TIMEOUT, f"Timeout: killed after {seconds} CPU seconds. {RESTARTED}")
@@ -241,6 +259,10 @@ class SandboxSession:
             status = error.status if isinstance(error, ToolFailure) else Status.TOOL_ERROR
             return {"failed": described(name, error)[:8000], "status": str(status)}
 
+    def break_off(self) -> None:
+        """From any thread: the action that runs is not wanted any more; it becomes an infra error within moments."""
+        self._broken_off = True
+
     def _asked(self, request: Header, blob: bytes = b"") -> tuple[Header, bytes]:
         if self._closed:
             raise UserError("this session is closed")
@@ -263,12 +285,14 @@ class SandboxSession:
         """SHA-256 of each file of the workspace, by name. SandboxError."""
         return dict(self._asked({"do": "files"})[0]["files"])
 
-    def _drop(self, reason: str) -> None:
-        """Give up the worker, which is killed; the next action gets another."""
+    def _drop(self, reason: str, *, suspect: bool = True) -> None:
+        """Give up the worker; the next action gets another. A suspect one is killed."""
         if self._channel is not None:
             self._channel.close()
-        if self._worker is not None:
+        if self._worker is not None and suspect:
             self._pool.discard(self._worker, reason)
+        elif self._worker is not None:
+            self._pool.clean_up(self._worker, reason)
         self._worker = self._channel = None
 
     def close(self) -> None:

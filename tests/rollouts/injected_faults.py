@@ -1,0 +1,151 @@
+"""Trouble of ours, made on purpose: a share of all tool calls hangs, kills its process or fails as infrastructure.
+
+The calls are drawn inside the sandbox, where the tools run; the host knows the same draws, and so which runs of which
+actions were hit, without asking the code that has to cope with it. `experiments/online_faults` uses it as well.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from regrpo_jax.agent.rollout import Rollout
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.tool_faults import apply_faults
+from regrpo_jax.environments.toolrepair.compact_toolset import load_compact_tools
+from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
+from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox.failures import ToolFailure
+from regrpo_jax.toolbox.sandbox.results import ActionResult
+from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
+
+KINDS = ("hang", "crash", "infra")
+LOADER, WRAP = f"{__name__}:load_tools", f"{__name__}:with_trouble"
+COMPACT = frozenset(load_compact_tools())
+Tools = dict[str, Callable[..., Any]]
+
+
+def load_tools(settings: Any) -> Tools:
+    """The compact suite's; by a loader of this package, so that a worker can import it."""
+    return load_compact_tools(settings)
+
+
+def trouble_of(session: str, call: int, rate: float, kinds: Sequence[str]) -> str:
+    """What becomes of a call, counted from 1 in each session: one of `kinds`, "" for nothing."""
+    draw = random.Random(f"{session}/{call}")
+    return draw.choice(kinds) if draw.random() < rate else ""
+
+
+def with_trouble(tools: Tools, settings: Mapping[str, Any], seed: int) -> Tools:
+    """In the worker: the episode's tools as its task wants them, and trouble on top."""
+    numbers = itertools.count(1)
+
+    def call(tool: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
+        trouble = trouble_of(settings["session"], next(numbers), settings["rate"], settings["kinds"])
+        while trouble == "hang":
+            time.sleep(1)
+        if trouble == "crash":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if trouble == "infra":
+            raise ToolFailure(Status.INFRA_ERROR, "the service behind this tool is gone")
+        return tool(*arguments, **keywords)
+
+    made = apply_faults(tools, settings["faults"], seed)
+    return {name: tool if name == FINAL_ANSWER else functools.partial(call, tool) for name, tool in made.items()}
+
+
+class _Session:
+    """A session of the sandbox that looks on: which of its runs met trouble."""
+
+    def __init__(self, session: SandboxSession, trouble: Callable[[int], str], hit: Callable[[str], None]) -> None:
+        self._session, self._trouble, self._hit = session, trouble, hit
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run(self, code: str) -> ActionResult:
+        result = self._session.run(code)
+        made = sum(run.name != FINAL_ANSWER for run in result.tool_calls)
+        ended = result.status == Status.INFRA_ERROR or RESTARTED in result.text
+        if ended and not made:  # its process told nothing: as many as the code has, at most
+            made = sum(call.name != FINAL_ANSWER for call in extract_tool_calls(code, KNOWN_TOOLS | COMPACT))
+        for call in range(self._calls + 1, self._calls + 1 + made):
+            if trouble := self._trouble(call):
+                self._hit(trouble)
+                break
+        self._calls = 0 if ended else self._calls + made
+        return result
+
+
+class FaultyEnvironment(Environment):
+    """An environment of the compact suite in which tool calls meet trouble with probability `rate`.
+
+    hits: how often which kind was met. seen: of each turn that was played, its episode, its number and the trouble.
+    """
+
+    rate, kinds, seed = 0.05, KINDS, 0
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self.hits: Counter[str] = Counter()
+        self.seen: list[tuple[Episode, int, str]] = []
+        self._now: dict[Episode, str] = {}
+        self._opened = itertools.count()
+        self._books = threading.Lock()
+
+    def open_session(self, episode: Episode) -> SandboxSession:
+        files, seed, _, faults = episode.open_arguments()
+        name = f"{self.seed}/{next(self._opened)}"
+        settings = {"faults": faults, "session": name, "rate": self.rate, "kinds": list(self.kinds)}
+        session = self.pool.open(dict(files), seed, wrap=WRAP, wrap_settings=settings)
+
+        def hit(trouble: str) -> None:
+            with self._books:
+                self.hits[trouble] += 1
+                self._now[episode] = trouble
+
+        trouble = functools.partial(trouble_of, name, rate=self.rate, kinds=tuple(self.kinds))
+        return _Session(session, trouble, hit)  # type: ignore[return-value]
+
+    @contextmanager
+    def place_for(self, episode: Episode) -> Iterator[None]:
+        number = len(episode.steps)
+        try:
+            with super().place_for(episode):
+                yield
+        finally:
+            with self._books:
+                self.seen.append((episode, number, self._now.pop(episode, "")))
+
+    def runs_of(self, task: Task) -> dict[tuple[str, ...], list[str]]:
+        """Of each sequence of codes that was played in a task, the trouble that each run of its last one met."""
+        found: dict[tuple[str, ...], list[str]] = {}
+        for episode, number, trouble in self.seen:
+            if episode.task.id == task.id and len(episode.steps) > number:
+                codes = tuple(step.code for step in episode.steps[: number + 1])
+                found.setdefault(codes, []).append(trouble)
+        return found
+
+
+def untouched(environment: FaultyEnvironment, task: Task, rollout: Rollout, before: Sequence[str] = ()) -> bool:
+    """Whether every action of a rollout had a run without trouble, which its observation can be from."""
+    runs = environment.runs_of(task)
+    codes = [split_action(text)[1] for text in before]
+    for turn in rollout.turns:
+        codes.append(split_action(turn.text)[1])
+        ran = turn.status is not None and codes[-1].strip()
+        if ran and "" not in runs.get(tuple(codes), []):
+            return False
+    return True
