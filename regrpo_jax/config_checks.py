@@ -107,6 +107,8 @@ AT_LEAST: dict[str, int] = {
     "recovery.seed": 0,
     "recovery.temperature": 0,
     "recovery.tasks_at_once": 1,
+    "recovery.engine.retries": 0,
+    "recovery.engine.concurrency": 1,
     "engine.records": 0,
     "engine.demonstrations": 0,
     "engine.clean": 0,
@@ -131,7 +133,8 @@ AT_LEAST: dict[str, int] = {
 ABOVE_ZERO = (
     "lora.alpha", "lora.vision_alpha", "rl.advantage_clip", "preference.beta", "eval.top_p",
     "environment.wall_seconds",
-    "online.advantage_epsilon", "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap",
+    "online.advantage_epsilon", "recovery.engine.timeout",
+    "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap",
     "teacher.timeout", "teacher.requests_per_minute", "teacher.most_requests", "teacher.most_dollars",
     *(f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")),
 )  # fmt: skip

@@ -40,8 +40,23 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
             "choose 'post': 'pre' holds actions back to reflect on them, which config.online.algorithm='grpo', "
             "config.agent.gate='never' and config.recovery.bare_control never do",
         )
+    if values["recovery.engine.base_url"]:
+        yield from _of_an_engine(values, stages)
     if "online" in stages and algorithm != "none":
         yield from _of_training(values)
+
+
+def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
+    yield Rule(
+        not {"sft", "rl", "preference", "online"} & set(stages),
+        "recovery.engine.base_url",
+        "choose '', or train in another run: a server goes on with the weights that it was started with",
+    )
+    yield Rule(
+        bool(values["recovery.engine.model"] and values["model.path"]),
+        "recovery.engine.base_url",
+        "name config.recovery.engine.model, as the server calls it, and config.model.path, the same model on disk",
+    )
 
 
 def _of_training(values: Mapping[str, Any]) -> Iterator[Rule]:

@@ -14,6 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from regrpo_jax.agent.policy import Policy
+from regrpo_jax.agent.remote_engine import EngineSettings
+from regrpo_jax.agent.remote_policy import RemotePolicy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
@@ -24,6 +27,7 @@ from regrpo_jax.evaluation.compare import ROWS_FILE, print_comparison, read_rows
 from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, row_of
 from regrpo_jax.report.files import slug
 from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.online_stage import collect_settings, playing, sampler_policy
 from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.run_record import replace_text
@@ -95,10 +99,16 @@ class RecoveryEvaluation:
         context.writer.write("recovery" if algorithm == config.online.algorithm else "recovery_bare", step, values)
         replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
 
+    def _policy(self, chosen: Any, variables: dict[str, Any]) -> Policy:
+        if not chosen.engine.base_url:
+            return sampler_policy(self._context, self._reader, variables, temperature=chosen.temperature)
+        engine = EngineSettings(**chosen.engine.to_dict(), temperature=chosen.temperature)
+        return RemotePolicy(engine, EngineTokens(self._reader))
+
     def _groups(self, config: Any, variables: dict[str, Any], tasks: Sequence[Task]) -> list[RolloutGroup]:
         chosen = config.recovery
         settings = collect_settings(config, self._context.workdir, branches=chosen.episodes)
-        policy = sampler_policy(self._context, self._reader, variables, temperature=chosen.temperature)
+        policy = self._policy(chosen, variables)
         groups: list[RolloutGroup] = []
         with playing(config) as environment, StageProgress("recovery", len(tasks)) as progress:
             for start in range(0, len(tasks), chosen.tasks_at_once):

@@ -102,6 +102,14 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ],
         ["config.online.staleness is 1", "config.mesh.model=1"],
     ),
+    "served_weights_do_not_learn": (
+        ["--config.stages=('online','recovery')", "--config.recovery.engine.base_url=http://localhost:8000/v1"],
+        ["config.recovery.engine.base_url is 'http", "train in another run"],
+    ),
+    "an_engine_without_a_model": (
+        ["--config.stages=recovery", "--config.recovery.engine.base_url=http://localhost:8000/v1"],
+        ["config.recovery.engine.base_url is 'http", "name config.recovery.engine.model"],
+    ),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
 }

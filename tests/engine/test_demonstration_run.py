@@ -32,7 +32,5 @@ def test_demonstrations_of_something_else_are_refused(tmp_path: Path) -> None:
     config = base_config()
     config.data.source = "toolrepair"
     config.engine.demonstrations, config.engine.profile = 6, "full"
-    with pytest.raises(
-        UserError, match="demonstrations=6 needs .*'compact', not 'toolrepair' and 'full'"
-    ):
+    with pytest.raises(UserError, match="demonstrations=6 needs .*'compact', not 'toolrepair' and 'full'"):
         run(config, tmp_path)

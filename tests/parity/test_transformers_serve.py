@@ -3,6 +3,7 @@
 Needs fastapi beside torch. A policy that sees needs torchvision as well; `experiments/remote_engine` plays one.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -33,7 +34,7 @@ from regrpo_jax.records.types import Status, Turn
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 
-pytest.importorskip("fastapi")
+ROOT = Path(__file__).parents[2]
 PROMPT = (Turn("system", "Call one tool at each step."), Turn("user", "Task: What is the total of the sheet?"))
 START = (
     "import os, sys; os.environ['HF_HUB_OFFLINE'] = '1'; "
@@ -143,3 +144,23 @@ def test_what_the_server_refuses_is_told(
 def test_it_has_no_hot_reload_and_says_so(address: str, model: Path, reader: ConversationReader) -> None:
     with pytest.raises(UserError, match="no LoRA hot reload"):
         load_adapter(policy_at(address, model, reader).settings, "update-1", "nowhere")
+
+
+def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path: Path) -> None:
+    options = (
+        "--config.stages=recovery",
+        f"--config.model.path={model}",
+        '--config.online.families=("moved",)',
+        "--config.agent.turn_tokens=16",
+        "--config.agent.episode_tokens=32",
+        "--config.recovery.tasks=2",
+        f"--config.recovery.engine.base_url={address}",
+        f"--config.recovery.engine.model={model}",
+        "--config.recovery.engine.extended=False",
+    )
+    command = [sys.executable, "-m", "regrpo_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]
+    done = subprocess.run([*command, f"--workdir={tmp_path}", *options], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = json.loads((tmp_path / "recovery.json").read_text())["before"]
+    assert told["metrics"]["episodes"] == 4 and told["metrics"]["tokens"] > 0
+    assert told["identity"]["recovery"]["engine"]["model"] == str(model)
