@@ -3,7 +3,8 @@
 python -m regrpo_jax.main --config=configs/warm_start.py --workdir=runs/warm_start
 
 The demonstrating agent's skills are right and its decisions often are not, see `engine/demonstrations.py`; what is left
-to learn is what configs/recovery.py learns. experiments/recovery/policy is its `model/` for seed 0.
+to learn is what configs/recovery.py learns. experiments/recovery/policy is its `model/` for seed 0. The loss should end
+near 0.025, success on held-out tasks near .68; about a quarter of an hour on 2 CPU cores that do nothing else.
 """
 
 from ml_collections import ConfigDict
