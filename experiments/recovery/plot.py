@@ -35,16 +35,20 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
     chosen = parser.parse_args()
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 4.4), sharey=True)
-    for axis, (title, arms) in zip(axes, PANELS.items(), strict=True):
-        for label, pattern in arms.items():
-            if runs := read(chosen.raw, pattern):
-                draw(axis, f"{label} ({len(runs)} seeds)" if len(runs) > 1 else label, runs)
+    found = {title: {label: runs for label, pattern in arms.items() if (runs := read(chosen.raw, pattern))}
+             for title, arms in PANELS.items()}  # fmt: skip
+    found = {title: arms for title, arms in found.items() if len(arms) > 1}
+    if not found:
+        raise SystemExit(f"{chosen.raw}: holds no runs of experiments.recovery.run that could be compared")
+    figure, axes = plt.subplots(1, len(found), figsize=(5.5 * len(found), 4.4), sharey=True, squeeze=False)
+    for axis, (title, arms) in zip(axes[0], found.items(), strict=True):
+        for label, runs in arms.items():
+            draw(axis, f"{label} ({len(runs)} seeds)" if len(runs) > 1 else label, runs)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("reflection tokens of an episode")
         axis.grid(alpha=0.3)
         axis.legend(fontsize=8)
-    axes[0].set_ylabel("success after a failure")
+    axes[0][0].set_ylabel("success after a failure")
     figure.tight_layout()
     figure.savefig(chosen.to, dpi=130)
 

@@ -89,11 +89,8 @@ def by_key(arms: Mapping[str, Runs], key: str) -> Table:
     """Success and recovery of each family, or error type."""
     table = _table(f"by {key.replace('_', ' ')}: success / success after a failure", arms)
     for name in grouped(next(iter(arms.values()))[0], key):
-        cells = []
-        for runs in arms.values():
-            told = intervals([grouped(rows, key)[name] for rows in runs])
-            cells.append(" / ".join("-" if told[n] is None else f"{told[n][0]:.0%}" for n in ("success", "recovery")))  # type: ignore[index]
-        table.add_row(name, *cells)
+        parts = [intervals([grouped(rows, key)[name] for rows in runs]) for runs in arms.values()]
+        table.add_row(name, *(" / ".join(_share(told[shown]) for shown in ("success", "recovery")) for told in parts))
     return table
 
 
@@ -114,6 +111,10 @@ def _difference(first: Runs, second: Runs, name: str) -> str:
     if not known.any():
         return "-"
     return interval_text(list(paired_difference(values[0][:, known], values[1][:, known])), per_cent=True, sign="+")
+
+
+def _share(interval: Sequence[float] | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.0%}"
 
 
 def interval_text(interval: Sequence[float] | None, per_cent: bool, sign: str = "") -> str:
