@@ -1,13 +1,11 @@
 """Weights go straight to the devices that keep them: eight simulated ones, in a process of their own."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.many_devices import many_devices
+from tests.many_devices import run_on_many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = """
@@ -38,13 +36,6 @@ print(json.dumps(held / sum(leaf.size for leaf in jax.tree.leaves(split))))
 @pytest.mark.parametrize("kind", ["none", "int8"])
 @pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
 def test_each_device_holds_its_part_and_the_parts_make_the_whole(family: str, kind: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(ROOT / "tests" / "goldens" / family), kind],
-        cwd=ROOT,
-        env=many_devices(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run_on_many_devices(SCRIPT, str(ROOT / "tests" / "goldens" / family), kind)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) < 0.45  # a quarter, and what is small or does not divide

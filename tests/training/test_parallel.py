@@ -1,8 +1,6 @@
 """Devices and microbatches change how an update is computed and nothing else, with split weights as with whole ones."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -10,7 +8,7 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.training.parallel import check_divisible, device_mesh
-from tests.many_devices import many_devices
+from tests.many_devices import DEVICES, QUICK_COMPILING, run_on_many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {
@@ -128,17 +126,14 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    quick_compiling = "--xla_backend_optimization_level=0"  # compiling is all it does
-    environment = many_devices(quick_compiling) | {"JAX_ENABLE_X64": "1"}
-    command = [sys.executable, "-c", SCRIPT, json.dumps(SPLITS)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
+    done = run_on_many_devices(SCRIPT, json.dumps(SPLITS), flags=(QUICK_COMPILING,), float64=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize(("step", "split"), [(step, split) for step, splits in SPLITS.items() for split in splits])
 def test_update_is_the_same_for_every_split(report: dict, step: str, split: str) -> None:
-    assert report["devices"] == 8
+    assert report["devices"] == DEVICES
     state, metrics = report[step][split]
     assert state < 1e-10
     assert metrics < 1e-10
