@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.core.rewards import trajectory_reward, verifier_value
@@ -36,6 +37,20 @@ class CreditSettings:
     normalize: bool = False
     clip_range: float | None = None
     epsilon: float = 1e-8
+
+
+def credit_settings(online: ConfigDict) -> CreditSettings:
+    """How `config.online` judges rollouts; without reflections there is no cost."""
+    return CreditSettings(
+        success=online.success,
+        lambda_exec=online.lambda_exec,
+        eta=online.eta,
+        lambda_val=online.lambda_val,
+        baseline=online.baseline,
+        normalize=online.normalize_advantages,
+        epsilon=online.advantage_epsilon,
+        clip_range=online.advantage_clip,
+    )
 
 
 class StepCredit(NamedTuple):

@@ -94,7 +94,7 @@ def render_run(
     script = (_FOLDER / "viewer.js").read_text(encoding="utf-8")
     table = dict(metrics or {})
     columns = list(dict.fromkeys(column for row in table.values() for column in row))
-    return _template().render(
+    return page_template(_FOLDER / "viewer.html.jinja").render(
         title=title,
         columns=columns,
         rows=[(name, [_shown(row.get(column, "")) for column in columns]) for name, row in table.items()],
@@ -107,15 +107,16 @@ def render_run(
 
 
 @functools.cache
-def _template() -> Template:
+def page_template(path: Path) -> Template:
+    """A page's template: what goes into it is escaped, and what it asks for must be there."""
     templates = Templates(
-        loader=FileSystemLoader(_FOLDER),
+        loader=FileSystemLoader(path.parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("viewer.html.jinja")
+    return templates.get_template(path.name)
 
 
 def write_run(

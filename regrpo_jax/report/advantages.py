@@ -5,19 +5,35 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
-from regrpo_jax.report.credit import Credit, Prices, group_credit
+from regrpo_jax.data.rollout_credit import CreditSettings, step_credit
 from regrpo_jax.report.files import LeftOut, Update
 from regrpo_jax.report.images import ImageShelf, ShownImage
 
 _MOST_GROUPS, _MOST_BRANCHES = 4, 6  # of an update that are shown
 _MOST_CHARACTERS = 3000  # of a run of tokens
-_NO_VARIANCE, _NO_ADVANTAGE = 1e-8, 1e-6  # up to which they count as none
+_NO_ADVANTAGE = 1e-6  # up to which it counts as none
 _IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
+
+
+class Credit(NamedTuple):
+    """Of one rollout: R and A of each step that it got to; an episode under one reward has one step.  # [step]"""
+
+    rewards: np.ndarray
+    advantages: np.ndarray
+
+
+class Judged(NamedTuple):
+    """A group, what each of its rollouts was worth, and whether there was anything to prefer."""
+
+    group: RolloutGroup
+    credit: list[Credit]
+    learnable: bool
 
 
 @dataclass(frozen=True)
@@ -66,47 +82,53 @@ class ShownUpdate:
     of: int
 
 
-def shown_update(update: Update, prices: Prices, tokenizer: PreTrainedTokenizerBase, shelf: ImageShelf) -> ShownUpdate:
+def shown_update(
+    update: Update, settings: CreditSettings, tokenizer: PreTrainedTokenizerBase, shelf: ImageShelf
+) -> ShownUpdate:
     """The groups in which most was at stake, one of each family first. LeftOut when the update had no group."""
     if not update.groups:
         raise LeftOut(f"update {update.number} had no group")
-    judged = [(group, group_credit(group, prices)) for group in update.groups]
-    taught = [(group, credit) for group, credit in judged if _learnable(credit)]
-    chosen = _chosen(taught or judged)
-    groups = tuple(_group(group, credit, tokenizer, shelf) for group, credit in chosen)
+    judged = _judged(update.groups, settings)
+    taught = [one for one in judged if one.learnable]
+    groups = tuple(_group(one.group, one.credit, tokenizer, shelf) for one in _chosen(taught or judged))
     return ShownUpdate(update.number, groups, len(taught), len(judged))
+
+
+def _judged(groups: Sequence[RolloutGroup], settings: CreditSettings) -> list[Judged]:
+    """By the same function that judged them when they were trained on."""
+    told = step_credit(groups, settings, branches=max(2, *(len(group.rollouts) for group in groups)))
+    found = []
+    for row, group in enumerate(groups):
+        reached = told.reached[row]  # [branch, step]
+        credit = [
+            Credit(told.rewards[row, branch][reached[branch]], told.advantages[row, branch][reached[branch]])
+            for branch in range(len(group.rollouts))
+        ]
+        found.append(Judged(group, credit, bool(told.learnable[row].any())))
+    return found
 
 
 def _spread(credit: Sequence[Credit]) -> float:
     return max((float(np.abs(one.advantages).max(initial=0.0)) for one in credit), default=0.0)
 
 
-def _chosen(judged: Sequence[tuple[RolloutGroup, list[Credit]]]) -> list[tuple[RolloutGroup, list[Credit]]]:
+def _chosen(judged: Sequence[Judged]) -> list[Judged]:
     """Where most was at stake, but new families before further groups of the same."""
-    order = sorted(range(len(judged)), key=lambda place: (-_stake(judged[place][1]), place))
+    order = sorted(range(len(judged)), key=lambda place: (-_stake(judged[place].credit), place))
     seen: dict[str, int] = {}
     ranked = []
     for rank, place in enumerate(order):
-        family = judged[place][0].family
+        family = judged[place].group.family
         seen[family] = seen.get(family, 0) + 1
         ranked.append((seen[family], rank, place))
     return [judged[place] for _, _, place in sorted(ranked)[:_MOST_GROUPS]]
 
 
-def _learnable(credit: Sequence[Credit]) -> bool:
-    """Whether the rewards of a step differ, as `core.advantages` sees it."""
-    return any(np.var(rewards) > _NO_VARIANCE for rewards in _step_rewards(credit))
-
-
 def _stake(credit: Sequence[Credit]) -> float:
     """How far the rewards of a step lie apart, at most; advantages may have been divided by that."""
-    return max((max(rewards) - min(rewards) for rewards in _step_rewards(credit)), default=0.0)
-
-
-def _step_rewards(credit: Sequence[Credit]) -> list[list[float]]:
-    """Of each step, the rewards of those that reached it."""
     steps = itertools.zip_longest(*(one.rewards.tolist() for one in credit))
-    return [[reward for reward in step if reward is not None] for step in steps]
+    known = [[reward for reward in step if reward is not None] for step in steps]
+    return max((max(rewards) - min(rewards) for rewards in known), default=0.0)
 
 
 def _group(

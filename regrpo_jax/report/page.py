@@ -2,24 +2,22 @@
 
 It reads what the run left in its folder, whatever of it is there, and writes `report.html` beside it; a run that still
 goes on can be looked at. The page needs no network and holds no script, and its own policy (CSP) forbids any; what
-tasks and policies wrote is escaped. No jax is imported, so that it takes seconds and no accelerator.
+tasks and policies wrote is escaped.
 """
 
 from __future__ import annotations
 
-import functools
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment as Templates
-from jinja2 import FileSystemLoader, StrictUndefined, Template
+from ml_collections import ConfigDict
 
+from regrpo_jax.data.rollout_credit import credit_settings
+from regrpo_jax.environments.viewer import page_template
 from regrpo_jax.errors import UserError
 from regrpo_jax.report import files
 from regrpo_jax.report.advantages import ShownUpdate, shown_update
-from regrpo_jax.report.credit import Prices
 from regrpo_jax.report.curves import Panel, stage_panels
 from regrpo_jax.report.episodes import ShownEpisode, reading_policy, reflection_lengths, shown_episodes
 from regrpo_jax.report.facts import flat_fields, run_facts
@@ -38,6 +36,7 @@ from regrpo_jax.report.tables import (
     training_headline,
 )
 from regrpo_jax.rollouts.trend_alarms import trend_alarms
+from regrpo_jax.run_record import replace_text
 
 _FOLDER = Path(__file__).parent
 REPORT_FILE = "report.html"
@@ -58,11 +57,9 @@ def write_report(workdir: Path) -> Path:
     """
     files.check_run(workdir)
     path = workdir / REPORT_FILE
-    page = render_report(workdir).encode("utf-8", "replace")  # a policy may write half a surrogate
+    page = render_report(workdir).encode("utf-8", "replace").decode()  # a policy may write half a surrogate
     try:
-        temporary = path.with_name(f"{path.name}.tmp")
-        temporary.write_bytes(page)
-        os.replace(temporary, path)  # who looks at it never sees half of it
+        replace_text(path, page)
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror})") from error
     return path
@@ -80,7 +77,7 @@ def render_report(workdir: Path) -> str:
     lines, record = _part(files.read_metrics, workdir), _part(files.read_record, workdir)
     policies = _part(files.read_recovery, workdir)
     played = _part(_all_played, workdir, policies)
-    return _template().render(
+    return page_template(_FOLDER / "page.html.jinja").render(
         name=workdir.resolve().name,
         style=(_FOLDER / "page.css").read_text(encoding="utf-8"),
         facts=_part(run_facts, record),
@@ -174,18 +171,9 @@ def _episodes(played: Sequence[Played], shelf: ImageShelf) -> list[ShownEpisode]
 
 def _updates(workdir: Path, record: Mapping[str, Any], shelf: ImageShelf) -> list[ShownUpdate]:
     """The first and the last update. LeftOut."""
-    updates, prices = files.read_updates(workdir), Prices.of(record["config"])
-    tokenizer = files.read_tokenizer(workdir)
-    return [shown_update(update, prices, tokenizer, shelf) for update in updates]
-
-
-@functools.cache
-def _template() -> Template:
-    templates = Templates(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return templates.get_template("page.html.jinja")
+    updates, tokenizer = files.read_updates(workdir), files.read_tokenizer(workdir)
+    try:
+        settings = credit_settings(ConfigDict(record["config"]["online"]))
+    except (KeyError, AttributeError, TypeError) as error:
+        raise LeftOut(f"config.json does not say how rollouts were judged ({error})") from error
+    return [shown_update(update, settings, tokenizer, shelf) for update in updates]

@@ -28,6 +28,7 @@ from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
+from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
@@ -41,7 +42,6 @@ from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.update_groups import (
     GroupPlayer,
     UpdateGroups,
-    credit_settings,
     played_metrics,
     sampled_tokens,
 )

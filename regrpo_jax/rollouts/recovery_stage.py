@@ -96,7 +96,9 @@ class RecoveryEvaluation:
         self._numbers[title] = numbers
         step = sum(trained.values())
         values = {name: value for name, value in numbers["metrics"].items() if value is not None}
-        context.writer.write("recovery" if algorithm == config.online.algorithm else "recovery_bare", step, values)
+        stage = "recovery_bare" if title.endswith(BARE) else "recovery"
+        context.writer.drop_after(stage, step - 1)
+        context.writer.write(stage, step, values)
         replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
 
     def _policy(self, chosen: Any, variables: dict[str, Any]) -> Policy:

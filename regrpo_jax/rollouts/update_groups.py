@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
 from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
-from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable
+from regrpo_jax.data.rollout_credit import CreditSettings, credit_settings, is_learnable
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import make_suite
@@ -35,20 +35,6 @@ class UpdateGroups:
     groups: list[RolloutGroup]
     values: dict[str, float | None]
     tokens: int
-
-
-def credit_settings(online: ConfigDict) -> CreditSettings:
-    """How rollouts are judged; without reflections there is no cost."""
-    return CreditSettings(
-        success=online.success,
-        lambda_exec=online.lambda_exec,
-        eta=online.eta,
-        lambda_val=online.lambda_val,
-        baseline=online.baseline,
-        normalize=online.normalize_advantages,
-        epsilon=online.advantage_epsilon,
-        clip_range=online.advantage_clip,
-    )
 
 
 def played_metrics(groups: Sequence[RolloutGroup], credit: CreditSettings) -> dict[str, float | None]:

@@ -1,4 +1,4 @@
-"""What the report says of rewards and advantages is what the training took, `data.rollout_credit`."""
+"""What the report shows of advantages is what the training took, `data.rollout_credit`, token by token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from regrpo_jax.agent.rollout import Label
 from regrpo_jax.data.rollout_credit import CreditSettings, step_credit, token_steps
 from regrpo_jax.data.tokenizer import train_tokenizer
 from regrpo_jax.report.advantages import shown_update
-from regrpo_jax.report.credit import Prices, group_credit
 from regrpo_jax.report.files import LeftOut, Update
 from regrpo_jax.report.images import ImageShelf
 from tests.data.rollout_groups import make_group
@@ -35,31 +34,11 @@ class NumberedTokens:
         return "".join(f"{token}." for token in tokens)
 
 
-def prices(settings: CreditSettings) -> Prices:
-    told = dataclasses.asdict(settings)
-    told |= {"normalize_advantages": told.pop("normalize"), "advantage_clip": told.pop("clip_range")}
-    told |= {"advantage_epsilon": told.pop("epsilon")}
-    return Prices.of({"online": told})
-
-
-@pytest.mark.parametrize("settings", SETTINGS)
-@pytest.mark.parametrize("dropped", [(), (1,), (0, 1, 2, 3, 4)])
-def test_it_is_the_credit_of_the_training(settings: CreditSettings, dropped: Sequence[int]) -> None:
-    groups = [make_group(seed, seed, branches=BRANCHES, dropped=dropped) for seed in range(12)]
-    wanted = step_credit(groups, settings, branches=BRANCHES)
-    for row, group in enumerate(groups):
-        for column, credit in enumerate(group_credit(group, prices(settings))):
-            reached = wanted.reached[row, column]
-            assert len(credit.rewards) == len(credit.advantages) == reached.sum()
-            np.testing.assert_allclose(credit.rewards, wanted.rewards[row, column][reached], atol=1e-6)
-            np.testing.assert_allclose(credit.advantages, wanted.advantages[row, column][reached], 1e-3, 1e-4)
-
-
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_trained_token_shows_its_own_advantage(settings: CreditSettings) -> None:
     group = make_group(1, branches=BRANCHES, dropped=(2,))
     wanted = step_credit([group], settings, branches=BRANCHES)
-    shown = shown_update(Update(1, [group]), prices(settings), NumberedTokens(), ImageShelf([])).groups[0]
+    shown = shown_update(Update(1, [group]), settings, NumberedTokens(), ImageShelf([])).groups[0]
     kept = [rollout for rollout in group.rollouts if not rollout.dropped]
     assert sum(branch.times for branch in shown.branches) == shown.played == len(kept) == BRANCHES - 1
     for branch in shown.branches:
@@ -81,12 +60,12 @@ def test_groups_with_most_at_stake_come_first_and_of_each_family_one() -> None:
     groups = [
         dataclasses.replace(make_group(seed, seed), family="even" if seed % 2 == 0 else "odd") for seed in range(10)
     ]
-    shown = shown_update(Update(1, groups), prices(settings), NumberedTokens(), ImageShelf([]))
+    shown = shown_update(Update(1, groups), settings, NumberedTokens(), ImageShelf([]))
     wanted = step_credit(groups, settings, branches=4)
     assert (shown.learnable, shown.of) == (int(wanted.learnable.any(axis=-1).sum()), 10)
     assert {group.family for group in shown.groups[:2]} == {"even", "odd"}
     with pytest.raises(LeftOut, match="update 3 had no group"):
-        shown_update(Update(3, []), prices(settings), NumberedTokens(), ImageShelf([]))
+        shown_update(Update(3, []), settings, NumberedTokens(), ImageShelf([]))
 
 
 def test_a_prompt_shows_an_image_as_one_mark() -> None:
@@ -94,10 +73,5 @@ def test_a_prompt_shows_an_image_as_one_mark() -> None:
     text = "<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|><|vision_end|>Task: find it."
     prefix = np.array(tokenizer(text)["input_ids"], np.int32)
     group = dataclasses.replace(make_group(0), prefix=prefix)
-    shown = shown_update(Update(1, [group]), prices(SETTINGS[0]), tokenizer, ImageShelf([])).groups[0]
+    shown = shown_update(Update(1, [group]), SETTINGS[0], tokenizer, ImageShelf([])).groups[0]
     assert shown.prompt == "<|im_start|>user\n[image]Task: find it."
-
-
-def test_a_config_without_prices_leaves_the_section_out() -> None:
-    with pytest.raises(LeftOut, match="'eta' is missing"):
-        Prices.of({"online": {"success": "step", "lambda_exec": 1.0}})
