@@ -25,6 +25,7 @@ def base_config() -> ml_collections.ConfigDict:
     config.agent = _agent()
     config.online = _online()
     config.recovery = _recovery()
+    config.player = _player()
     config.eval = _eval()
     config.environment = _environment()
     config.engine = _engine()
@@ -195,20 +196,19 @@ def _recovery() -> ml_collections.ConfigDict:
     recovery.temperature = 1.0  # of the sampling
     recovery.bare_control = False  # play all once more with a bare retry in place of reflections
     recovery.tasks_at_once = 64  # tasks whose episodes are played together
-    recovery.engine = _engine_of_a_policy()
     return recovery
 
 
-def _engine_of_a_policy() -> ml_collections.ConfigDict:
-    engine = ml_collections.ConfigDict()
-    engine.base_url = ""  # an OpenAI-compatible server that plays, "http://localhost:8000/v1"; "" plays in this process
-    engine.model = ""  # its name there; config.model.path is the same model, whose tokens and template we know
-    engine.key_variable = ""  # environment variable that holds its key; "" for a server without one
-    engine.extended = True  # it takes what vLLM and SGLang add to the API; False for `transformers serve` and OpenAI
-    engine.timeout = 120.0  # seconds of a request
-    engine.retries = 4  # after a request that failed for a while
-    engine.concurrency = 16  # requests at the same time
-    return engine
+def _player() -> ml_collections.ConfigDict:
+    player = ml_collections.ConfigDict()
+    player.base_url = ""  # an OpenAI-compatible server that plays, "http://localhost:8000/v1"; "" plays in this process
+    player.model = ""  # its name there; config.model.path is the same model, whose tokens and template we know
+    player.key_variable = ""  # environment variable that holds its key; "" for a server without one
+    player.extended = True  # it takes what vLLM and SGLang add to the API; False for `transformers serve` and OpenAI
+    player.timeout = 120.0  # seconds of a request
+    player.retries = 4  # after a request that failed for a while
+    player.concurrency = 16  # requests at the same time
+    return player
 
 
 def _eval() -> ml_collections.ConfigDict:

@@ -40,7 +40,7 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
             "choose 'post': 'pre' holds actions back to reflect on them, which config.online.algorithm='grpo', "
             "config.agent.gate='never' and config.recovery.bare_control never do",
         )
-    if values["recovery.engine.base_url"]:
+    if values["player.base_url"]:
         yield from _of_an_engine(values, stages)
     if "online" in stages and algorithm != "none":
         yield from _of_training(values)
@@ -48,14 +48,27 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
 
 def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
     yield Rule(
-        not {"sft", "rl", "preference", "online"} & set(stages),
-        "recovery.engine.base_url",
-        "choose '', or train in another run: a server goes on with the weights that it was started with",
+        bool(values["player.model"] and values["model.path"]),
+        "player.base_url",
+        "name config.player.model, as the server calls it, and config.model.path, the same model on disk",
     )
+    trained = [stage for stage in stages if f"{stage}.trainable" in values]
+    for stage in trained:
+        yield Rule(
+            values[f"{stage}.trainable"] == "lora",
+            f"{stage}.trainable",
+            "choose 'lora', or config.player.base_url='': a server can be given an adapter, no other weights",
+        )
     yield Rule(
-        bool(values["recovery.engine.model"] and values["model.path"]),
-        "recovery.engine.base_url",
-        "name config.recovery.engine.model, as the server calls it, and config.model.path, the same model on disk",
+        not trained or values["player.extended"],
+        "player.extended",
+        "choose True, with vLLM or SGLang: others take no adapter while they run, and do not tell their tokens",
+    )
+    learns = "online" in trained and values["online.algorithm"] != "none" and not values["online.replay"]
+    yield Rule(
+        not learns or values["online.weight_cap"] is not None,
+        "online.weight_cap",
+        "set it, such as 2: what another engine played needs importance weights",
     )
 
 

@@ -9,7 +9,7 @@ workdir/checkpoints/     sft/, rl/, preference/ and online/
 workdir/rollouts/        the episodes that the online stage learnt from
 workdir/evaluation.json  the numbers of the table
 workdir/recovery.json    what became of held-out tasks; see rollouts/recovery_stage.py
-workdir/report.html      all of it for a browser, where the run played episodes
+workdir/report.html      all of it for a browser
 workdir/adapter/         the LoRA adapter in PEFT's format
 workdir/model/           full weights, where `config.export_weights` asks for them
 """
@@ -29,6 +29,7 @@ from regrpo_jax.config_checks import check_config
 from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
 from regrpo_jax.data.examples import ConversationReader, Example
 from regrpo_jax.data.groups import Group
+from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.stage import Evaluation
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.lora import merge_adapter
@@ -38,6 +39,7 @@ from regrpo_jax.models.qwen2_vl.hf_config import foreign_parts
 from regrpo_jax.records import RotRecord
 from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.online_stage import run_online
+from regrpo_jax.rollouts.players import player_of
 from regrpo_jax.rollouts.recovery_stage import RecoveryEvaluation
 from regrpo_jax.rollouts.replayed_updates import stored_updates
 from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run
@@ -123,9 +125,12 @@ def _groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: Conversat
 
 def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
     config = context.config
-    evaluation, recovery = Evaluation(context, corpus, reader), RecoveryEvaluation(context, reader)
+    player = player_of(context, reader)
+    evaluation, recovery = Evaluation(context, corpus, reader), RecoveryEvaluation(context, player)
     start = config.lora.path
     replaced = full_weights(Path(start), variables["params"], context.functions.config) if start else []
+    if replaced and config.player.base_url:
+        raise UserError(f"{start}: it replaces {replaced[0]}, and an engine takes no whole weights")
     trained: dict[str, int] = {}  # stage -> its updates, in order
     for stage in config.stages:
         if stage == "eval":
@@ -146,7 +151,7 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
             groups = functools.partial(_groups, config, corpus, reader, most)
             variables = run_preference(context, variables, groups, after=trained)
         elif stage == "online":
-            variables = run_online(context, variables, reader, after=trained)
+            variables = run_online(context, variables, reader, player, after=trained)
         else:  # done before this program was started, without jax
             continue
         if stage == "online" and config.online.algorithm == "none":
@@ -160,8 +165,7 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
     recovery.print_tables()
     for words in run_alarms(context.workdir):
         print(f"alarm: {words}", flush=True)
-    if {"online", "recovery"} & set(config.stages):
-        print(f"report written to {write_report(context.workdir)}", flush=True)
+    print(f"report written to {write_report(context.workdir)}", flush=True)
 
 
 def _export_adapter(context: RunContext, variables: dict[str, Any], replaced: Sequence[str], stage: str) -> None:

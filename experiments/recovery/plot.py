@@ -6,6 +6,7 @@ python -m experiments.recovery.plot --raw=experiments/recovery/raw --to=experime
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -16,16 +17,16 @@ import matplotlib.pyplot as plt
 from regrpo_jax.evaluation.compare import Runs, read_lines
 from regrpo_jax.evaluation.recovery_metrics import intervals
 
-# Panel -> label -> files below raw/, as run.py and curricula.py name them.
+# Panel -> label -> (arm, policy) of the files below raw/, as run.py names them.
 PANELS = {
     "online ReGRPO, by the price of a reflection": {
-        "SFT": "regrpo-*.before", "eta 0": "eta_0-*.after-regrpo", "eta 0.05": "eta_0.05-*.after-regrpo",
-        "eta 0.1": "regrpo-*.after-regrpo", "eta 0.3": "eta_0.3-*.after-regrpo",
+        "SFT": ("regrpo", "before"), "eta 0": ("eta_0", "after-regrpo"), "eta 0.05": ("eta_0.05", "after-regrpo"),
+        "eta 0.1": ("regrpo", "after-regrpo"), "eta 0.3": ("eta_0.3", "after-regrpo"),
     },
     "offline ReGRPO on executed records, by curriculum": {
-        "before": "curriculum_none-*.before", "none": "curriculum_none-*.after-offline-regrpo",
-        "linear": "curriculum_linear-*.after-offline-regrpo",
-        "success-paced": "curriculum_success-paced-*.after-offline-regrpo",
+        "before": ("curriculum_none", "before"), "none": ("curriculum_none", "after-offline-regrpo"),
+        "linear": ("curriculum_linear", "after-offline-regrpo"),
+        "success-paced": ("curriculum_success-paced", "after-offline-regrpo"),
     },
 }  # fmt: skip
 
@@ -35,8 +36,7 @@ def main() -> None:
     parser.add_argument("--raw", type=Path, required=True)
     parser.add_argument("--to", type=Path, required=True)
     chosen = parser.parse_args()
-    found = {title: {label: runs for label, pattern in arms.items() if (runs := read(chosen.raw, pattern))}
-             for title, arms in PANELS.items()}  # fmt: skip
+    found = {title: compared(chosen.raw, arms) for title, arms in PANELS.items()}
     found = {title: arms for title, arms in found.items() if len(arms) > 1}
     if not found:
         raise SystemExit(f"{chosen.raw}: holds no runs of experiments.recovery.run that could be compared")
@@ -53,9 +53,17 @@ def main() -> None:
     figure.savefig(chosen.to, dpi=130)
 
 
-def read(raw: Path, pattern: str) -> Runs:
-    """One list of rows for each seed."""
-    return [read_lines(path) for path in sorted(raw.glob(f"{pattern}.jsonl"))]
+def compared(raw: Path, arms: Mapping[str, tuple[str, str]]) -> dict[str, Runs]:
+    """Those that were run, each with the seeds that all of them have."""
+    files = {label: {_seed(path): path for path in raw.glob(f"{arm}-[0-9]*.{policy}.jsonl")}
+             for label, (arm, policy) in arms.items()}  # fmt: skip
+    files = {label: paths for label, paths in files.items() if paths}
+    seeds = sorted(set.intersection(*map(set, files.values()))) if files else []
+    return {label: [read_lines(paths[seed]) for seed in seeds] for label, paths in files.items()} if seeds else {}
+
+
+def _seed(path: Path) -> int:
+    return int(path.name.split(".after")[0].split(".before")[0].rsplit("-", 1)[1])
 
 
 def draw(axis: plt.Axes, label: str, runs: Runs) -> None:

@@ -5,6 +5,7 @@ Nothing but the standard library is needed. Source: the chat completions API as 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -98,27 +99,24 @@ def _post_once(settings: EngineSettings, route: str, body: Mapping[str, Any]) ->
         return None  # such as vLLM's "Success: LoRA adapter 'x' added successfully."
 
 
-def load_adapter(settings: EngineSettings, name: str, folder: str) -> None:
-    """Have a running engine serve a LoRA adapter (PEFT's format) under a name of its own.
+def exchange_adapter(settings: EngineSettings, old: str, new: str, folder: str) -> None:
+    """Have a running engine serve a LoRA adapter (PEFT's format), and give up the one before it.
 
-    vLLM needs VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora.
+    One of the same name, which a run that was stopped may have left there, is replaced. vLLM needs
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=True and --enable-lora; the engine reads the folder, so it must see the same disk.
 
+    Args:
+      old: name of the adapter that is served so far, "" for none.
     Raises:
       UserError: the engine has no such route, or refuses the adapter.
     """
-    _change_adapter(settings, "load_lora_adapter", {"lora_name": name, "lora_path": folder})
-
-
-def unload_adapter(settings: EngineSettings, name: str) -> None:
-    """Have it forget an adapter. UserError as `load_adapter`."""
-    _change_adapter(settings, "unload_lora_adapter", {"lora_name": name})
-
-
-def _change_adapter(settings: EngineSettings, route: str, body: Mapping[str, Any]) -> None:
+    for name in {old, new} - {""}:
+        with contextlib.suppress(EngineError):  # it may not be there
+            post(settings, "/unload_lora_adapter", {"lora_name": name})
     try:
-        post(settings, f"/{route}", body)
+        post(settings, "/load_lora_adapter", {"lora_name": new, "lora_path": folder})
     except EngineError as error:
         if error.status in (404, 405):
             words = "it has no LoRA hot reload (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)"
             raise UserError(f"{settings.base_url}: {words}; restart the engine with the adapter instead") from error
-        raise UserError(f"the engine refuses the adapter {body['lora_name']!r}: {error}") from error
+        raise UserError(f"the engine refuses the adapter {new!r}: {error}") from error

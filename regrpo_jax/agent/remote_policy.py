@@ -11,14 +11,14 @@ import hashlib
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, WriteRequest
-from regrpo_jax.agent.remote_engine import EngineError, EngineSettings, load_adapter, post, unload_adapter
+from regrpo_jax.agent.remote_engine import EngineError, EngineSettings, post
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ImageReference, Turn
 
@@ -60,17 +60,6 @@ class RemotePolicy:
     def start(self, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> RemoteSession:
         """A session. PolicyError: a prompt that the model's template refuses."""
         return RemoteSession(self, prompts, branches, seed)
-
-    def with_adapter(self, name: str, folder: Path, version: int) -> RemotePolicy:
-        """The same engine with a new adapter, served under `name`; the one before it is given up.
-
-        Raises:
-          UserError: the engine has no hot reload, or refuses the adapter.
-        """
-        load_adapter(self.settings, name, str(folder.resolve()))
-        if self.version > 0:
-            unload_adapter(self.settings, self.settings.model)
-        return replace(self, settings=replace(self.settings, model=name), version=version)
 
 
 class RemoteSession:

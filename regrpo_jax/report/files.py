@@ -80,6 +80,16 @@ def read_recovery(workdir: Path) -> dict[str, dict[str, Any]]:
     return policies
 
 
+def read_replay(workdir: Path) -> dict[str, dict[str, Any]]:
+    """`evaluation.json`: title of a policy -> its `evaluation.report.replay_metrics`, in their order. LeftOut."""
+    told = _read_json(workdir / "evaluation.json", "no records were replayed; the stage eval does that")
+    overall = {title: column.get("overall") for title, column in told.items() if isinstance(column, dict)}
+    columns = {title: values for title, values in overall.items() if isinstance(values, dict)}
+    if not columns:
+        raise LeftOut("evaluation.json names no policy")
+    return columns
+
+
 def read_played(workdir: Path, title: str) -> Played:
     """The episodes of one policy of `recovery.json`. LeftOut."""
     folder = workdir / "recovery" / slug(title)

@@ -33,6 +33,7 @@ from regrpo_jax.report.tables import (
     part_names,
     part_table,
     policy_table,
+    replay_table,
     training_headline,
 )
 from regrpo_jax.rollouts.trend_alarms import trend_alarms
@@ -88,6 +89,7 @@ def render_report(workdir: Path) -> str:
         table=_part(policy_table, policies),
         families=_part(_family_plots, policies),
         error_types=_part(part_table, policies, "error_types"),
+        replay=_part(replay_table, _part(files.read_replay, workdir)),
         stages=_part(_stages, lines),
         lengths=_part(_lengths, played),
         reader=reading_policy([one.title for one in played.data]) if played.data else "",

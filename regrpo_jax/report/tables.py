@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from regrpo_jax.evaluation.report import ROWS as REPLAY_ROWS
 from regrpo_jax.report.files import LeftOut, is_number
 from regrpo_jax.report.plots import Bar, Bars
 from regrpo_jax.rollouts.trend_alarms import course
@@ -151,6 +152,15 @@ def length_row(title: str, lengths: Sequence[int]) -> LengthRow:
     ordered = sorted(lengths)
     ninth = ordered[-(-9 * len(ordered) // 10) - 1]
     return LengthRow(title, len(ordered), ordered[len(ordered) // 2], ninth, ordered[-1])
+
+
+def replay_table(columns: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Titles of the policies, and the rows of the table that `evaluation.report` prints: label, a text for each."""
+    rows = [
+        (label, [format(values[name], spec) if is_number(values.get(name)) else "–" for values in columns.values()])
+        for name, (label, spec) in REPLAY_ROWS.items()
+    ]
+    return list(columns), rows
 
 
 def number_text(value: float | None, share: bool) -> str:

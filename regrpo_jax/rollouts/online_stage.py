@@ -33,12 +33,13 @@ from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.toolrepair import LOADERS
+from regrpo_jax.errors import UserError
 from regrpo_jax.models.sharding import place
 from regrpo_jax.rollouts.collect import CollectSettings
 from regrpo_jax.rollouts.play_ahead import PlayAhead
+from regrpo_jax.rollouts.players import Player
 from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
 from regrpo_jax.rollouts.rollout_metrics import alarms
-from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.update_groups import (
     GroupPlayer,
     UpdateGroups,
@@ -59,11 +60,14 @@ Source = Callable[[int, Tree], UpdateGroups]
 Update = Callable[[TrainState, Tree, OnlineBatch], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def run_online(context: RunContext, variables: Tree, reader: ConversationReader, *, after: Mapping[str, int]) -> Tree:
+def run_online(
+    context: RunContext, variables: Tree, reader: ConversationReader, player: Player, *, after: Mapping[str, int]
+) -> Tree:
     """Trains the policy on its own episodes; returns its variables. With algorithm "none" they stay as they are.
 
     Args:
       variables: the policy before it, which is the reference as well.
+      player: plays the policies.
       after: the stages before this one, and their updates.
     Raises:
       UserError: the checkpoint is of another run, the suite cannot be played, a number is not finite, or the run to
@@ -87,7 +91,7 @@ def run_online(context: RunContext, variables: Tree, reader: ConversationReader,
             print(f"online: complete at step {int(state.step)}", flush=True)
             return {**frozen, **state.trainable}
         update = _update(context, optimizer, {**frozen, **trainable})
-        with _source(context, reader, frozen, first=int(state.step) + 1) as source:
+        with _source(context, reader, player, frozen, first=int(state.step) + 1) as source:
 
             def save(state: TrainState) -> None:
                 checkpoints.save(state, {"after": dict(after)})
@@ -115,24 +119,10 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
     return CollectSettings(loop_settings(config), branches, system, workdir / "rollouts" / "images")
 
 
-def sampler_policy(
-    context: RunContext, reader: ConversationReader, variables: Tree, *, temperature: float, version: int = 0
-) -> SamplerPolicy:
-    """The policy as a player of episodes."""
-    data = context.config.data
-    return SamplerPolicy(
-        context.functions,
-        variables,
-        reader,
-        prefix_buckets=tuple(data.prefix_buckets),
-        branch_tokens=max(data.branch_buckets),
-        temperature=temperature,
-        version=version,
-    )
-
-
 @contextlib.contextmanager
-def _source(context: RunContext, reader: ConversationReader, frozen: Tree, *, first: int) -> Iterator[Source]:
+def _source(
+    context: RunContext, reader: ConversationReader, player: Player, frozen: Tree, *, first: int
+) -> Iterator[Source]:
     """Where the updates from `first` on get their groups; what it holds is closed at the end, also after an error."""
     config, online = context.config, context.config.online
     if online.replay:
@@ -140,14 +130,11 @@ def _source(context: RunContext, reader: ConversationReader, frozen: Tree, *, fi
         return
     settings = collect_settings(config, context.workdir, branches=online.branches)
     with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
-
-        def policy_of(variables: Tree, version: int) -> SamplerPolicy:
-            return sampler_policy(context, reader, variables, temperature=1.0, version=version)
-
-        player = GroupPlayer(config, environment, buffer, settings, policy_of)
+        group_player = GroupPlayer(config, environment, buffer, settings)
 
         def play(number: int, version: int, trainable: Tree) -> UpdateGroups:
-            return player.play(number, version, {**frozen, **trainable})
+            policy = player({**frozen, **trainable}, version=version, temperature=1.0)
+            return group_player.play(number, policy)
 
         if online.staleness == 0:
             yield lambda number, trainable: play(number, number - 1, trainable)
@@ -218,14 +205,24 @@ def _train(
 
 
 def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
-    """What update `number` learns from, as arrays; what an older policy played is marked as stale."""
+    """What update `number` learns from, as arrays; what an older policy or another engine played is marked as stale.
+
+    Raises:
+      UserError: an engine played and did not tell the tokens of any episode.
+    """
     online, data = context.config.online, context.config.data
+    remote = bool(context.config.player.base_url)
+    if remote and not any(rollout.scored for group in groups for rollout in group.counted):
+        raise UserError(
+            "nothing can be trained on: the engine tells no tokens with log-probs, of any episode; vLLM and SGLang do "
+            "(config.player.extended=True), `transformers serve` does not"
+        )
     return collate_rollouts(
         groups,
         rows=online.tasks,
         branches=online.branches,
         credit=credit_settings(online),
-        policy_version=number - 1,
+        policy_version=None if remote else number - 1,
         image_token_id=context.image_token_id,
         prefix_buckets=data.prefix_buckets,
         branch_buckets=data.branch_buckets,

@@ -15,10 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.agent.policy import Policy
-from regrpo_jax.agent.remote_engine import EngineSettings
-from regrpo_jax.agent.remote_policy import RemotePolicy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
-from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.environments.toolrepair import make_suite
@@ -27,8 +24,8 @@ from regrpo_jax.evaluation.compare import ROWS_FILE, print_comparison, read_rows
 from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, row_of
 from regrpo_jax.report.files import slug
 from regrpo_jax.rollouts.collect import collect_groups
-from regrpo_jax.rollouts.engine_tokens import EngineTokens
-from regrpo_jax.rollouts.online_stage import collect_settings, playing, sampler_policy
+from regrpo_jax.rollouts.online_stage import collect_settings, playing
+from regrpo_jax.rollouts.players import Player
 from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.run_record import replace_text
 from regrpo_jax.training.loop import RunContext
@@ -43,8 +40,8 @@ BARE = ", bare retry"
 class RecoveryEvaluation:
     """Policies played so far; kept in the workdir, so that a second start need not play again."""
 
-    def __init__(self, context: RunContext, reader: ConversationReader) -> None:
-        self._context, self._reader = context, reader
+    def __init__(self, context: RunContext, player: Player) -> None:
+        self._context, self._player = context, player
         self._numbers: dict[str, dict[str, Any]] = {}
 
     def measure(self, variables: dict[str, Any], trained: Mapping[str, int]) -> None:
@@ -89,7 +86,8 @@ class RecoveryEvaluation:
             surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
         )  # fmt: skip
         print(f"recovery: {len(tasks)} {chosen.split} tasks x {chosen.episodes} episodes, {title}", flush=True)
-        groups = self._groups(config, variables, tasks)
+        policy = self._player(variables, version=trained.get("online", 0), temperature=chosen.temperature)
+        groups = self._groups(config, policy, tasks)
         rows = [row_of(group) for group in groups]
         write_episodes(folder, tasks, groups, rows)
         numbers = {"identity": identity, "metrics": rollout_metrics(rollouts_of(groups)), **_numbers(rows)}
@@ -101,16 +99,9 @@ class RecoveryEvaluation:
         context.writer.write(stage, step, values)
         replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
 
-    def _policy(self, chosen: Any, variables: dict[str, Any]) -> Policy:
-        if not chosen.engine.base_url:
-            return sampler_policy(self._context, self._reader, variables, temperature=chosen.temperature)
-        engine = EngineSettings(**chosen.engine.to_dict(), temperature=chosen.temperature)
-        return RemotePolicy(engine, EngineTokens(self._reader))
-
-    def _groups(self, config: Any, variables: dict[str, Any], tasks: Sequence[Task]) -> list[RolloutGroup]:
+    def _groups(self, config: Any, policy: Policy, tasks: Sequence[Task]) -> list[RolloutGroup]:
         chosen = config.recovery
         settings = collect_settings(config, self._context.workdir, branches=chosen.episodes)
-        policy = self._policy(chosen, variables)
         groups: list[RolloutGroup] = []
         with playing(config) as environment, StageProgress("recovery", len(tasks)) as progress:
             for start in range(0, len(tasks), chosen.tasks_at_once):

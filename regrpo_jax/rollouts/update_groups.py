@@ -6,9 +6,8 @@ a run which was stopped goes on exactly where it was. Each rollout is on the dis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -24,7 +23,6 @@ from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_group
 from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
 
-Tree = dict[str, Any]
 _TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people type for evaluation
 
 
@@ -63,10 +61,7 @@ def sampled_tokens(groups: Iterable[RolloutGroup]) -> int:
 
 
 class GroupPlayer:
-    """Plays the updates of a stage, one after another.
-
-    policy_of: (variables, updates that they have seen) -> the policy as a player. buffer: where all of it is written.
-    """
+    """Plays the updates of a stage, one after another. buffer: where all of it is written."""
 
     def __init__(
         self,
@@ -74,23 +69,20 @@ class GroupPlayer:
         environment: Environment,
         buffer: RolloutBuffer,
         settings: CollectSettings,
-        policy_of: Callable[[Tree, int], Policy],
     ) -> None:
         self._config, self._online = config, config.online
         self._environment, self._buffer, self._settings = environment, buffer, settings
-        self._policy_of = policy_of
         self._credit = credit_settings(config.online)
         self._shares = {MIDDLE: config.online.middle_states, NEAR_MISS: config.online.near_misses}
         self._expected: Expected = {}
         self._last: tuple[int, list[RolloutGroup]] = (0, [])  # an update and its groups
 
-    def play(self, number: int, version: int, variables: Tree) -> UpdateGroups:
-        """The groups of update `number`, played by the policy that has seen `version` updates.
+    def play(self, number: int, policy: Policy) -> UpdateGroups:
+        """The groups of update `number`.
 
         Groups that prefer nothing are refilled from further rounds, as many as `config.online.refills` allows.
         """
-        online, policy = self._online, self._policy_of(variables, version)
-        episodes = self._own_episodes(number - 1)
+        online, episodes = self._online, self._own_episodes(number - 1)
         chosen: list[RolloutGroup] = []
         played: list[RolloutGroup] = []
         for round_number in range(online.refills + 1):

@@ -78,10 +78,14 @@ class Engine:
     def _change_adapter(self, path: str, body: dict[str, Any]) -> tuple[int, Any]:
         if not self.hot_reload:
             return 404, {"detail": "Not Found"}
-        if path == "/v1/load_lora_adapter":
-            self.adapters[body["lora_name"]] = body["lora_path"]
+        name = body["lora_name"]
+        loads = path == "/v1/load_lora_adapter"
+        if loads == (name in self.adapters):  # as vLLM refuses both
+            return (400 if loads else 404), {"error": f"{name} has already been loaded" if loads else f"no {name}"}
+        if loads:
+            self.adapters[name] = body["lora_path"]
         else:
-            del self.adapters[body["lora_name"]]
+            del self.adapters[name]
         return 200, "Success"
 
 

@@ -13,7 +13,7 @@ import pytest
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import EpisodePrompt, PolicyError, WriteRequest
-from regrpo_jax.agent.remote_engine import EngineSettings
+from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
 from regrpo_jax.agent.remote_policy import RemotePolicy, chat_messages
 from regrpo_jax.agent.rollout import Rollout, check_rollout
 from regrpo_jax.data.examples import ConversationReader
@@ -154,17 +154,18 @@ def test_many_conversations_go_at_once_and_no_more_than_allowed() -> None:
     assert len({body["seed"] for body in engine.asked}) == 20
 
 
-def test_adapters_are_exchanged_while_the_engine_runs(tmp_path: Path) -> None:
+def test_adapters_are_exchanged_while_the_engine_runs() -> None:
     engine = made_engine()
     with serving(engine) as address:
-        first = policy_at(address).with_adapter("update-1", tmp_path / "a", version=1)
-        second = first.with_adapter("update-2", tmp_path / "b", version=2)
-        assert engine.adapters == {"update-2": str((tmp_path / "b").resolve())}
-        played(second)
-        assert {body["model"] for body in engine.asked} == {"update-2"} and second.version == 2
+        settings = EngineSettings(address, "base", first_wait=0.01)
+        exchange_adapter(settings, "", "update-1", "/a")
+        exchange_adapter(settings, "update-1", "update-2", "/b")
+        assert engine.adapters == {"update-2": "/b"}
+        exchange_adapter(settings, "", "update-2", "/c")  # one that a stopped run left there is replaced
+        assert engine.adapters == {"update-2": "/c"}
         engine.hot_reload = False
         with pytest.raises(UserError, match="no LoRA hot reload"):
-            second.with_adapter("update-3", tmp_path, version=3)
+            exchange_adapter(settings, "update-2", "update-3", "/d")
 
 
 def test_the_key_goes_along_and_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
+SERVED = ["--config.player.base_url=http://localhost:8000/v1", "--config.player.model=m", "--config.model.path=m"]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 
 # Arguments beside the config and the workdir -> words of the message. None of these gets as far as importing jax.
@@ -103,12 +104,16 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.online.staleness is 1", "config.mesh.model=1"],
     ),
     "served_weights_do_not_learn": (
-        ["--config.stages=('online','recovery')", "--config.recovery.engine.base_url=http://localhost:8000/v1"],
-        ["config.recovery.engine.base_url is 'http", "train in another run"],
+        ["--config.stages=('online','recovery')", *SERVED, "--config.online.trainable=full"],
+        ["config.online.trainable is 'full'", "a server can be given an adapter"],
     ),
     "an_engine_without_a_model": (
-        ["--config.stages=recovery", "--config.recovery.engine.base_url=http://localhost:8000/v1"],
-        ["config.recovery.engine.base_url is 'http", "name config.recovery.engine.model"],
+        ["--config.stages=recovery", SERVED[0]],
+        ["config.player.base_url is 'http", "name config.player.model"],
+    ),
+    "another_engine_without_weights": (
+        ["--config.stages=online", *SERVED, "--config.online.trainable=lora"],
+        ["config.online.weight_cap is None", "needs importance weights"],
     ),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),

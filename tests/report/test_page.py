@@ -252,6 +252,15 @@ def test_half_a_character_is_no_trouble(tmp_path: Path) -> None:
     assert "seen ?" in write_report(run).read_text(encoding="utf-8")
 
 
+def test_a_replay_of_records_is_a_table(tmp_path: Path, no_plots: None) -> None:
+    workdir = make_run(tmp_path / "run")
+    columns = {"after SFT": {"overall": {"one_shot": 0.25}}, "after <ReGRPO>": {"overall": {"one_shot": 0.5}}}
+    (workdir / "evaluation.json").write_text(json.dumps(columns))
+    page = Page(write_report(workdir).read_text(encoding="utf-8"))
+    words = "|".join(text.strip() for text in page.texts if text.strip())
+    assert "after SFT|after <ReGRPO>|right at the first attempt|25.0%|50.0%|task solved|–|–" in words
+
+
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.usefixtures("no_plots")
 def test_what_is_missing_is_left_out_with_a_word_why(part: str, tmp_path: Path) -> None:

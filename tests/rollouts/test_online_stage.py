@@ -105,11 +105,15 @@ main(sys.argv[2:])
 """
 
 
-def test_killed_between_two_rollouts_and_resumed_it_is_the_same_run(whole: Path, tmp_path: Path) -> None:
-    kill_after = 2 * 16 + 7  # in update 3
-    program = [sys.executable, "-c", KILLED, str(kill_after), *command(tmp_path)[3:]]
+def run_killed(workdir: Path, kill_after: int, *options: str) -> None:
+    program = [sys.executable, "-c", KILLED, str(kill_after), *command(workdir)[3:], *options]
     killed = subprocess.run(program, cwd=ROOT, stdout=subprocess.DEVNULL, timeout=900)
     assert killed.returncode == -signal.SIGKILL
+
+
+def test_killed_between_two_rollouts_and_resumed_it_is_the_same_run(whole: Path, tmp_path: Path) -> None:
+    kill_after = 2 * 16 + 7  # in update 3
+    run_killed(tmp_path, kill_after)
     left = StoredRollouts(tmp_path / "rollouts")
     survived = [left.group(key) for key in (*left.keys, *left.unfinished)]
     assert sum(len(group.rollouts) for group in survived) == kill_after and set(left.updates) == {1, 2}
@@ -143,3 +147,16 @@ def test_played_ahead_the_lag_is_fixed_and_a_seed_decides_it_all(whole: Path, tm
     check_same_weights(second, first)
     differ = [not np.array_equal(one, other) for one, other in zip(weights(first), weights(whole), strict=True)]
     assert any(differ), "else what an older policy played would be what the present one plays"
+
+
+def test_killed_while_it_plays_ahead_it_goes_on_with_the_policy_that_was_kept(tmp_path: Path) -> None:
+    run_killed(tmp_path, 4 * 16 + 7, *AHEAD)  # while update 5 is played, which needs the policy after update 2
+    folder = tmp_path / "checkpoints" / "online"
+    kept = max(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    run(tmp_path, *AHEAD)
+    assert 1 <= kept < UPDATES and [one["step"] for one in lines(tmp_path)] == list(range(1, UPDATES + 1))
+    stored = StoredRollouts(tmp_path / "rollouts")
+    for number in range(kept + 1, UPDATES + 1):
+        groups = stored.update(number)
+        versions = {rollout.policy_version for group in groups for rollout in group.rollouts}
+        assert versions == {max(kept, number - 3)} and sum(len(group.rollouts) for group in groups) == 16

@@ -17,6 +17,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.errors import UserError
 from regrpo_jax.rollouts import online_stage
 from regrpo_jax.rollouts.online_stage import collect_settings, update_batch
+from regrpo_jax.rollouts.players import player_of
 from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups
@@ -42,12 +43,9 @@ def played(
     context = make_context(sampler, tmp_path_factory.mktemp("played"))
     with RolloutBuffer(context.workdir / "rollouts") as buffer:
         settings = collect_settings(context.config, context.workdir, branches=2)
-
-        def policy_of(variables: Any, version: int) -> SamplerPolicy:
-            return dataclasses.replace(sampler, version=version)
-
-        player = GroupPlayer(context.config, environment, buffer, settings, policy_of)
-        return context, [player.play(number, number - 1, {}) for number in range(1, UPDATES + 1)]
+        player = GroupPlayer(context.config, environment, buffer, settings)
+        policies = [dataclasses.replace(sampler, version=version) for version in range(UPDATES)]
+        return context, [player.play(policy.version + 1, policy) for policy in policies]
 
 
 def bits(batch: Any) -> Any:
@@ -119,7 +117,7 @@ def test_an_error_while_playing_reaches_the_trainer_and_closes_the_environment(
         def __exit__(self, *unused: object) -> None:
             closed.append(True)
 
-    def play(self: GroupPlayer, number: int, version: int, variables: Any) -> UpdateGroups:
+    def play(self: GroupPlayer, number: int, policy: Any) -> UpdateGroups:
         assert not closed
         if number == 3:
             raise UserError("no state can be started")
@@ -130,7 +128,7 @@ def test_an_error_while_playing_reaches_the_trainer_and_closes_the_environment(
     trained = []
     with (
         pytest.raises(UserError, match="no state can be started"),
-        online_stage._source(context, sampler.reader, {}, first=1) as source,
+        online_stage._source(context, sampler.reader, player_of(context, sampler.reader), {}, first=1) as source,
     ):
         for number in range(1, 7):
             trained.append(source(number, {}).tokens)

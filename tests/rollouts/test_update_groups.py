@@ -80,9 +80,8 @@ def play(environment: Environment, reader: ConversationReader, tmp_path: Path, m
                 environment,
                 buffer,
                 collect_settings(config, tmp_path, branches=BRANCHES),
-                lambda variables, version: Follower(renderer, known, version, dies_after),
             )
-            return [player.play(number, number - 1, {}) for number in numbers]
+            return [player.play(number, Follower(renderer, known, number - 1, dies_after)) for number in numbers]
 
     monkeypatch.setattr(update_groups, "make_suite", remembered)
     return started

@@ -1,0 +1,80 @@
+"""Who plays a policy's episodes: the sampler of this process, or an engine that is handed the policy's adapter.
+
+config.player.base_url = ""     the sampler, which shares the weights of the training
+config.player.base_url = URL    an engine that serves the base model (vLLM and SGLang exchange adapters while they
+                                run); every policy that has an adapter is written to workdir/player and loaded there
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol
+
+from regrpo_jax.agent.policy import Policy
+from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
+from regrpo_jax.agent.remote_policy import RemotePolicy
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.models.peft import export_adapter
+from regrpo_jax.rollouts.engine_tokens import EngineTokens
+from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
+from regrpo_jax.training.loop import RunContext
+
+Tree = dict[str, Any]
+
+
+class Player(Protocol):
+    """Makes players of policies."""
+
+    def __call__(self, variables: Tree, *, version: int, temperature: float) -> Policy:
+        """The policy with these variables, which have seen `version` updates.
+
+        Raises:
+          UserError: the engine cannot be given its adapter.
+        """
+
+
+def player_of(context: RunContext, reader: ConversationReader) -> Player:
+    """The one that the config names. UserError: an engine's settings make no sense."""
+    if context.config.player.base_url:
+        return EnginePlayer(context, reader)
+    return SamplerPlayer(context, reader)
+
+
+class SamplerPlayer:
+    """Plays in this process."""
+
+    def __init__(self, context: RunContext, reader: ConversationReader) -> None:
+        self._context, self._reader = context, reader
+
+    def __call__(self, variables: Tree, *, version: int, temperature: float) -> SamplerPolicy:
+        data = self._context.config.data
+        return SamplerPolicy(
+            self._context.functions,
+            variables,
+            self._reader,
+            prefix_buckets=tuple(data.prefix_buckets),
+            branch_tokens=max(data.branch_buckets),
+            temperature=temperature,
+            version=version,
+        )
+
+
+class EnginePlayer:
+    """Plays on an engine, one policy at a time: a new adapter takes the place of the one before it."""
+
+    def __init__(self, context: RunContext, reader: ConversationReader) -> None:
+        self._context, self._tokens = context, EngineTokens(reader)
+        self._settings = EngineSettings(**context.config.player.to_dict())
+        self._folder = context.workdir / "player"
+        self._served = ""  # adapter that the engine holds for us
+
+    def __call__(self, variables: Tree, *, version: int, temperature: float) -> RemotePolicy:
+        settings = dataclasses.replace(self._settings, temperature=temperature)
+        if "lora" not in variables:
+            return RemotePolicy(settings, self._tokens, version)
+        name = f"{self._context.workdir.name}-{version}"
+        folder = (self._folder / name).resolve()
+        export_adapter(folder, variables, self._context.functions.config, base_model=self._context.config.model.path)
+        exchange_adapter(settings, self._served, name, str(folder))
+        self._served = name
+        return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version)
