@@ -3,7 +3,7 @@
     python -m regrpo_jax.evaluation.compare SFT=runs/sft/recovery/before ReGRPO=runs/regrpo/recovery/after-regrpo
 
 Each argument is NAME=FOLDER[,FOLDER ..]: folders below `recovery/` of a run (or their tasks.jsonl), one for each seed.
-Intervals are 95 % bootstraps over tasks and seeds; differences are taken task by task and seed by seed.
+Intervals are 95 % bootstraps over tasks and seeds; differences are between numbers of the table, on the same draws.
 """
 
 from __future__ import annotations
@@ -105,12 +105,11 @@ def differences(arms: Mapping[str, Runs]) -> Mapping[str, Mapping[str, str]]:
 
 
 def _difference(first: Runs, second: Runs, name: str) -> str:
-    """On the tasks for which every run of both says something."""
+    """Of the numbers in the table."""
     values = [np.array([task_means(rows, name) for rows in runs]) for runs in (first, second)]  # [seed, task]
-    known = ~np.isnan(values).any(axis=(0, 1))
-    if not known.any():
+    if any(np.isnan(one).all() for one in values):
         return "-"
-    return interval_text(list(paired_difference(values[0][:, known], values[1][:, known])), per_cent=True, sign="+")
+    return interval_text(list(paired_difference(values[0], values[1])), per_cent=True, sign="+")
 
 
 def _share(interval: Sequence[float] | None) -> str:
@@ -153,7 +152,7 @@ def print_comparison(arms: Mapping[str, Runs]) -> None:
     last = list(arms)[-1]
     for name, told in differences(arms).items():
         shown = ", ".join(f"{SHOWN[key][0]} {text}" for key, text in told.items())
-        console.print(f"{last} - {name}, task by task: {shown}", highlight=False)
+        console.print(f"{last} - {name}, on the same tasks and seeds: {shown}", highlight=False)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""How sure a mean over tasks is: bootstrap intervals, over tasks and seeds, and of differences task by task.
+"""How sure a mean over tasks is: bootstrap intervals, over tasks and seeds, and of differences between policies.
 
-Two policies that played the same tasks are compared on each task, which takes the tasks' own difficulty out of the
-difference.
+Two policies that played the same tasks are compared over the same draws of tasks and seeds, which takes the difficulty
+of the tasks and the luck of a seed out of the difference.
 """
 
 from __future__ import annotations
@@ -37,9 +37,32 @@ def mean_interval(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
     Seeds and tasks are drawn anew with replacement, independently of each other (a crossed, two-way bootstrap; Owen,
     2007, "The pigeonhole bootstrap"). With one seed only tasks are.
     """
-    known = ~np.isnan(values)
-    if not known.any():
+    if np.isnan(values).all():
         raise ValueError("there is no value to take a mean of")
+    means = _resampled_means(values, seed, resamples)
+    low, high = np.nanquantile(means, [0.025, 0.975])
+    return Interval(float(np.nanmean(values)), float(low), float(high))
+
+
+def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
+    """How much higher the mean of `second` is: both means over the same drawn tasks and seeds, again and again.
+
+    Args:
+      first, second: as in `mean_interval`, of the same tasks and seeds. A task of which only one of them has a value
+        counts for that one's mean.  # [seed, task]
+    Raises:
+      ValueError: the shapes differ, or one has no value.
+    """
+    if first.shape != second.shape or np.isnan(first).all() or np.isnan(second).all():
+        raise ValueError(f"values of the same tasks and seeds are needed, not {first.shape} and {second.shape} or nan")
+    means = [_resampled_means(values, seed, resamples) for values in (first, second)]  # with the same draws
+    low, high = np.nanquantile(means[1] - means[0], [0.025, 0.975])
+    return Interval(float(np.nanmean(second) - np.nanmean(first)), float(low), float(high))
+
+
+def _resampled_means(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
+    """The mean of each draw of seeds and tasks, nan of a draw without a value.  # [resample]"""
+    known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
     runs, tasks = values.shape
     draws = np.random.default_rng(seed)
@@ -50,17 +73,5 @@ def mean_interval(values: np.ndarray, *, seed: int = 0, resamples: int = RESAMPL
         task_weights = draws.multinomial(tasks, np.full(tasks, 1 / tasks), size=size)  # [resample, task]
         total = np.einsum("br,rt,bt->b", run_weights, filled, task_weights)
         count = np.einsum("br,rt,bt->b", run_weights, known.astype(float), task_weights)
-        means.append(total[count > 0] / count[count > 0])
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Interval(float(filled.sum() / known.sum()), float(low), float(high))
-
-
-def paired_difference(first: np.ndarray, second: np.ndarray, *, seed: int = 0, resamples: int = RESAMPLES) -> Interval:
-    """How much higher `second` is on the same tasks and seeds; both [seed, task] without nan.
-
-    Raises:
-      ValueError: the shapes differ, or a value is missing.
-    """
-    if first.shape != second.shape or np.isnan(first).any() or np.isnan(second).any():
-        raise ValueError(f"values of the same tasks and seeds are needed, not {first.shape} and {second.shape} or nan")
-    return mean_interval(second - first, seed=seed, resamples=resamples)
+        means.append(np.where(count > 0, total / np.maximum(count, 1), np.nan))
+    return np.concatenate(means)

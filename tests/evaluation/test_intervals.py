@@ -44,8 +44,24 @@ def test_pairs_are_surer_than_the_two_alone() -> None:
     assert difference.high - difference.low < apart
 
 
+@given(seed=st.integers(0, 50), runs=st.integers(1, 4), tasks=st.integers(3, 40))
+def test_a_difference_is_that_of_the_means_whatever_is_missing(seed: int, runs: int, tasks: int) -> None:
+    draws = np.random.default_rng(seed)
+    first, second = draws.random((2, runs, tasks))
+    whole = paired_difference(first, second, resamples=200)
+    assert whole == pytest.approx(mean_interval(second - first, resamples=200))
+    for values in (first, second):
+        values[draws.random((runs, tasks)) < 0.4] = np.nan
+        values[0, 0] = 0.5
+    found = paired_difference(first, second, resamples=200)
+    assert found.mean == pytest.approx(np.nanmean(second) - np.nanmean(first)) and found.low <= found.high
+    assert paired_difference(first, first, resamples=200) == (0.0, 0.0, 0.0)
+
+
 def test_what_cannot_be_compared_is_refused() -> None:
     with pytest.raises(ValueError, match="same tasks"):
         paired_difference(np.zeros((1, 3)), np.zeros((1, 4)))
+    with pytest.raises(ValueError, match="same tasks"):
+        paired_difference(np.zeros((1, 3)), np.full((1, 3), np.nan))
     with pytest.raises(ValueError, match="no value"):
         mean_interval(np.full((2, 3), np.nan))
