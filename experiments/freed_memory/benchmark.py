@@ -50,7 +50,11 @@ def measured(variables: dict[str, str], updates: int, cache: Path) -> dict[str, 
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "regrpo_jax.main", "--config=configs/recovery.py", f"--workdir={folder}"]
         command += ['--config.stages=("online",)', f"--config.online.steps={updates}"]
-        command += [f"--config.compilation_cache={cache.resolve()}", f"--config.checkpoint.every={updates}"]
+        command += [
+            f"--config.compilation_cache={cache.resolve()}",
+            f"--config.checkpoint.every={updates}",
+            "--config.log_every=1",
+        ]
         started = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=os.environ | variables)
         _, status, used = os.wait4(started.pid, 0)
         if status:
