@@ -2,12 +2,13 @@
 
 config.player.base_url = ""     the sampler, which shares the weights of the training
 config.player.base_url = URL    an engine that serves the base model (vLLM and SGLang exchange adapters while they
-                                run); every policy that has an adapter is written to workdir/player and loaded there
+                                run); a policy that has an adapter is written to workdir/player and loaded from there
 """
 
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from typing import Any, Protocol
 
 from regrpo_jax.agent.policy import Policy
@@ -76,5 +77,7 @@ class EnginePlayer:
         folder = (self._folder / name).resolve()
         export_adapter(folder, variables, self._context.functions.config, base_model=self._context.config.model.path)
         exchange_adapter(settings, self._served, name, str(folder))
+        if self._served not in ("", name):
+            shutil.rmtree(self._folder / self._served, ignore_errors=True)  # the engine has forgotten it
         self._served = name
         return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version)

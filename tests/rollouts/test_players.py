@@ -100,6 +100,7 @@ def test_a_policy_is_trained_on_what_an_engine_plays_with_its_adapters(engine: S
         train(workdir, address, '--config.stages=("online", "recovery")', "--config.recovery.tasks=3")
     assert list(engine.adapted) == [f"run-{version}" for version in range(UPDATES + 1)]
     assert list(engine.adapters) == [f"run-{UPDATES}"]  # the others were given up
+    assert [path.name for path in (workdir / "player").iterdir()] == [f"run-{UPDATES}"]
     stored = StoredRollouts(workdir / "rollouts")
     for number in range(1, UPDATES + 1):
         played = [rollout for group in stored.update(number) for rollout in group.rollouts]
