@@ -20,7 +20,7 @@ import pytest
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import EpisodePrompt, WriteRequest
-from regrpo_jax.agent.remote_engine import EngineSettings, load_adapter, post
+from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter, post
 from regrpo_jax.agent.remote_policy import RemotePolicy, chat_messages
 from regrpo_jax.agent.rollout import check_rollout
 from regrpo_jax.data.chat import ChatRenderer
@@ -143,7 +143,7 @@ def test_what_the_server_refuses_is_told(
 
 def test_it_has_no_hot_reload_and_says_so(address: str, model: Path, reader: ConversationReader) -> None:
     with pytest.raises(UserError, match="no LoRA hot reload"):
-        load_adapter(policy_at(address, model, reader).settings, "update-1", "nowhere")
+        exchange_adapter(policy_at(address, model, reader).settings, "", "update-1", "nowhere")
 
 
 def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path: Path) -> None:

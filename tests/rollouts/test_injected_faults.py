@@ -138,7 +138,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     def collected(environment: Environment, policy: Any, states: Any, settings: Any, **chosen: Any) -> Any:
         tasks = [state.task for state in states]
         watch.tasks |= {task.id: task for task in tasks}
-        follower = Follower(policy, tasks, chosen["first_group"])
+        follower = Follower(policy.reader, tasks, chosen["first_group"])
         groups, counts = collect_groups(environment, follower, states, settings, **chosen)
         watch.retried += counts.retried
         return groups, counts
@@ -151,7 +151,6 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
     with faulty(0.2) as environment:
         watch = Watch(environment)
         monkeypatch.setattr(online_stage, "playing", lambda config: contextlib.nullcontext(environment))
-        monkeypatch.setattr(online_stage, "sampler_policy", lambda context, reader, *_, **__: reader)
         monkeypatch.setattr(update_groups, "collect_groups", collected)
         monkeypatch.setattr(online_stage, "collate_rollouts", collated)
         yield watch
