@@ -74,8 +74,8 @@ class RecoveryEvaluation:
         context, config = self._context, self._context.config.copy_and_resolve_references()
         config.online.algorithm = algorithm
         chosen = config.recovery
-        identity = {**trained, "algorithm": algorithm, "agent": config.agent.to_dict(), "recovery": chosen.to_dict()}
-        identity = json.loads(json.dumps(identity))
+        sections = {name: config[name].to_dict() for name in ("agent", "recovery", "player")}
+        identity = json.loads(json.dumps({**trained, "algorithm": algorithm, **sections}))
         path, folder = context.workdir / NUMBERS, context.workdir / FOLDER / slug(title)
         earlier = _read(path)
         if earlier.get(title, {}).get("identity") == identity and (folder / ROWS_FILE).exists():
