@@ -52,7 +52,8 @@ def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterato
         "player.base_url",
         "name config.player.model, as the server calls it, and config.model.path, the same model on disk",
     )
-    trained = [stage for stage in stages if f"{stage}.trainable" in values]
+    resting = {"online"} if values["online.algorithm"] == "none" else set()
+    trained = [stage for stage in stages if f"{stage}.trainable" in values and stage not in resting]
     for stage in trained:
         yield Rule(
             values[f"{stage}.trainable"] == "lora",
@@ -64,9 +65,8 @@ def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterato
         "player.extended",
         "choose True, with vLLM or SGLang: others take no adapter while they run, and do not tell their tokens",
     )
-    learns = "online" in trained and values["online.algorithm"] != "none" and not values["online.replay"]
     yield Rule(
-        not learns or values["online.weight_cap"] is not None,
+        "online" not in trained or bool(values["online.replay"]) or values["online.weight_cap"] is not None,
         "online.weight_cap",
         "set it, such as 2: what another engine played needs importance weights",
     )

@@ -7,6 +7,7 @@ workdir/metrics.jsonl    one object a line, with "stage" and "step"
 workdir/tensorboard/     the same, for TensorBoard
 workdir/checkpoints/     sft/, rl/, preference/ and online/
 workdir/rollouts/        the episodes that the online stage learnt from
+workdir/player/          the adapter that an engine was last handed, where one plays
 workdir/evaluation.json  the numbers of the table
 workdir/recovery.json    what became of held-out tasks; see rollouts/recovery_stage.py
 workdir/report.html      all of it for a browser

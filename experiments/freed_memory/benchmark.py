@@ -3,7 +3,7 @@
     python -m experiments.freed_memory.benchmark --updates=8 --cache=runs/compiled
 
 Each setting is a few environment variables of glibc, and a run of its own of configs/recovery.py without the held-out
-tasks; settings take turns. The first two updates of a run are not counted. All runs must end with the same weights.
+tasks; settings take turns. The first two updates of a run are not counted; all runs must tell the same of the last one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
         for name in list(SETTINGS)[:: 1 - 2 * (number % 2)]:
             found[name].append(measured(SETTINGS[name], chosen.updates, chosen.cache))
             print(name, json.dumps(found[name][-1]), flush=True)
-    assert len({one["weights"] for ones in found.values() for one in ones}) == 1, "the settings changed the numbers"
+    assert len({one["told"] for ones in found.values() for one in ones}) == 1, "the settings changed the numbers"
     base = statistics.median(one["update"] for one in found["as it is"])
     for name, ones in found.items():
         told = {
@@ -66,12 +66,12 @@ def measured(variables: dict[str, str], updates: int, cache: Path) -> dict[str, 
             "play": round(statistics.median(line["seconds/play"] for line in lines), 2),
             "page_faults": used.ru_minflt,
             "gigabytes": round(used.ru_maxrss / 2**20, 1),
-            "weights": _weights(Path(folder)),
+            "told": _told(Path(folder)),
         }
 
 
-def _weights(workdir: Path) -> str:
-    """A hash of what the last update told of loss and reward, which follow from the weights."""
+def _told(workdir: Path) -> str:
+    """A hash of the metrics of the last update, times left out."""
     last = json.loads((workdir / "metrics.jsonl").read_text().splitlines()[-1])
     kept = {name: value for name, value in last.items() if "seconds" not in name}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:12]

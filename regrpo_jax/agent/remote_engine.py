@@ -108,7 +108,7 @@ def exchange_adapter(settings: EngineSettings, old: str, new: str, folder: str) 
     Args:
       old: name of the adapter that is served so far, "" for none.
     Raises:
-      UserError: the engine has no such route, or refuses the adapter.
+      UserError: the engine has no such route, refuses the adapter, or does not answer.
     """
     for name in {old, new} - {""}:
         with contextlib.suppress(EngineError):  # it may not be there
@@ -119,4 +119,4 @@ def exchange_adapter(settings: EngineSettings, old: str, new: str, folder: str) 
         if error.status in (404, 405):
             words = "it has no LoRA hot reload (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)"
             raise UserError(f"{settings.base_url}: {words}; restart the engine with the adapter instead") from error
-        raise UserError(f"the engine refuses the adapter {new!r}: {error}") from error
+        raise UserError(f"the engine could not be given the adapter {new!r}: {error}") from error
