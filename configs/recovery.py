@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
     config = base_config()
     config.stages = ("recovery", "online", "recovery")
     config.model.path = str(Path(__file__).parents[1] / "experiments" / "recovery" / "policy")
-    config.data.prefix_buckets = (64, 128)
+    config.data.prefix_buckets = (128, 192)
     config.data.branch_buckets = (128, 192, 256)
     config.agent.turn_tokens = 80
     config.agent.episode_tokens = 240

@@ -20,7 +20,7 @@ def get_config() -> ConfigDict:
     config.export_weights = True
     config.checkpoint.every = 300
     config.data.source = "toolrepair"
-    config.data.prefix_buckets = (64, 128)
+    config.data.prefix_buckets = (128, 192)
     config.data.branch_buckets = (128, 192, 256)
     config.engine.records = 0
     config.engine.demonstrations = 10_000

@@ -169,6 +169,9 @@ def _online() -> ml_collections.ConfigDict:
     online.staleness = 0  # updates that the policy which plays lags behind, so that it can play meanwhile; 0: in turn
     online.replay = ""  # workdir of another run whose rollouts the updates repeat; "" plays
     online.success = "step"  # whose success a token is paid for: that of its "step", or of the whole "episode"
+    online.first_attempt = (
+        "own"  # of a step: paid for its "own" outcome, a "condition" if it failed, or "shared" credit
+    )
     online.lambda_exec = 1.0  # weight of success in the reward
     online.eta = 0.1  # price of 100 reflection tokens, in units of reward
     online.lambda_val = 0.0  # weight of V: grounded evidence, and an action that is right
@@ -245,6 +248,7 @@ def _engine() -> ml_collections.ConfigDict:
     engine.records = 2000  # RoT records
     engine.clean = 0  # clean trajectories, executed as well
     engine.demonstrations = 0  # episodes of an agent whose skills are right and whose decisions are not always
+    engine.diagnosis = "reflection"  # where they say what went wrong: in a "reflection" block, or in the "thought"
     engine.error_types = ml_collections.ConfigDict(  # their shares; the first four are the paper's
         {"GroundingDrift": 0.294, "ToolMismatch": 0.246, "ArgInvalid": 0.308, "InfoInsufficient": 0.152}
         | {"NonCommit": 0.0, "CodeError": 0.0}

@@ -83,6 +83,11 @@ def _of_training(values: Mapping[str, Any]) -> Iterator[Rule]:
         "online.forced_failures",
         "choose 0, or config.online.surprises above 0: without surprises no task has a failure to start after",
     )
+    yield Rule(
+        values["online.success"] == "step" or values["online.first_attempt"] == "shared",
+        "online.first_attempt",
+        "choose 'shared' with config.online.success='episode', which pays all tokens of an episode alike",
+    )
     in_turn = values["online.staleness"] == 0
     yield Rule(
         in_turn or values["online.weight_cap"] is not None,

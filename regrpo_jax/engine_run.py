@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from regrpo_jax.corpus_files import CORPUS, TASKS
-from regrpo_jax.engine.demonstrations import STEM, write_demonstrations
+from regrpo_jax.engine.demonstrations import STEM, Habits, write_demonstrations
 from regrpo_jax.engine.episode_source import episode_source
 from regrpo_jax.engine.fill import Source, Workshop
 from regrpo_jax.engine.journal import Journal
@@ -70,7 +70,7 @@ def show_how(config: ConfigDict, folder: Path) -> None:
     started = time.monotonic()
     write_demonstrations(
         folder, chosen.demonstrations, config.seed, families=chosen.families, difficulties=chosen.difficulties,
-        workers=config.environment.workers,
+        habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
     )  # fmt: skip
     print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
 

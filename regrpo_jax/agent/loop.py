@@ -256,10 +256,7 @@ class EpisodeLoop:
 
     def _step_success(self) -> tuple[bool, ...]:
         last = {turn.step: turn for turn in self._turns}
-        return tuple(
-            turn.status == Status.OK and turn.right is not False and not turn.held_back
-            for _, turn in sorted(last.items())
-        )
+        return tuple(turn.went_right for _, turn in sorted(last.items()))
 
     def _amend(self, **changes: object) -> None:
         self._turns[-1] = replace(self._turns[-1], **changes)  # type: ignore[arg-type]

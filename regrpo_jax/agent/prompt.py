@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from smolagents.tools import Tool
 
-from regrpo_jax.toolbox.toolset import describe
+from regrpo_jax.records.actions import FINAL_ANSWER
+from regrpo_jax.toolbox.toolset import describe, describe_briefly
 
 BRIEF = "Call one tool at each step."
 _FULL = """You solve a task with tools, one step at a time. Each step is a thought and one block of Python:
@@ -30,9 +31,19 @@ End with final_answer(...). The tools:
 """
 
 
-def system_text(tools: Mapping[str, Tool], *, brief: bool) -> str:
-    """The system turn: the format of a step and the tools; brief: one line, for tasks that name their tools."""
-    return BRIEF if brief else _FULL + describe(tools)
+def system_text(names: Sequence[str], loaded: Mapping[str, Tool], *, brief: bool) -> str:
+    """The system turn of a task: the format of a step, and the tools that the task has.
+
+    Args:
+      names: the task's tools; () is all that are loaded. `final_answer` is always there.
+      loaded: tools by name.
+      brief: for policies that read little: the format is shown by demonstrations alone, and tools are told in a few
+        words.
+    """
+    tools = {name: loaded[name] for name in dict.fromkeys((*(names or loaded), FINAL_ANSWER))}
+    if not brief:
+        return _FULL + describe(tools)
+    return f"{BRIEF} Tools:\n{describe_briefly({name: tools[name] for name in tools if name != FINAL_ANSWER})}"
 
 
 def placeholders(images: Sequence[str]) -> dict[str, str]:

@@ -73,6 +73,11 @@ class RolloutTurn:
     tool_calls: int = 0
     problems: tuple[str, ...] = ()
 
+    @property
+    def went_right(self) -> bool:
+        """Whether its action ran and did what its step asks for, as far as anybody knows."""
+        return self.status == Status.OK and self.right is not False and not self.held_back
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; -inf of the gate's threshold is None."""
         told = dict(vars(self)) | {"status": None if self.status is None else str(self.status)}
@@ -158,10 +163,18 @@ class Rollout:
         """How many tools were called, final_answer left out."""
         return sum(turn.tool_calls for turn in self.turns)
 
-    def reflection_tokens(self, step: int | None = None) -> int:
-        """Sampled tokens of reflection blocks, of one step or of all."""
-        here = self.labels == Label.REFLECTION
-        return int(np.count_nonzero(here if step is None else here & (self.steps == step)))
+    def reflection_tokens(self) -> int:
+        """Sampled tokens of reflection blocks."""
+        return int(np.count_nonzero(self.labels == Label.REFLECTION))
+
+    def attempts(self) -> list[int | None]:
+        """Which attempt at its step each turn is: 0 the first, then repairs; None of an action that was withdrawn."""
+        made: dict[int, int] = {}
+        numbers: list[int | None] = []
+        for turn in self.turns:
+            numbers.append(None if turn.held_back else made.get(turn.step, 0))
+            made[turn.step] = made.get(turn.step, 0) + (not turn.held_back)
+        return numbers
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, arrays as lists; `from_json` gives the same bits back."""

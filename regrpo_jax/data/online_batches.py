@@ -17,7 +17,7 @@ from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import load_image, pack_images
-from regrpo_jax.data.rollout_credit import CreditSettings, step_credit, token_steps
+from regrpo_jax.data.rollout_credit import CreditSettings, judge, token_places
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
@@ -49,10 +49,10 @@ class OnlineBatch:
         # [group, branch, token]
       behaviour_logprobs: float32 log-probs under the policy that sampled, 0 at other tokens.  # [group, branch, token]
       advantages: float32, 0 at other tokens.  # [group, branch, token]
-      keep: bool, tokens of a step that has something to prefer.  # [group, branch, token]
+      keep: bool, tokens of a place that has something to prefer; see `data.rollout_credit`.  # [group, branch, token]
       stale: bool, branches that another policy sampled than the one this update starts from.  # [group, branch]
-      rewards: float32 R of each step.  # [group, branch, step]
-      reached: bool, steps that a branch began.  # [group, branch, step]
+      rewards: float32 R of each place.  # [group, branch, place]
+      reached: bool, places that a branch got to.  # [group, branch, place]
     """
 
     prefix: TokenBlock
@@ -94,7 +94,7 @@ def collate_rollouts(
         raise UserError("every rollout of this update was dropped; look at what the environment says went wrong")
     if len(groups) > rows or max(len(group.rollouts) for group in used) > branches:
         raise ValueError(f"{len(groups)} groups do not fit into {rows} rows of {branches} branches")
-    judged = step_credit(used, credit, branches=branches)
+    judged = judge(used, credit, branches=branches)
     longest = max(len(rollout.tokens) for group in used for rollout in group.counted)
     length = bucket_length(longest, branch_buckets, "config.data.branch_buckets")
     prefixes = [_prefix(group) for group in used]
@@ -105,7 +105,7 @@ def collate_rollouts(
     starts = np.array([group.positions[-1].max() for group in prefixes], np.int32)  # [group]
     starts = np.concatenate([starts, np.repeat(starts[-1:], rows - len(used))])  # [row]
     order = starts[:, None, None] + np.arange(length, dtype=np.int32)  # [row, 1, token]
-    steps = np.full(shape, -1, np.int32)
+    places = np.full(shape, -1, np.int32)
     batch = OnlineBatch(
         prefix=prefix,
         images=images,
@@ -129,13 +129,13 @@ def collate_rollouts(
             if not rollout.dropped:
                 check_image_tokens(f"{rollout.task_id}, branch {rollout.branch}", rollout.tokens, 0, image_token_id)
                 batch.stale[row, column] = rollout.policy_version != policy_version
-                steps[row, column, : len(rollout.tokens)] = token_steps(rollout, credit)
-                _write(batch, (row, column), group.prefix[-1], rollout)
-    learnable = _in_rows(judged.learnable, rows)[:, None] & batch.reached  # [row, branch, step]
+                places[row, column, : len(rollout.tokens)] = token_places(rollout, credit, judged.attempts)
+                _write(batch, (row, column), group.prefix[-1], rollout, places[row, column] >= 0)
+    learnable = _in_rows(judged.learnable, rows)[:, None] & batch.reached  # [row, branch, place]
     return dataclasses.replace(
         batch,
-        advantages=np.asarray(_at_tokens(_in_rows(judged.advantages, rows), steps)),
-        keep=np.asarray(_at_tokens(learnable, steps)),
+        advantages=np.asarray(_at_tokens(_in_rows(judged.advantages, rows), places)),
+        keep=np.asarray(_at_tokens(learnable, places)),
     )
 
 
@@ -154,10 +154,11 @@ def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: Vis
     return dataclasses.replace(group, images=pack_images(opened, vision))
 
 
-def _write(batch: OnlineBatch, place: tuple[int, int], lead: int, rollout: Rollout) -> None:
-    """Puts the tokens of a rollout into its branch."""
-    row, column = place
-    size, trained = len(rollout.tokens), rollout.trained
+def _write(batch: OnlineBatch, at: tuple[int, int], lead: int, rollout: Rollout, judged: np.ndarray) -> None:
+    """Puts the tokens of a rollout into its branch; judged: those that have a place, and are trained.  # [token]"""
+    row, column = at
+    size = len(rollout.tokens)
+    trained = judged[:size]  # [token]
     batch.targets[row, column, :size] = rollout.tokens
     batch.branches.tokens[row, column, :size] = np.concatenate([[lead], rollout.tokens])[:size]
     batch.branches.segment_ids[row, column, :size] = 1

@@ -1,10 +1,10 @@
-"""What the steps of sampled episodes were worth, and how much better than their siblings': R and A of rollouts.
+"""What sampled episodes were worth, and how much better than their siblings: R and A of rollouts.
 
-    "step"     R_ks = lambda_exec * 1{step s succeeded} - eta * C_ks + lambda_val * V_ks    for the tokens of step s
-    "episode"  R_k  = lambda_exec * 1{the task was solved} - eta * C_k + lambda_val * V_k   for all tokens
+    "step"     R of the local trajectory at step s, for its tokens; whom inside it, says `core.attempt_credit`
+    "episode"  R_k = lambda_exec * 1{the task was solved} - eta * C_k + lambda_val * V_k, for all tokens
 
-C counts sampled reflection tokens of the step, or of the whole episode. V is that of `records.candidates`: an action's
-success stands for its answer and its plan, and grounding counts where a success had reflected on quoted evidence.
+V is that of `records.candidates`: an action's success stands for its answer and its plan, and grounding counts where a
+success had reflected on quoted evidence.
 """
 
 import dataclasses
@@ -17,19 +17,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
-from regrpo_jax.core.rewards import trajectory_reward, verifier_value
+from regrpo_jax.core.attempt_credit import attempt_rewards
 from regrpo_jax.core.step_advantages import step_advantages, zero_variance_steps
 
 
 @dataclasses.dataclass(frozen=True)
 class CreditSettings:
-    """How rollouts are judged; see `core.rewards` and `core.advantages` for the equations.
+    """How rollouts are judged; see `core.attempt_credit`, `core.rewards` and `core.advantages` for the equations.
 
     Attributes:
       success: whose success counts for a token, its step's or the episode's.
+      first_attempt: of a step, "own", "condition" or "shared"; an episode under one reward is "shared".
     """
 
     success: Literal["step", "episode"]
+    first_attempt: Literal["own", "condition", "shared"] = "own"
     lambda_exec: float = 1.0
     eta: float = 0.1
     lambda_val: float = 0.0
@@ -38,11 +40,17 @@ class CreditSettings:
     clip_range: float | None = None
     epsilon: float = 1e-8
 
+    def __post_init__(self) -> None:
+        """ValueError for one reward of a whole episode that is not shared."""
+        if self.success == "episode" and self.first_attempt != "shared":
+            raise ValueError("one reward for the whole episode is shared by all its attempts: first_attempt='shared'")
+
 
 def credit_settings(online: ConfigDict) -> CreditSettings:
     """How `config.online` judges rollouts; without reflections there is no cost."""
     return CreditSettings(
         success=online.success,
+        first_attempt=online.first_attempt,
         lambda_exec=online.lambda_exec,
         eta=online.eta,
         lambda_val=online.lambda_val,
@@ -53,50 +61,64 @@ def credit_settings(online: ConfigDict) -> CreditSettings:
     )
 
 
-class StepCredit(NamedTuple):
-    """Judged rollouts; an episode under one reward has one step.
+class Credit(NamedTuple):
+    """Judged rollouts. A place is what is compared at once: (step, attempt), a step, or a whole episode.
 
     Attributes:
-      rewards: float32 R.  # [group, branch, step]
-      reached: bool, which rollouts are compared at which step; never a dropped one.  # [group, branch, step]
-      advantages: float32 A.  # [group, branch, step]
-      learnable: bool, whether the rewards of a step differ, so that there is something to prefer.  # [group, step]
+      rewards: float32 R.  # [group, branch, place]
+      reached: bool, which rollouts are compared at which place; never a dropped one.  # [group, branch, place]
+      advantages: float32 A.  # [group, branch, place]
+      learnable: bool, whether the rewards of a place differ, so that there is something to prefer.  # [group, place]
+      attempts: places of a step.
     """
 
     rewards: np.ndarray
     reached: np.ndarray
     advantages: np.ndarray
     learnable: np.ndarray
+    attempts: int
 
 
-def step_credit(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches: int) -> StepCredit:
+class _Attempt(NamedTuple):
+    """One attempt at a step."""
+
+    right: bool
+    reflection_tokens: int
+    grounded: bool
+
+
+def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches: int) -> Credit:
     """Judges groups; dropped rollouts are as if they had not been.
 
     Args:
       branches: width of the branch axis, at least the rollouts of the largest group.
     """
-    judged = [[_judged(rollout, settings.success) for rollout in group.rollouts] for group in groups]
-    longest = max((len(outcomes) for group in judged for outcomes in group), default=1)
+    judged = [[_attempts(rollout, settings.success) for rollout in group.rollouts] for group in groups]
+    steps = max((len(rollout) for group in judged for rollout in group), default=1)
+    attempts = max((len(step) for group in judged for rollout in group for step in rollout), default=1)
     # Few widths, because each is a program of its own.
-    steps = 1 if settings.success == "episode" else 4 * -(-max(longest, 1) // 4)
-    values = np.zeros((len(groups), branches, steps, 3), np.float32)
-    reached = np.zeros((len(groups), branches, steps), bool)
+    shape = (1, 1) if settings.success == "episode" else (4 * -(-max(steps, 1) // 4), max(attempts, 2))
+    values = np.zeros((len(groups), branches, *shape, 3), np.float32)
+    made = np.zeros(values.shape[:-1], bool)
     for row, group in enumerate(judged):
-        for column, outcomes in enumerate(group):
-            reached[row, column, : len(outcomes)] = True
-            values[row, column, : len(outcomes)] = np.reshape(outcomes, (-1, 3))
-    rewards, advantages, learnable = (np.asarray(array) for array in _credit(values, reached, settings))
-    return StepCredit(rewards, reached, advantages, learnable)
+        for column, rollout in enumerate(group):
+            for step, tried in enumerate(rollout):
+                made[row, column, step, : len(tried)] = True
+                values[row, column, step, : len(tried)] = np.reshape(tried, (-1, 3))
+    told = (np.asarray(array) for array in _credit(values, made, settings))
+    return Credit(*told, attempts=shape[1] if settings.first_attempt == "own" else 1)
 
 
 def is_learnable(group: RolloutGroup, settings: CreditSettings) -> bool:
     """Whether an update could learn anything from a group; one that could not is worth playing again."""
-    return bool(step_credit([group], settings, branches=max(len(group.rollouts), 2)).learnable.any())
+    return bool(judge([group], settings, branches=max(len(group.rollouts), 2)).learnable.any())
 
 
-def token_steps(rollout: Rollout, settings: CreditSettings) -> np.ndarray:
-    """int32, the step of `StepCredit` that judges a token, -1 at tokens that are not trained.  # [token]
+def token_places(rollout: Rollout, settings: CreditSettings, attempts: int) -> np.ndarray:
+    """int32, the place of `Credit` that judges a token, -1 at tokens that are not trained.  # [token]
 
+    Args:
+      attempts: of the `Credit`.
     Raises:
       ValueError: a trained token belongs to a step that the rollout knows nothing of.
     """
@@ -106,41 +128,52 @@ def token_steps(rollout: Rollout, settings: CreditSettings) -> np.ndarray:
             f"the rollout {rollout.group}/{rollout.branch} of task {rollout.task_id} knows of "
             f"{len(rollout.step_success)} step(s), but has a trained token of step {rollout.steps[trained].max()}"
         )
-    steps = np.zeros_like(rollout.steps) if settings.success == "episode" else rollout.steps
-    return np.where(trained, steps, -1).astype(np.int32)
+    if settings.success == "episode":
+        return np.where(trained, 0, -1).astype(np.int32)
+    places = np.where(trained, rollout.steps, -1).astype(np.int32)
+    if settings.first_attempt == "shared":
+        return places
+    numbers = rollout.attempts()
+    last = {turn.step: number for turn, number in zip(rollout.turns, numbers, strict=True) if number is not None}
+    for turn, number in zip(rollout.turns, numbers, strict=True):
+        own = places[turn.start : turn.end]  # [token]
+        if number is None or (settings.first_attempt == "condition" and number < last[turn.step]):
+            own[:] = -1
+        elif settings.first_attempt == "own":
+            own[own >= 0] = turn.step * attempts + number
+    return places
 
 
-def _judged(rollout: Rollout, success: str) -> list[tuple[float, float, float]]:
-    """(success, reflection tokens, grounded) of each step that a rollout began; nothing for a dropped one."""
+def _attempts(rollout: Rollout, success: str) -> list[list[_Attempt]]:
+    """The attempts at each step that a rollout began; an episode under one reward is one; none of a dropped one."""
     if rollout.dropped:
         return []
     if success == "episode":
         grounded = any(turn.grounded for turn in rollout.turns)
-        return [(float(rollout.success), float(rollout.reflection_tokens()), float(grounded))]
-    return [
-        (
-            float(succeeded),
-            float(rollout.reflection_tokens(step)),
-            float(any(turn.grounded for turn in rollout.turns if turn.step == step)),
-        )
-        for step, succeeded in enumerate(rollout.step_success)
-    ]
+        return [[_Attempt(rollout.success, rollout.reflection_tokens(), grounded)]]
+    found: list[list[_Attempt]] = [[] for _ in range(1 + max((turn.step for turn in rollout.turns), default=-1))]
+    for turn, number in zip(rollout.turns, rollout.attempts(), strict=True):
+        if number is not None:
+            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded))
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="settings")
 def _credit(
-    values: np.ndarray, reached: np.ndarray, settings: CreditSettings
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """R and A, [group, branch, step], and which steps have something to prefer, [group, step]."""
-    success, reflection_tokens, grounded = (values[..., index] for index in range(3))  # each [group, branch, step]
-    rewards = trajectory_reward(
-        success,
+    values: np.ndarray, made: np.ndarray, settings: CreditSettings
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """R, who is compared, and A, each [group, branch, place]; which places have something to prefer, [group, place]."""
+    right, reflection_tokens, grounded = (values[..., index] for index in range(3))  # [group, branch, step, attempt]
+    rewards, reached = attempt_rewards(
+        right,
         reflection_tokens,
-        verifier_value(success, success * grounded, success),
+        grounded,
+        made,
+        first_attempt=settings.first_attempt,
         lambda_exec=settings.lambda_exec,
         eta=settings.eta,
         lambda_val=settings.lambda_val,
-    )  # [group, branch, step]
+    )  # each [group, branch, place]
     advantages = step_advantages(
         rewards,
         reached,
@@ -148,5 +181,5 @@ def _credit(
         normalize=settings.normalize,
         clip_range=settings.clip_range,
         epsilon=settings.epsilon,
-    )  # [group, branch, step]
-    return rewards, advantages, ~zero_variance_steps(rewards, reached)
+    )  # [group, branch, place]
+    return rewards, reached, advantages, ~zero_variance_steps(rewards, reached)

@@ -18,11 +18,13 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from regrpo_jax.agent.policy import REFLECTION_OPENING
 from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
 from regrpo_jax.engine.cases import CleanStep
 from regrpo_jax.engine.drills import drills_of
 from regrpo_jax.engine.shards import write_images, write_shards
 from regrpo_jax.engine.suite_source import FINAL_THOUGHT
+from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.engine.writing import image_name
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
@@ -51,6 +53,9 @@ class Habits:
     careful: that a repair is the right one, where a hasty one can be thought of. reflecting: that an episode's retries
     open with a reflection. long: that its reflections write down what leads to the fix. needless: that a reflecting
     episode also reflects on an observation that is fine. trusting: that a hint is followed without looking.
+
+    diagnosis: where it says what went wrong, in a "reflection" block or in the "thought" before the retry. Decisions are
+    the same in both; with "thought" every retry thinks, since there is no gate that could ask for it.
     """
 
     careful: float = 0.4
@@ -58,6 +63,7 @@ class Habits:
     long: float = 0.5
     needless: float = 0.2
     trusting: float = 0.7
+    diagnosis: str = "reflection"
 
 
 @dataclass(frozen=True)
@@ -75,21 +81,38 @@ def script_of(plan: Plan, rng: Random, habits: Habits) -> Script:
     It ends after the answer, or after a repair that failed as well: from there on nothing is worth showing.
     """
     careful, reflecting = rng.random() < habits.careful, rng.random() < habits.reflecting
-    long = rng.random() < habits.long
-    opening, seen = "", None
+    long, thinking = rng.random() < habits.long, habits.diagnosis == "thought"
+    said, seen = "", None  # what the next turn says before it acts
     for attempt in plan.attempts:
-        seen = yield opening + CleanStep(attempt.thought, _first_code(attempt, rng, habits)).turn()
-        opening = ""
+        seen = yield _turn(said, attempt.thought, _first_code(attempt, rng, habits))
+        said = ""
         if seen.status in FAILURES:
             repair = _repair(attempt, careful)
-            reflection = render_reflection(repair.reflection(long)) if reflecting else ""
-            seen = yield reflection + CleanStep(RETRY_THOUGHT, repair.code).turn()
+            told = repair.reflection(long)
+            if thinking:
+                said = diagnosing_thought(told.error_type.value, told.evidence, told.fix_plan)
+            elif reflecting:
+                said = render_reflection(told)
+            seen = yield _turn(said, RETRY_THOUGHT, repair.code)
+            said = ""
             if seen.status in FAILURES:
                 return
         if reflecting and rng.random() < habits.needless:
-            opening = needless_reflection(seen.text)
+            said = diagnosing_thought(NO_ERROR, seen.text, "go on") if thinking else needless_reflection(seen.text)
     answer = value_in(seen.text) if seen is not None else plan.answer
-    yield opening + CleanStep(FINAL_THOUGHT, call(FINAL_ANSWER, answer)).turn()
+    yield _turn(said, FINAL_THOUGHT, call(FINAL_ANSWER, answer))
+
+
+def _turn(said: str, thought: str, code: str) -> str:
+    """A block stands before the turn, a thought becomes part of the turn's own."""
+    if not said or said.startswith(REFLECTION_OPENING):
+        return said + CleanStep(thought, code).turn()
+    return CleanStep(f"{said} {thought}", code).turn()
+
+
+def diagnosing_thought(error_type: str, evidence: str, fix_plan: str) -> str:
+    """What a reflection block says, word for word, as a thought."""
+    return f"{error_type}: {evidence}, so {fix_plan}."
 
 
 def needless_reflection(observation: str) -> str:
@@ -139,7 +162,7 @@ def record_of(demonstration: Demonstration, number: int) -> dict[str, Any]:
     """The episode as a clean trajectory is written (id, image, answer, conversations); steps count all actions."""
     task = demonstration.task
     conversation = [
-        {"role": "system", "content": system_text({}, brief=True)},
+        {"role": "system", "content": system_text(task.tools, loaded_tools(LOADERS[PROFILE]), brief=True)},
         {"role": "user", "content": instruction_text(task.instruction, task.images)},
     ]
     for step, turn in enumerate(demonstration.turns):

@@ -103,7 +103,7 @@ def situation_of(task: Task, loader: str, *, brief: bool) -> Situation:
         source="oracle",
         source_id=task.id,
         task=task,
-        system=system_text({name: tools[name] for name in names}, brief=brief),
+        system=system_text(task.tools, tools, brief=brief),
         instruction=instruction_text(task.instruction, task.images),
         steps=clean_steps(task),
         index=0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,7 +10,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
-from regrpo_jax.data.rollout_credit import CreditSettings, step_credit
+from regrpo_jax.data.rollout_credit import CreditSettings, judge, token_places
 from regrpo_jax.report.files import LeftOut, Update
 from regrpo_jax.report.images import ImageShelf, ShownImage
 
@@ -21,18 +20,23 @@ _NO_ADVANTAGE = 1e-6  # up to which it counts as none
 _IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 
 
-class Credit(NamedTuple):
-    """Of one rollout: R and A of each step that it got to; an episode under one reward has one step.  # [step]"""
+class OwnCredit(NamedTuple):
+    """Of one rollout: R and A of each place, nan where it was not, and where its tokens stand; see `data.rollout_credit`.
 
+    names: of the places, for people. places: -1 at tokens that are not trained.  # [token]
+    """
+
+    names: tuple[str, ...]
     rewards: np.ndarray
     advantages: np.ndarray
+    places: np.ndarray
 
 
 class Judged(NamedTuple):
     """A group, what each of its rollouts was worth, and whether there was anything to prefer."""
 
     group: RolloutGroup
-    credit: list[Credit]
+    credit: list[OwnCredit]
     learnable: bool
 
 
@@ -49,12 +53,12 @@ class TokenRun:
 
 @dataclass(frozen=True)
 class ShownBranch:
-    """An episode of a group. times: how many branches were the same, token by token. steps: (R, A) of each."""
+    """An episode of a group. times: how many branches were the same, token by token. judged: (what, R, A)."""
 
     times: int
     success: bool
     outcome: str
-    steps: tuple[tuple[float, float], ...]
+    judged: tuple[tuple[str, float, float], ...]
     runs: tuple[TokenRun, ...]
 
 
@@ -96,20 +100,26 @@ def shown_update(
 
 def _judged(groups: Sequence[RolloutGroup], settings: CreditSettings) -> list[Judged]:
     """By the same function that judged them when they were trained on."""
-    told = step_credit(groups, settings, branches=max(2, *(len(group.rollouts) for group in groups)))
+    told = judge(groups, settings, branches=max(2, *(len(group.rollouts) for group in groups)))
+    names = tuple(_name(place, told.attempts) for place in range(told.rewards.shape[-1]))
     found = []
     for row, group in enumerate(groups):
-        reached = told.reached[row]  # [branch, step]
-        credit = [
-            Credit(told.rewards[row, branch][reached[branch]], told.advantages[row, branch][reached[branch]])
-            for branch in range(len(group.rollouts))
-        ]
+        credit = []
+        for branch, rollout in enumerate(group.rollouts):
+            reached = told.reached[row, branch]  # [place]
+            values = (np.where(reached, told[what][row, branch], np.nan) for what in (0, 2))  # R, A, each [place]
+            credit.append(OwnCredit(names, *values, token_places(rollout, settings, told.attempts)))
         found.append(Judged(group, credit, bool(told.learnable[row].any())))
     return found
 
 
-def _spread(credit: Sequence[Credit]) -> float:
-    return max((float(np.abs(one.advantages).max(initial=0.0)) for one in credit), default=0.0)
+def _name(place: int, attempts: int) -> str:
+    step, attempt = divmod(place, attempts)
+    return f"step {step + 1}" if attempt == 0 else f"step {step + 1}, repair {attempt}"
+
+
+def _spread(credit: Sequence[OwnCredit]) -> float:
+    return max((float(np.abs(np.nan_to_num(one.advantages)).max(initial=0.0)) for one in credit), default=0.0)
 
 
 def _chosen(judged: Sequence[Judged]) -> list[Judged]:
@@ -124,21 +134,21 @@ def _chosen(judged: Sequence[Judged]) -> list[Judged]:
     return [judged[place] for _, _, place in sorted(ranked)[:_MOST_GROUPS]]
 
 
-def _stake(credit: Sequence[Credit]) -> float:
-    """How far the rewards of a step lie apart, at most; advantages may have been divided by that."""
-    steps = itertools.zip_longest(*(one.rewards.tolist() for one in credit))
-    known = [[reward for reward in step if reward is not None] for step in steps]
-    return max((max(rewards) - min(rewards) for rewards in known), default=0.0)
+def _stake(credit: Sequence[OwnCredit]) -> float:
+    """How far the rewards of a place lie apart, at most; advantages may have been divided by that."""
+    places = zip(*(one.rewards.tolist() for one in credit), strict=True)
+    known = [[reward for reward in place if not np.isnan(reward)] for place in places]
+    return max((max(rewards) - min(rewards) for rewards in known if rewards), default=0.0)
 
 
 def _group(
-    group: RolloutGroup, credit: Sequence[Credit], tokenizer: PreTrainedTokenizerBase, shelf: ImageShelf
+    group: RolloutGroup, credit: Sequence[OwnCredit], tokenizer: PreTrainedTokenizerBase, shelf: ImageShelf
 ) -> ShownGroup:
     scale = _spread(credit)
     distinct: dict[tuple[object, ...], list[int]] = {}
     for place, rollout in enumerate(group.rollouts):
         if not rollout.dropped:
-            distinct.setdefault((rollout.tokens.tobytes(), *credit[place].rewards.tolist()), []).append(place)
+            distinct.setdefault((rollout.tokens.tobytes(), credit[place].rewards.tobytes()), []).append(place)
     # Best and worst episodes first, so that what was preferred to what can be seen at a glance.
     order = sorted(distinct.values(), key=lambda places: (-_total(credit[places[0]]), places[0]))
     kept = order if len(order) <= _MOST_BRANCHES else order[: _MOST_BRANCHES // 2] + order[-(_MOST_BRANCHES // 2) :]
@@ -156,33 +166,37 @@ def _group(
     )
 
 
-def _total(credit: Credit) -> float:
-    return float(credit.advantages.sum())
+def _total(credit: OwnCredit) -> float:
+    return float(np.nansum(credit.advantages))
 
 
 def _branch(
-    rollout: Rollout, credit: Credit, times: int, scale: float, tokenizer: PreTrainedTokenizerBase
+    rollout: Rollout, credit: OwnCredit, times: int, scale: float, tokenizer: PreTrainedTokenizerBase
 ) -> ShownBranch:
     return ShownBranch(
         times=times,
         success=rollout.success,
         outcome=rollout.outcome,
-        steps=tuple(zip(credit.rewards.tolist(), credit.advantages.tolist(), strict=True)),
+        judged=tuple(
+            (name, reward, advantage)
+            for name, reward, advantage in zip(
+                credit.names, credit.rewards.tolist(), credit.advantages.tolist(), strict=True
+            )
+            if not np.isnan(reward)
+        ),
         runs=tuple(_runs(rollout, credit, scale, tokenizer)),
     )
 
 
-def _runs(rollout: Rollout, credit: Credit, scale: float, tokenizer: PreTrainedTokenizerBase) -> list[TokenRun]:
-    steps = np.minimum(rollout.steps, max(0, len(credit.advantages) - 1))  # one step where the episode is judged whole
-    changes = np.flatnonzero(np.diff(rollout.labels) | np.diff(steps)) + 1
+def _runs(rollout: Rollout, credit: OwnCredit, scale: float, tokenizer: PreTrainedTokenizerBase) -> list[TokenRun]:
+    changes = np.flatnonzero(np.diff(rollout.labels) | np.diff(credit.places)) + 1
     bounds = [0, *changes.tolist(), len(rollout.tokens)]
     runs = []
     for start, end in zip(bounds, bounds[1:], strict=False):
         if start == end:
             continue
-        advantage = (
-            float(credit.advantages[steps[start]]) if rollout.trained[start] and len(credit.advantages) else None
-        )
+        place = credit.places[start]
+        advantage = float(credit.advantages[place]) if place >= 0 else None
         shade = None if advantage is None else advantage / scale if abs(advantage) > _NO_ADVANTAGE else 0.0
         label = Label(int(rollout.labels[start])).name.lower()
         runs.append(TokenRun(label, _text(rollout.tokens[start:end], tokenizer), end - start, advantage, shade))

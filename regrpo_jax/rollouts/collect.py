@@ -9,15 +9,17 @@ so that what was played is safe before the last one has.
 from __future__ import annotations
 
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
+from smolagents.tools import Tool
+
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, WriteRequest
-from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders
+from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup, check_rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
@@ -31,14 +33,15 @@ Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expect
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """loop: rules of an episode. branches: episodes of a group. system: the first turn of every conversation.
-    image_folder: where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment
+    """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; a task's own stand
+    in the first turn of its conversations, brief: in few words, see `agent.prompt.system_text`. image_folder: where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment
     may need for one turn of an episode. seconds: of the whole collection, then episodes that still run are dropped.
     """
 
     loop: LoopSettings
     branches: int
-    system: str
+    tools: Mapping[str, Tool]
+    brief: bool
     image_folder: Path
     turn_seconds: float = 60.0
     seconds: float = 600.0
@@ -187,7 +190,7 @@ class _Collection:
 
     def _turns(self, state: TaskState, earlier: Sequence[Played]) -> tuple[Turn, ...]:
         turns = [
-            Turn("system", self._settings.system),
+            Turn("system", system_text(state.task.tools, self._settings.tools, brief=self._settings.brief)),
             Turn("user", instruction_text(state.task.instruction, state.task.images)),
         ]
         for number, (text, played) in enumerate(zip(state.before, earlier, strict=True)):

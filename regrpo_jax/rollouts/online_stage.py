@@ -23,7 +23,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
-from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
@@ -115,8 +114,13 @@ def loop_settings(config: ConfigDict) -> LoopSettings:
 def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> CollectSettings:
     """How groups are played."""
     profile = config.online.profile
-    system = system_text(loaded_tools(LOADERS[profile]), brief=profile == "compact")
-    return CollectSettings(loop_settings(config), branches, system, workdir / "rollouts" / "images")
+    return CollectSettings(
+        loop_settings(config),
+        branches,
+        tools=loaded_tools(LOADERS[profile]),
+        brief=profile == "compact",
+        image_folder=workdir / "rollouts" / "images",
+    )
 
 
 @contextlib.contextmanager

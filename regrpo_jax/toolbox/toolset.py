@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +171,15 @@ def load_toolset(settings: ToolsetSettings | None = None) -> dict[str, Tool]:
             if own in tools and name not in tools:
                 add(renamed(tools[own], name), "an alias")
     return tools
+
+
+def describe_briefly(toolset: Mapping[str, Tool]) -> str:
+    """The tools for a prompt in few words: names of arguments and the first clause; tools alike share a line."""
+    alike: dict[str, list[str]] = {}
+    for tool in toolset.values():
+        purpose = re.split(r"[.;:]", re.sub(r" \([^)]*\)", "", " ".join(tool.description.split())), maxsplit=1)[0]
+        alike.setdefault(f"({', '.join(tool.inputs)}): {purpose}.", []).append(tool.name)
+    return "\n".join(f"{', '.join(names)}{purpose}" for purpose, names in alike.items())
 
 
 def describe(toolset: Mapping[str, Tool]) -> str:

@@ -69,7 +69,8 @@ def test_a_failure_opens_a_reflection_and_its_repair_belongs_to_the_same_step() 
     assert found.step_success == (True, True) and [turn.step for turn in found.turns] == [0, 0, 1]
     assert found.turns[1].reflection == Opener.GATE and found.turns[1].grounded and not found.turns[1].needless
     assert found.success and found.failed and not found.first_attempt_success and found.tool_calls == 2
-    assert found.reflection_tokens(0) == REPAIR.index("Thought") and found.reflection_tokens(1) == 0
+    assert found.reflection_tokens() == found.turns[1].reflection_tokens == REPAIR.index("Thought")
+    assert found.attempts() == [0, 1, 0] and [turn.went_right for turn in found.turns] == [False, True, True]
     assert [turn.gate.open for turn in found.turns if turn.gate] == [True, False, False]
 
 

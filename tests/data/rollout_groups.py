@@ -19,7 +19,7 @@ STATUSES = (Status.OK, Status.EMPTY, Status.TOOL_ERROR, Status.INVALID_ACTION, S
 def make_rollout(
     chance: np.random.Generator, group: int, branch: int, *, dropped: bool = False, version: int = 0, steps: int = 3
 ) -> Rollout:
-    """An episode of one to `steps` steps, up to two turns each; every step but the last succeeded."""
+    """An episode of one to `steps` steps, up to two turns each; a step went as its last turn did."""
     tokens: list[int] = []
     labels: list[int] = []
     of_step: list[int] = []
@@ -31,7 +31,6 @@ def make_rollout(
         of_step.extend([step] * count)
 
     begun = int(chance.integers(1, steps + 1))
-    success = tuple([True] * (begun - 1) + [bool(chance.integers(2))])
     for step in range(begun):
         for attempt in range(int(chance.integers(1, 3))):
             start = len(tokens)
@@ -50,9 +49,9 @@ def make_rollout(
                     len(tokens),
                     text=f'Thought: "ü" {chance.integers(99)}\n\u2028',
                     step=step,
-                    status=STATUSES[int(chance.integers(len(STATUSES)))],
+                    status=STATUSES[max(0, int(chance.integers(-4, len(STATUSES))))],
                     observation="nothing\nat 'moon'",
-                    right=(True, False, None)[int(chance.integers(3))],
+                    right=(True, True, False, None)[int(chance.integers(4))],
                     reflection=Opener.GATE if reflects else Opener.NOBODY,
                     reflection_tokens=words,
                     grounded=reflects and bool(chance.integers(2)),
@@ -62,6 +61,7 @@ def make_rollout(
             )
             say(Label.TEMPLATE, 1, step)
             say(Label.OBSERVATION, int(chance.integers(0, 4)), step)
+    success = tuple({turn.step: turn.went_right for turn in turns}.values())
     label_array = np.array(labels, np.int8)
     logprobs = np.where(label_array >= Label.REFLECTION, chance.uniform(-5, 0, len(tokens)), 0).astype(np.float32)
     rollout = Rollout(

@@ -17,9 +17,10 @@ from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import load_image, pack_images
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
-from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable, step_credit
+from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable, judge
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
+from regrpo_jax.records.types import Status
 from tests.data.rollout_groups import IMAGE, make_group
 
 ROWS, BRANCHES = 4, 5
@@ -32,7 +33,7 @@ def collate(groups: Sequence[RolloutGroup], **changes: Any) -> OnlineBatch:
     options: dict[str, Any] = {
         "rows": ROWS,
         "branches": BRANCHES,
-        "credit": CreditSettings("step", eta=ETA, normalize=True),
+        "credit": CreditSettings("step", "shared", eta=ETA, normalize=True),
         "policy_version": 0,
         "image_token_id": IMAGE,
         "prefix_buckets": (8, 16, 32),
@@ -57,28 +58,56 @@ def drawn_groups(draw: st.DrawFn) -> list[RolloutGroup]:
     return groups
 
 
-def loop_rewards(rollout: Rollout, success: str) -> list[float]:
+Place = tuple[int, int]  # step and attempt; 0 where that makes no difference
+CREDITS = [("step", "own"), ("step", "condition"), ("step", "shared"), ("episode", "shared")]
+
+
+def loop_places(rollout: Rollout, credit: CreditSettings) -> list[Place | None]:
+    """Where each turn is judged; None where its tokens are a condition."""
+    found: list[Place | None] = []
+    for number, turn in enumerate(rollout.turns):
+        earlier = sum(other.step == turn.step for other in rollout.turns[:number])
+        ends = all(other.step != turn.step for other in rollout.turns[number + 1 :])
+        if credit.success == "episode":
+            found.append((0, 0))
+        elif credit.first_attempt == "condition":
+            found.append((turn.step, 0) if ends else None)
+        else:
+            found.append((turn.step, earlier if credit.first_attempt == "own" else 0))
+    return found
+
+
+def loop_rewards(rollout: Rollout, credit: CreditSettings) -> dict[Place, float]:
     if rollout.dropped:
-        return []
-    reflection = [int(step) for step, label in zip(rollout.steps, rollout.labels, strict=True) if label == 3]
-    if success == "episode":
-        return [float(rollout.success) - ETA * len(reflection) / 100]
-    return [float(right) - ETA * reflection.count(step) / 100 for step, right in enumerate(rollout.step_success)]
+        return {}
+    found: dict[Place, float] = {}
+    own = credit.first_attempt == "own"
+    for number, turn in enumerate(rollout.turns):
+        place = (0, 0)
+        if credit.success == "step":
+            place = (turn.step, sum(one.step == turn.step for one in rollout.turns[:number]) if own else 0)
+        right = rollout.success if credit.success == "episode" else turn.went_right
+        before = found.get(place, 0.0)
+        paid = round(before) if place in found else 0  # the last turn's outcome takes the place of the one before
+        cost = before - paid - ETA * turn.reflection_tokens / 100
+        found[place] = float(right) + cost
+    return found
 
 
-def loop_advantage(group: RolloutGroup, branch: int, step: int, success: str) -> tuple[float, bool]:
-    """Of one branch among those that began the step, and whether there was anything to prefer."""
-    rewards = [loop_rewards(rollout, success) for rollout in group.rollouts]
-    there = [values[step] for values in rewards if len(values) > step]
+def loop_advantage(group: RolloutGroup, branch: int, place: Place, credit: CreditSettings) -> tuple[float, bool]:
+    """Of one branch among those that got to the place, and whether there was anything to prefer."""
+    rewards = [loop_rewards(rollout, credit) for rollout in group.rollouts]
+    there = [values[place] for values in rewards if place in values]
     mean = sum(there) / len(there)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in there) / len(there))
-    return (rewards[branch][step] - mean) / (deviation + 1e-8), deviation > 1e-4
+    return (rewards[branch][place] - mean) / (deviation + 1e-8), deviation > 1e-4
 
 
 @settings(max_examples=120, deadline=None)
-@given(groups=drawn_groups(), success=st.sampled_from(["step", "episode"]))
-def test_every_token_is_where_it_belongs(groups: list[RolloutGroup], success: Any) -> None:
-    batch = collate(groups, credit=CreditSettings(success, eta=ETA, normalize=True))
+@given(groups=drawn_groups(), chosen=st.sampled_from(CREDITS))
+def test_every_token_is_where_it_belongs(groups: list[RolloutGroup], chosen: Any) -> None:
+    credit = CreditSettings(*chosen, eta=ETA, normalize=True)
+    batch = collate(groups, credit=credit)
     assert batch.targets.shape == (ROWS, BRANCHES, batch.targets.shape[-1])
     for row, group in enumerate(groups):
         for column in range(BRANCHES):
@@ -86,7 +115,7 @@ def test_every_token_is_where_it_belongs(groups: list[RolloutGroup], success: An
             if rollout is None or rollout.dropped:
                 check_empty(batch, (row, column))
             else:
-                check_rollout_in(batch, (row, column), group, rollout, success)
+                check_rollout_in(batch, (row, column), group, rollout, credit)
     for row in range(len(groups), ROWS):
         last = len(groups) - 1
         np.testing.assert_array_equal(batch.prefix.tokens[row], batch.prefix.tokens[last])
@@ -103,7 +132,7 @@ def check_empty(batch: OnlineBatch, place: tuple[int, int]) -> None:
 
 
 def check_rollout_in(
-    batch: OnlineBatch, place: tuple[int, int], group: RolloutGroup, rollout: Rollout, success: str
+    batch: OnlineBatch, place: tuple[int, int], group: RolloutGroup, rollout: Rollout, credit: CreditSettings
 ) -> None:
     size = len(rollout.tokens)
     assert batch.branches.tokens[place][0] == group.prefix[-1]
@@ -113,20 +142,19 @@ def check_rollout_in(
     first = group.positions[-1].max()  # of the last prefix token, which leads
     np.testing.assert_array_equal(batch.branches.positions[place][:, 0], first + np.arange(batch.targets.shape[-1]))
     assert batch.stale[place] == (rollout.policy_version != 0)
-    sampled = np.zeros(size, bool)
-    for turn in rollout.turns:
-        sampled[turn.sampled_from : turn.end] = True
-    np.testing.assert_array_equal(batch.segments[place][:size] > 0, sampled)
-    for token in range(size):
+    judged: list[Place | None] = [None] * size
+    for turn, found in zip(rollout.turns, loop_places(rollout, credit), strict=True):
+        judged[turn.sampled_from : turn.end] = [found] * (turn.end - turn.sampled_from)
+    np.testing.assert_array_equal(batch.segments[place][:size] > 0, [found is not None for found in judged])
+    for token, found in enumerate(judged):
         here = (*place, token)
-        if not sampled[token]:
+        if found is None:
             assert batch.behaviour_logprobs[here] == batch.advantages[here] == 0 and not batch.keep[here]
             continue
         wanted = Segment.REFLECTION if rollout.labels[token] == Label.REFLECTION else Segment.ACTION
         assert batch.segments[here] == wanted
         assert batch.behaviour_logprobs[here] == rollout.logprobs[token]
-        step = 0 if success == "episode" else int(rollout.steps[token])
-        advantage, learnable = loop_advantage(group, place[1], step, success)
+        advantage, learnable = loop_advantage(group, place[1], found, credit)
         assert batch.keep[here] == learnable
         assert batch.advantages[here] == pytest.approx(advantage if learnable else 0.0, abs=2e-4)
     for array in (batch.targets, batch.segments, batch.behaviour_logprobs, batch.advantages, batch.keep):
@@ -150,8 +178,8 @@ def test_another_engine_makes_every_branch_stale() -> None:
 
 def test_the_verifier_pays_for_grounded_success_only() -> None:
     group = make_group(2, branches=5)
-    plain = step_credit([group], CreditSettings("step", eta=0.0), branches=5).rewards[0]
-    paid = step_credit([group], CreditSettings("step", eta=0.0, lambda_val=1.0), branches=5).rewards[0]
+    plain = judge([group], CreditSettings("step", "shared", eta=0.0), branches=5).rewards[0]
+    paid = judge([group], CreditSettings("step", "shared", eta=0.0, lambda_val=1.0), branches=5).rewards[0]
     seen = set()
     for branch, rollout in enumerate(group.rollouts):
         for step, success in enumerate(rollout.step_success):
@@ -162,13 +190,16 @@ def test_the_verifier_pays_for_grounded_success_only() -> None:
     assert seen == {0.0, 0.5, 1.0}
 
 
+def with_outcome(rollout: Rollout, right: bool) -> Rollout:
+    """All its turns went right, or all wrong."""
+    turns = tuple(dataclasses.replace(turn, status=Status.OK, right=right) for turn in rollout.turns)
+    return dataclasses.replace(rollout, turns=turns, step_success=(right,), success=right)
+
+
 @pytest.mark.parametrize(("outcomes", "learnable"), [((True, False), True), ((True, True), False)])
 def test_a_group_is_worth_an_update_where_its_rollouts_differ(outcomes: tuple[bool, bool], learnable: bool) -> None:
     group = make_group(4, branches=2, steps=1)
-    rollouts = tuple(
-        dataclasses.replace(rollout, step_success=(outcome,), success=outcome)
-        for rollout, outcome in zip(group.rollouts, outcomes, strict=True)
-    )
+    rollouts = tuple(with_outcome(rollout, outcome) for rollout, outcome in zip(group.rollouts, outcomes, strict=True))
     group = dataclasses.replace(group, rollouts=rollouts)
     assert is_learnable(group, CreditSettings("step", eta=0.0)) == learnable
     batch = collate([group], credit=CreditSettings("step", eta=0.0))

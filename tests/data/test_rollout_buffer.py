@@ -155,7 +155,7 @@ def collate(groups: list[RolloutGroup]) -> OnlineBatch:
         groups,
         rows=3,
         branches=4,
-        credit=CreditSettings("step", normalize=True),
+        credit=CreditSettings("step", "shared", normalize=True),
         policy_version=0,
         image_token_id=IMAGE,
         prefix_buckets=(16, 32),

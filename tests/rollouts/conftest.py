@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from regrpo_jax.agent.loop_settings import LoopSettings
-from regrpo_jax.agent.prompt import BRIEF, instruction_text, observation_text
+from regrpo_jax.agent.prompt import instruction_text, observation_text, system_text
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
+from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import LOADERS, make_suite
@@ -41,9 +42,11 @@ def environment() -> Iterator[Environment]:
 
 @pytest.fixture(scope="session")
 def reader(tasks: list[Task]) -> ConversationReader:
-    texts = [BRIEF, observation_text(0, "Not executed yet: the action is uncertain. Reflect, then act.")]
+    tools = loaded_tools(LOADERS["compact"])
+    texts = [observation_text(0, "Not executed yet: the action is uncertain. Reflect, then act.")]
     for task in tasks:
-        texts += [instruction_text(task.instruction, task.images), *(step.turn() for step in task.oracle)]
+        texts += [system_text(task.tools, tools, brief=True), instruction_text(task.instruction, task.images)]
+        texts += [*(step.turn() for step in task.oracle)]
     config = tiny(400, hidden_size=32, num_layers=1)
     assert config.vision is not None
     settings = ImageSettings(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28, temporal_patch_size=1)
@@ -80,4 +83,6 @@ def _ends_turns(params: dict[str, Any], end: int) -> dict[str, Any]:
 @pytest.fixture
 def settings(tmp_path: Path) -> CollectSettings:
     rules = LoopSettings(gate="failure", retries=3, max_steps=4, turn_tokens=40, episode_tokens=300)
-    return CollectSettings(rules, branches=3, system=BRIEF, image_folder=tmp_path / "images")
+    return CollectSettings(
+        rules, branches=3, tools=loaded_tools(LOADERS["compact"]), brief=True, image_folder=tmp_path / "images"
+    )

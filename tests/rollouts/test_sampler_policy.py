@@ -10,13 +10,15 @@ import pytest
 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import EpisodePrompt, WriteRequest
-from regrpo_jax.agent.prompt import BRIEF, instruction_text, observation_text
+from regrpo_jax.agent.prompt import instruction_text, observation_text, system_text
 from regrpo_jax.agent.rollout import Label, RolloutGroup
 from regrpo_jax.data.batches import collate_groups
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.groups import Branch, Group
+from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.drawing import draw_compiled
 from regrpo_jax.records.types import Turn
@@ -41,7 +43,7 @@ def collected(
 
 def rules(folder: Path) -> CollectSettings:
     loop = LoopSettings(gate="paper", retries=3, max_steps=4, turn_tokens=40, episode_tokens=300)
-    return CollectSettings(loop, branches=3, system=BRIEF, image_folder=folder)
+    return CollectSettings(loop, branches=3, tools=loaded_tools(LOADERS["compact"]), brief=True, image_folder=folder)
 
 
 def books(groups: list[RolloutGroup]) -> list[tuple[list[int], list[int]]]:
@@ -127,7 +129,10 @@ def test_branches_say_different_things(collected: list[RolloutGroup]) -> None:
 
 def test_what_has_no_room_or_cannot_be_said_is_told(sampler: SamplerPolicy, tasks: list[Task]) -> None:
     task = next(task for task in tasks if not task.images)
-    turns = (Turn("system", BRIEF), Turn("user", instruction_text(task.instruction, ())))
+    turns = (
+        Turn("system", system_text(task.tools, loaded_tools(LOADERS["compact"]), brief=True)),
+        Turn("user", instruction_text(task.instruction, ())),
+    )
     session = sampler.start([EpisodePrompt(turns, (), 0)], 2, seed=0)
     branches = [(0, 0), (0, 1)]
     written = session.write([WriteRequest(branch, "Thought:", 3) for branch in branches])

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 
+from regrpo_jax.agent.rollout import Rollout
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
 from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
@@ -38,7 +39,7 @@ def collate(groups: list[Any], **changes: Any) -> OnlineBatch:
     options: dict[str, Any] = {
         "rows": ROWS,
         "branches": BRANCHES,
-        "credit": CreditSettings("step", normalize=True),
+        "credit": CreditSettings("step", "shared", normalize=True),
         "policy_version": 0,
         "image_token_id": IMAGE,
         "prefix_buckets": (16,),
@@ -113,6 +114,10 @@ def test_first_update_has_ratio_one_and_the_gradient_of_the_plain_loss(
     assert metrics["gradient_norm"] == pytest.approx(float(optax.global_norm(gradient)), rel=1e-4)
 
 
+def reflected(rollout: Rollout, step: int) -> int:
+    return sum(turn.reflection_tokens for turn in rollout.turns if turn.step == step)
+
+
 def test_counts_and_rewards_are_of_what_was_played(
     step_of: Callable[..., Any], fresh: OnlineBatch, variables: dict
 ) -> None:
@@ -123,7 +128,7 @@ def test_counts_and_rewards_are_of_what_was_played(
         counted = [rollout for rollout in group.rollouts if not rollout.dropped]
         for step in range(max(len(rollout.step_success) for rollout in counted)):
             there = [rollout for rollout in counted if len(rollout.step_success) > step]
-            found = [rollout.step_success[step] - 0.1 * rollout.reflection_tokens(step) / 100 for rollout in there]
+            found = [rollout.step_success[step] - 0.1 * reflected(rollout, step) / 100 for rollout in there]
             pairs, learnable, rewards = pairs + 1, learnable + (len(set(found)) > 1), rewards + found
     assert metrics["groups/kept_count"] == learnable > 0
     assert metrics["groups/dropped_count"] == pairs - learnable > 0
@@ -291,7 +296,7 @@ groups = [
     for number in range(6)
 ]
 online = collate_rollouts(
-    groups, rows=ROWS, branches=BRANCHES, credit=CreditSettings("step", normalize=True), policy_version=1,
+    groups, rows=ROWS, branches=BRANCHES, credit=CreditSettings("step", "shared", normalize=True), policy_version=1,
     image_token_id=IMAGE, prefix_buckets=(16,), branch_buckets=(64,),
 )
 pairs = made["make_group_batch"](3, ROWS, images=True)

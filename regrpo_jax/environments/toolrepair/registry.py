@@ -7,7 +7,7 @@ the toolbox's own tools on documents and pictures of ordinary size.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
@@ -23,6 +23,7 @@ from regrpo_jax.environments.toolrepair import (
     full_picture_families,
     full_record_families,
 )
+from regrpo_jax.environments.toolrepair.compact_tools import HELD_OUT_OPENERS, OPENERS
 from regrpo_jax.environments.toolrepair.compact_toolset import HELD_OUT_TOOLS, TRAINING_TOOLS
 from regrpo_jax.environments.toolrepair.draft import Ask, Draft, Family
 from regrpo_jax.environments.toolrepair.full_toolset import FULL_HELD_OUT_TOOLS, FULL_TRAINING_TOOLS
@@ -33,15 +34,21 @@ from regrpo_jax.errors import UserError
 DIFFICULTIES = (1, 2, 3)
 SURPRISES = 0.6  # share of tasks that have one
 _MOST_DRAWS = 1000
+_OTHERS = 1  # tools of a compact task that do not help
 
 
 @dataclass(frozen=True)
 class Profile:
-    """A set of families and the tools that their tasks have, of the usual splits and of the held-out one."""
+    """A set of families and the tools that their tasks have, of the usual splits and of the held-out one.
+
+    of_family: where a task has few tools, those of its family in the two kinds of splits; a task has them and
+    `_OTHERS` more. Empty where every task has all tools.
+    """
 
     families: Mapping[str, Family]
     tools: frozenset[str]
     held_out_tools: frozenset[str]
+    of_family: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -59,6 +66,17 @@ PROFILES: Mapping[str, Profile] = {
         },
         TRAINING_TOOLS,
         HELD_OUT_TOOLS,
+        {
+            "moved": (("read",), ("unfold",)),
+            "service": (OPENERS, HELD_OUT_OPENERS),
+            "search": (("search",), ("consult",)),
+            "region": (("crop",), ("peek",)),
+            "colour": (("spot",), ("dab",)),
+            "count": (("count",), ("tally",)),
+            "sheet": (("sheet",), ("note",)),
+            "ballot": (("votes", "file"), ("bids", "pledge")),
+            "chain": (("where", "total", "fee", "levy", "toll", "add"), ("trace", "amount", "plus")),
+        },
     ),
     "full": Profile(
         {
@@ -119,8 +137,17 @@ def make_task(
             break
     else:
         raise RuntimeError(f"family {family} has too few combinations of names for the split {split}")
-    tools = chosen.held_out_tools if ask.held_out else chosen.tools
-    return _task(draft, f"toolrepair/{profile}/{family}/{split}/{seed}/{difficulty}", family, split, seed, ask, tools)
+    name = f"toolrepair/{profile}/{family}/{split}/{seed}/{difficulty}"
+    return _task(draft, name, family, split, seed, ask, _tools(chosen, family, ask.held_out, Random(f"{name}/tools")))
+
+
+def _tools(profile: Profile, family: str, held_out: bool, rng: Random) -> frozenset[str]:
+    """The tools of a task: all of the split's, or its family's and some that do not help."""
+    known = profile.held_out_tools if held_out else profile.tools
+    if family not in profile.of_family:
+        return known
+    own = profile.of_family[family][held_out]
+    return frozenset((*own, *rng.sample(sorted(known - {*own, "final_answer"}), _OTHERS)))
 
 
 def _task(draft: Draft, name: str, family: str, split: str, seed: int, ask: Ask, tools: frozenset[str]) -> Task:
