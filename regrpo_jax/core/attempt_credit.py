@@ -1,8 +1,8 @@
 """Whom a reward pays: the first attempt of a step, and the repairs that follow where it failed.
 
-At step s of an episode branch k makes attempts i = 0, 1, ..: a first attempt a_0 and, after failures, repairs (z_i, a_i).
-1{right_ksi} says whether a_i did what its step asks for, C_ksi what was reflected in its turn, V_ksi what a verifier
-makes of it. What a first attempt is paid for can be three things:
+At step s of an episode branch k makes attempts i = 0, 1, ..: a first attempt a_0 and, after failures, repairs
+(z_i, a_i). 1{right_ksi} says whether a_i did what its step asks for, C_ksi what was reflected in its turn, V_ksi what
+a verifier makes of it. What a first attempt is paid for can be three things:
 
     own        R_ksi = lambda_exec * 1{right_ksi} - eta * C_ksi + lambda_val * V_ksi
                compared among the branches that made attempt i at step s: first attempts with first attempts, repairs
@@ -10,7 +10,7 @@ makes of it. What a first attempt is paid for can be three things:
     condition  R_ks  = lambda_exec * 1{right_ks,last} - eta * sum_i C_ksi + lambda_val * V_ks
                compared among the branches that reached step s, for the tokens of its last attempt; what failed before
                is a condition, as in the paper's local trajectory a0 -> o0 -> z -> a1, and is not trained.
-    shared     the same R_ks for the tokens of all attempts, the failed ones included. Then a failure that was repaired is
+    shared     the same R_ks for the tokens of all attempts, failed ones included. Then a failure that was repaired is
                paid like a success, so first attempts hardly change; kept for comparison.
 
 A *place* is what is compared at once: (step, attempt) with "own", a step otherwise; `step_advantages` takes its places

@@ -54,8 +54,8 @@ class Habits:
     open with a reflection. long: that its reflections write down what leads to the fix. needless: that a reflecting
     episode also reflects on an observation that is fine. trusting: that a hint is followed without looking.
 
-    diagnosis: where it says what went wrong, in a "reflection" block or in the "thought" before the retry. Decisions are
-    the same in both; with "thought" every retry thinks, since there is no gate that could ask for it.
+    diagnosis: where it says what went wrong, in a "reflection" block or in the "thought" before the retry. Decisions
+    are the same in both; with "thought" every retry thinks, since there is no gate that could ask for it.
     """
 
     careful: float = 0.4

@@ -21,9 +21,9 @@ _IMAGE_TOKENS = ("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")
 
 
 class OwnCredit(NamedTuple):
-    """Of one rollout: R and A of each place, nan where it was not, and where its tokens stand; see `data.rollout_credit`.
+    """Of one rollout, see `data.rollout_credit`: R and A of each place, nan where it was not.  # [place]
 
-    names: of the places, for people. places: -1 at tokens that are not trained.  # [token]
+    names: of the places, for people. places: where each token is judged, -1 if it is not trained.  # [token]
     """
 
     names: tuple[str, ...]

@@ -33,9 +33,10 @@ Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expect
 
 @dataclass(frozen=True)
 class CollectSettings:
-    """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; a task's own stand
-    in the first turn of its conversations, brief: in few words, see `agent.prompt.system_text`. image_folder: where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment
-    may need for one turn of an episode. seconds: of the whole collection, then episodes that still run are dropped.
+    """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; those of a task
+    stand in the first turn of its conversations, brief: in few words, see `agent.prompt.system_text`. image_folder:
+    where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
+    one turn of an episode. seconds: of the whole collection, then episodes that still run are dropped.
     """
 
     loop: LoopSettings
