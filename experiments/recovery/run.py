@@ -3,10 +3,12 @@
     python -m experiments.recovery.run --out=runs/recovery [--seeds 5] [--arms regrpo grpo ..]
 
 warm-N            configs/warm_start.py with seed N: the data engine and the supervised stage, from fresh weights
+thinking-N        the same for the control that may think: what a reflection says stands in the thought of the retry
 ARM-N             configs/recovery.py with seed N, from warm start N modulo the number of warm starts
 raw/              what is kept of them: each task's outcomes (ARM-N.POLICY.jsonl), what training cost (training.jsonl)
 
-Every arm of a seed starts from the same weights, meets the same training tasks and plays the same held-out tasks.
+Every arm of a seed meets the same training tasks and plays the same tasks of the test split afterwards. All start from
+the same weights but the thinking control, whose weights saw the same episodes, told as thoughts, in as many tokens.
 """
 
 from __future__ import annotations
@@ -28,18 +30,27 @@ OFFLINE = {
     "rl.groups_per_batch": "16",
     "rl.learning_rate": "1e-4",
 }
-# Arm -> what it changes in configs/recovery.py. An arm with "of" goes on from a copy of that arm's run.
+# Arm -> what it changes in configs/recovery.py. An arm with "of" goes on from a copy of that arm's run, one with "warm"
+# starts from another warm start.
 ARMS: dict[str, dict[str, str]] = {
     "regrpo": {},
+    "grpo_thinking": {"warm": "thinking", "online.algorithm": "grpo"},
     "grpo": {"online.algorithm": "grpo"},
     "grpo_longer": {"of": "grpo", "online.algorithm": "grpo"},
     "grpo_two_retries": {"online.algorithm": "grpo", "agent.retries": "2"},
+    "first_condition": {"online.first_attempt": "condition"},
+    "first_shared": {"online.first_attempt": "shared"},
     "eta_0": {"online.eta": "0"},
     "eta_0.05": {"online.eta": "0.05"},
     "eta_0.3": {"online.eta": "0.3"},
     "curriculum_none": OFFLINE | {"data.curriculum": "none"},
     "curriculum_linear": OFFLINE | {"data.curriculum": "linear"},
     "curriculum_success-paced": OFFLINE | {"data.curriculum": "success-paced"},
+}
+# Warm start -> what it changes in configs/warm_start.py.
+WARM = {
+    "warm": {},
+    "thinking": {"engine.diagnosis": "thought", "online.algorithm": "grpo", "recovery.bare_control": "False"},
 }
 LONGER = 1.5  # times the updates, so that it has used no less time and no fewer tokens than ReGRPO
 SUMMED = {"seconds": "seconds", "play_seconds": "seconds/play", "tokens": "rollouts/sampled_tokens"}
@@ -54,11 +65,14 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=40)
     chosen, options = parser.parse_known_args()
     for seed in chosen.seeds:
-        warm = chosen.out / f"warm-{seed % chosen.warm_starts}"
-        _main(chosen.out, "warm_start", warm, {"seed": str(seed % chosen.warm_starts)}, [])
-        keep(warm, chosen.out / "raw")
+        number = seed % chosen.warm_starts
         for arm in chosen.arms:
-            fields = ARMS[arm] | {"seed": str(seed), "model.path": str(warm / "model")}
+            fields = ARMS[arm] | {"seed": str(seed)}
+            kind = fields.pop("warm", "warm")
+            warm = chosen.out / f"{kind}-{number}"
+            _main(chosen.out, "warm_start", warm, WARM[kind] | {"seed": str(number)}, [])
+            keep(warm, chosen.out / "raw")
+            fields["model.path"] = str(warm / "model")
             steps, workdir = chosen.updates, chosen.out / f"{arm}-{seed}"
             if "data.curriculum" in fields:
                 fields["data.rot"] = str(_records(chosen.out))

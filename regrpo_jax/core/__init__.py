@@ -7,10 +7,11 @@ Read the four files in this order and you know the method:
 3. `kl`          how far the policy pi has moved from the frozen reference pi_ref, token by token
 4. `losses`      L = -mean_k A_k * log pi(z_k, a_k) + beta * mean_k KL_k, reflection and action tokens only
 
-Then the two that an online update adds, where the policy learns from episodes that it played itself:
+Then the three that an online update adds, where the policy learns from episodes that it played itself:
 
-5. `step_advantages`  A_ks, each step of an episode compared with the same step of its siblings
-6. `clipped_loss`     4 with a ratio per token against the policy that sampled it, clipped
+5. `attempt_credit`   whom a reward pays: the first attempt of a step for itself, a repair for the repair
+6. `step_advantages`  A_ks, each step of an episode compared with the same step of its siblings
+7. `clipped_loss`     4 with a ratio per token against the policy that sampled it, clipped
 
 `preference_loss` is the baseline that needs neither rewards nor samples: DPO on (corrected, failed) actions. `metrics`
 only adds up what the losses report.
@@ -18,7 +19,8 @@ only adds up what the losses report.
 The symbols: a *group* is K *branches* k = 1..K that start from the same state (instruction x, images,
 history). A branch is a local trajectory tau_k. It either acts at once, `a1 -> o1`, or recovers from a
 failure, `a0 -> o0 -> z -> a1 -> o1`: `a` are action tokens, `o` what a tool returned, `z` the reflection.
-Trained are only `z` and the last action of a branch; `a0` and `o0` are conditions.
+Offline, trained are only `z` and the last action of a branch; `a0` and `o0` are conditions. Online the policy made `a0`
+itself: it is then judged by its own outcome, never by that of the repair.
 
 Every array line of this package ends with its shape, `# [group, branch, token]`. Masks are boolean. Nothing
 here imports any other part of regrpo_jax.

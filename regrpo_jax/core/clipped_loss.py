@@ -60,7 +60,7 @@ def clipped_loss(
         reflection_mask, action_mask: tokens of z and of a, boolean [group, branch, token], disjoint; both were
             sampled from mu.
         advantages: A, constants, [group, branch, token]; see `step_advantages`.
-        beta: weight of the KL term.
+        beta: weight of the KL term: the price of one nat at a token, as in `losses.regrpo_loss`; see `kl`.
         clip_range: (low, high), both positive.
         kl_estimator: one of `kl.KL_ESTIMATORS`.
         proximal_logprobs: log pi_old, constants, [group, branch, token]; None when mu is pi_old.

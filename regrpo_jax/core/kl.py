@@ -2,6 +2,15 @@
 
 Source: the KL term of arXiv 2606.31392; "k1" and "k3_release" are the two of the authors' release, k1, k2 and
 k3 those of John Schulman's note "Approximating KL Divergence" (2020).
+
+`beta` means the same in every loss here, offline and online: the price, in units of the advantage, of one nat of KL at a
+token. Both terms of a loss are sums over the same tokens t with the same divisor,
+
+    L = (1/N) * sum_t [ -A_t * log pi(t) + beta * KL_t ]
+
+so what the gradient weighs at a token is A_t against beta * dKL_t, whether N counts branches (`regrpo_loss`), tokens
+(`clipped_loss`) or the tokens of each branch (length_normalize). N scales the whole loss, which AdamW does not see.
+Advantages that were divided by their deviation are larger, and beta then weighs less by that factor.
 """
 
 import jax.numpy as jnp

@@ -63,7 +63,7 @@ def regrpo_loss(
         reference_logprobs: log pi_ref, constants, [group, branch, token].
         reflection_mask, action_mask: tokens of z and of a, boolean [group, branch, token], disjoint.
         advantages: A, constants, [group, branch]; see `advantages.group_advantages`.
-        beta: weight of the KL term.
+        beta: weight of the KL term: the price of one nat at a token, as in `clipped_loss`; see `kl`.
         kl_estimator: one of `kl.KL_ESTIMATORS`; the paper's loss is "k1".
         length_normalize: average instead of sum over the tokens of a branch.
         behaviour_logprobs: log mu, constants, [group, branch, token]; None for the plain policy gradient.

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from regrpo_jax.core.clipped_loss import clipped_denominator, clipped_loss
 from regrpo_jax.core.kl import KL_ESTIMATORS
+from regrpo_jax.core.losses import regrpo_loss
 from regrpo_jax.core.metrics import finalize_metrics
 
 GROUPS, BRANCHES, TOKENS = 3, 4, 9
@@ -306,3 +307,26 @@ def test_weights_make_a_stale_sample_unbiased() -> None:
     np.testing.assert_allclose(stale, fresh, atol=1e-14)
     unweighted = sampled_gradient(logits, behaviour, behaviour)  # clipped where mu is far away
     assert np.abs(unweighted - fresh).max() > 0.01
+
+
+@pytest.mark.parametrize("estimator", KL_ESTIMATORS)
+@unhurried
+@given(seed=seeds)
+def test_beta_weighs_the_same_offline_and_online(estimator: str, seed: int) -> None:
+    """On fresh samples the two losses have the same gradient but for what they are divided by."""
+    batch = Batch(seed)
+    per_branch = batch["advantages"][..., :1]  # [group, branch, 1]
+    shared = {name: batch[name] for name in ("reference_logprobs", "reflection_mask", "action_mask")}
+    count = max(int(batch.trained.sum()), 1)
+
+    def online(logprobs: jax.Array) -> jax.Array:
+        advantages = jnp.broadcast_to(per_branch, SHAPE)
+        own = {"behaviour_logprobs": batch["token_logprobs"], "advantages": advantages, "clip_range": CLIP}
+        return clipped_loss(logprobs, **shared, **own, beta=BETA, kl_estimator=estimator)[0] * count
+
+    def offline(logprobs: jax.Array) -> jax.Array:
+        value = regrpo_loss(logprobs, **shared, advantages=per_branch[..., 0], beta=BETA, kl_estimator=estimator)[0]
+        return value * GROUPS * BRANCHES
+
+    gradients = [jax.grad(loss)(jnp.asarray(batch["token_logprobs"])) for loss in (online, offline)]
+    np.testing.assert_allclose(*gradients, rtol=1e-5, atol=1e-5)

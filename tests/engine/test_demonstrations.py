@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regrpo_jax.agent.parse import parse_turn
 from regrpo_jax.data.tokenizer import train_tokenizer
 from regrpo_jax.engine import drills
 from regrpo_jax.engine.demonstrations import (
@@ -79,6 +80,25 @@ class TestScript:
             repair = attempt.repair if careful else attempt.hasty or attempt.repair
             assert extract_code(retry) == repair.code
             assert parse_reflection(retry).evidence == repair.evidence
+
+    @given(seed=seeds)
+    def test_a_thought_says_what_a_reflection_says_and_decides_like_it(self, seed: int) -> None:
+        """The control that may think: the same words and actions, in the thought of the retry; every retry has it."""
+        plan = plan_of(failing(seed))
+        block = played(script_of(plan, Random(seed), Habits(reflecting=1.0)), [BAD, GOOD])
+        thinking = played(script_of(plan, Random(seed), Habits(reflecting=1.0, diagnosis="thought")), [BAD, GOOD])
+        hardly = Habits(reflecting=0.0, diagnosis="thought")
+        assert len(block) == len(thinking)
+        for told, thought in zip(block, thinking, strict=True):
+            assert extract_code(told) == extract_code(thought)
+            assert parse_turn(thought).reflection_end == 0 and parse_turn(thought).problems == ()
+            said = parse_turn(told)
+            if said.reflects:
+                opening = f"{said.error_type}: {said.evidence}, so {said.fix_plan}. "
+                assert parse_turn(thought).thought == opening + said.thought
+            else:
+                assert thought == told
+        assert "so" in parse_turn(played(script_of(plan, Random(seed), hardly), [BAD])[1]).thought
 
     @given(seed=seeds)
     def test_a_bare_retry_decides_like_a_reflected_one(self, seed: int) -> None:
