@@ -238,7 +238,7 @@ def _environment() -> ml_collections.ConfigDict:
     environment.max_steps = 10  # turns of an episode, at most
     environment.workers = 2  # sandboxed processes that play at the same time; results do not depend on it
     environment.wall_seconds = 10.0  # of one action, then it is killed
-    environment.require_isolation = False  # refuse to run where the kernel allows no namespaces
+    environment.allow_unisolated = False  # run actions also where they cannot be isolated, never as root
     environment.viewer_episodes = 50  # episodes that episodes.html shows, spread over the run
     return environment
 

@@ -215,6 +215,14 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
+def plays_tools(config: ConfigDict) -> bool:
+    """Whether a stage after the data stage, which asks itself, runs code actions in the sandbox."""
+    stages, online = config.stages, config.online
+    played = "online" in stages and online.algorithm != "none" and not online.replay
+    replayed = "audit" in stages and config.audit.replay
+    return bool(config.environment.suite) or played or "recovery" in stages or replayed
+
+
 def check_stages(stages: tuple[str, ...]) -> None:
     """Raises UserError for an unknown stage, or a training stage that is listed twice."""
     for stage in stages:

@@ -40,6 +40,7 @@ from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.run_record import check_earlier_start, prepare_workdir, record_run, replace_text
+from regrpo_jax.toolbox.sandbox.isolation import check_isolation
 
 SUITE = "toolrepair"
 _MOST_STEPS = 64
@@ -52,6 +53,8 @@ def run(config: ConfigDict, workdir: Path) -> None:
       UserError: for everything that a person can mend.
     """
     source = source_of(config)
+    if _unfinished(config, workdir):
+        check_isolation(config.environment.allow_unisolated)  # before anything costs time
     prepare_workdir(workdir)
     check_earlier_start(config, workdir)
     record_run(config, workdir)
@@ -59,6 +62,14 @@ def run(config: ConfigDict, workdir: Path) -> None:
         show_how(config, workdir / CORPUS)
     if config.engine.records or config.engine.clean:
         _fill(config, workdir, source)
+
+
+def _unfinished(config: ConfigDict, workdir: Path) -> bool:
+    """Whether episodes are still to be played."""
+    wanted = config.engine
+    shown = not wanted.demonstrations or is_complete(workdir / CORPUS, STEM)
+    filled = not (wanted.records or wanted.clean) or (workdir / "summary.json").exists()
+    return not (shown and filled)
 
 
 def show_how(config: ConfigDict, folder: Path) -> None:
@@ -71,6 +82,7 @@ def show_how(config: ConfigDict, folder: Path) -> None:
     write_demonstrations(
         folder, chosen.demonstrations, config.seed, families=chosen.families, difficulties=chosen.difficulties,
         habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
+        allow_unisolated=config.environment.allow_unisolated,
     )  # fmt: skip
     print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from regrpo_jax.command_line import parse_command_line
-from regrpo_jax.config_checks import HOST_STAGES, check_config
+from regrpo_jax.config_checks import HOST_STAGES, check_config, plays_tools
 from regrpo_jax.corpus_files import with_corpus
 from regrpo_jax.errors import UserError
+from regrpo_jax.toolbox.sandbox.isolation import check_isolation
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str]) -> None:
     """
     config, workdir = parse_command_line(arguments)
     check_config(config)
+    if plays_tools(config):
+        check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
     if config.environment.suite:
         _host_stage("environment_run")(config, workdir)
         return

@@ -1,8 +1,13 @@
-"""What tests of several folders share: the published sizes of the models that we load."""
+"""What tests of several folders share: hypothesis' patience, and the published sizes of the models that we load."""
 
 from typing import Any, NamedTuple
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Tests share their cores with others: how long an example takes says nothing about it.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 VISION = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3, "patch_size": 14,
           "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}  # fmt: skip

@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--cache", default="", help="folder of compiled programs")
     chosen = parser.parse_args()
     config = online_config(chosen)
-    sandbox = SandboxSettings(workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=True)
+    sandbox = SandboxSettings(workers=chosen.workers, wall_seconds=chosen.wall_seconds)
     limits = EpisodeLimits(max_steps=config.agent.max_steps + 1)
     with tempfile.TemporaryDirectory() as work, contextlib.ExitStack() as stack:
         kinds = {CLEAN: Environment, FAULTY: FaultyEnvironment}

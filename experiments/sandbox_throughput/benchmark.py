@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
-    settings = SandboxSettings(workers=options.workers, require_isolation=True)
+    settings = SandboxSettings(workers=options.workers)
     steps = options.episodes * len(STEPS)
     rates: dict[str, list[float]] = {"sandbox": [], "in_process": []}
     with SandboxPool(settings, loader=LOADER) as pool:

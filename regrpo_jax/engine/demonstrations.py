@@ -190,6 +190,7 @@ def write_demonstrations(
     pictured: float = 3.0,
     habits: Habits | None = None,
     workers: int = 2,
+    allow_unisolated: bool = False,
 ) -> list[Path]:
     """Plays `count` tasks of the training split and writes them and their drills, with their images, into a folder.
 
@@ -204,6 +205,7 @@ def write_demonstrations(
       pictured: more of them about the picture, per episode with a picture of cards.
       habits: how the agent decides.
       workers: sandboxed processes.
+      allow_unisolated: as `SandboxSettings` has it.
     Returns:
       the shards.
     Raises:
@@ -211,12 +213,13 @@ def write_demonstrations(
     """
     tasks = make_suite("train", count, seed, PROFILE, surprises=surprises, difficulties=difficulties, chosen=families)
     chosen = habits or Habits()
+    sandbox = SandboxSettings(workers=workers, allow_unisolated=allow_unisolated)
 
     def play(number: int) -> Demonstration:
         return demonstrate(environment, tasks[number], Random(f"{seed}/{number}/demonstration"), chosen)
 
     with (
-        Environment.start(SandboxSettings(workers=workers), loader=LOADERS[PROFILE]) as environment,
+        Environment.start(sandbox, loader=LOADERS[PROFILE]) as environment,
         ThreadPoolExecutor(workers) as threads,
         _bar() as bar,
     ):

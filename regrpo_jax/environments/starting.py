@@ -12,10 +12,10 @@ from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 def start_environment(chosen: ConfigDict, loader: str, *, max_steps: int) -> Environment:
     """An environment with the tools of a loader, to be closed by the caller.
 
-    chosen: `config.environment`, of which workers, wall_seconds and require_isolation count. max_steps: turns of an
+    chosen: `config.environment`, of which workers, wall_seconds and allow_unisolated count. max_steps: turns of an
     episode. UserError, SandboxError as `Environment.start`.
     """
     sandbox = SandboxSettings(
-        workers=chosen.workers, wall_seconds=chosen.wall_seconds, require_isolation=chosen.require_isolation
+        workers=chosen.workers, wall_seconds=chosen.wall_seconds, allow_unisolated=chosen.allow_unisolated
     )
     return Environment.start(sandbox, None, EpisodeLimits(max_steps=max_steps), loader=loader)

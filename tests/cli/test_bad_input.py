@@ -142,7 +142,7 @@ BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "regrpo_jax.main", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, "-m", "regrpo_jax.main", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
 
 

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Body = dict[str, Any]
+HANGS = 300.0  # seconds that a server which does not answer, or ever slower, holds a client that waits for it
 
 
 @dataclass
@@ -192,7 +193,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _break(self, state: Server, body: Body, behaviour: str) -> None:
         self.close_connection = True
         if behaviour == "hang":
-            state.released.wait(20)
+            state.released.wait(HANGS)
             return
         if behaviour == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -203,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) + 10**6))
         self.end_headers()
         self.wfile.write(content[: len(content) // 2])
-        end = time.monotonic() + 20
+        end = time.monotonic() + HANGS
         while behaviour == "drip" and not state.released.wait(0.02) and time.monotonic() < end:
             self.wfile.write(b" ")
             self.wfile.flush()

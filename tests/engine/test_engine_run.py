@@ -34,7 +34,7 @@ def command(workdir: Path, *options: str) -> list[str]:
 
 
 def run(workdir: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(workdir, *options), capture_output=True, text=True, cwd=ROOT, timeout=300)
+    return subprocess.run(command(workdir, *options), capture_output=True, text=True, cwd=ROOT, timeout=900)
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -182,7 +182,7 @@ def test_a_teacher_behind_a_faulty_server_writes_the_reflections(tmp_path: Path)
                    "--config.teacher.requests_per_minute=6000", "--config.engine.records=8",
                    "--config.engine.clean=0")  # fmt: skip
         done = subprocess.run(
-            command(tmp_path, *options), capture_output=True, text=True, cwd=ROOT, timeout=300,
+            command(tmp_path, *options), capture_output=True, text=True, cwd=ROOT, timeout=900,
             env=os.environ | {"TEACHER_KEY": key},
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

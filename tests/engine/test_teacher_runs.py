@@ -69,7 +69,7 @@ def test_of_sixty_failures_none_is_lost_and_none_malformed(tmp_path: Path) -> No
         def asked(failure: Failure) -> int:
             return sum(question(body) == annotate_text(failure) for body in server.seen)
 
-        asker = Teacher(settings(server.url, tmp_path, timeout=0.5, retries=4), FastClock().clock())
+        asker = Teacher(settings(server.url, tmp_path, timeout=2.0, retries=4), FastClock().clock())
         found = run(asker, failures, 4)
         for failure, one in zip(failures, found, strict=True):
             if isinstance(one, str):
@@ -95,7 +95,7 @@ def test_of_sixty_failures_none_is_lost_and_none_malformed(tmp_path: Path) -> No
         assert len(server.seen) == sent
 
     with openai_server(Script(behaviour=mixed(failures))) as server:  # one thread finds what four found
-        asker = Teacher(settings(server.url, tmp_path / "alone", timeout=0.5, retries=4), FastClock().clock())
+        asker = Teacher(settings(server.url, tmp_path / "alone", timeout=2.0, retries=4), FastClock().clock())
         assert run(asker, failures[:20], 1) == found[:20]
 
 

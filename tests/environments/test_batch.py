@@ -186,5 +186,5 @@ def test_a_thread_that_is_held_up_after_its_result_goes_on(monkeypatch: pytest.M
 
     thread = threading.Thread(target=play, daemon=True)
     thread.start()
-    thread.join(30)
+    thread.join(120)
     assert found == [[0, 1, 2, 3, 4, 5]]

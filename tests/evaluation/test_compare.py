@@ -79,7 +79,7 @@ def test_a_person_reads_a_table(tmp_path: Path, rows: list[Row]) -> None:
         f"SFT={first},{second}",
         f"ReGRPO={second},{first}",
     ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
     assert done.returncode == 0, done.stderr
     assert "24 x 6 x 2" in done.stdout and "ReGRPO - SFT" in done.stdout
     mean = 100 * np.mean(task_means(rows, "success"))

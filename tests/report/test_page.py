@@ -304,7 +304,7 @@ def test_without_matplotlib_only_the_plots_are_missing(run: Path) -> None:
 
 def test_the_command_says_what_it_did(run: Path) -> None:
     command = [sys.executable, "-m", "regrpo_jax.report", str(run)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == f"report written to {run / 'report.html'}"
     assert [f"alarm: {words}" for words in run_alarms(run)] == done.stdout.splitlines()[:-1] != []
@@ -312,7 +312,7 @@ def test_the_command_says_what_it_did(run: Path) -> None:
 
 def test_a_wrong_folder_is_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "regrpo_jax.report", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     wanted = (
         f"error: {tmp_path}: holds none of config.json, metrics.jsonl, recovery.json; name the --workdir of a run\n"
     )

@@ -88,9 +88,9 @@ def test_a_call_that_hangs_once_costs_a_moment_and_not_the_limit() -> None:
         begun = time.monotonic()
         (played,) = play.play([Action(0, (), task.oracle[0].turn())])
         assert played.status == Status.OK and play.retried == 1
-        while not environment.hits and time.monotonic() < begun + 60:  # what was broken off ends beside us
+        while not environment.hits and time.monotonic() < begun + 200:  # what was broken off ends beside us
             time.sleep(0.05)
-        assert environment.hits == {"hang": 1} and time.monotonic() - begun < 60
+        assert environment.hits == {"hang": 1} and time.monotonic() - begun < 200, "the limit is 300"
 
 
 class Actors:

@@ -46,12 +46,12 @@ def test_the_next_updates_are_played_while_one_is_trained() -> None:
     def play(number: int, version: int, trainable: Tree) -> int:
         if number == 2:
             begun.set()
-            assert let_go.wait(10)
+            assert let_go.wait(120)
         return number
 
     with PlayAhead(play, staleness=1, first=1, last=2) as ahead:
         assert ahead(1, {}) == 1
-        assert begun.wait(10), "update 2 is played before the policy after update 1 is there"
+        assert begun.wait(120), "update 2 is played before the policy after update 1 is there"
         let_go.set()
         assert ahead(2, {}) == 2
 
@@ -61,7 +61,7 @@ def test_the_policy_is_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def play(number: int, version: int, trainable: Tree) -> list[int]:
         if number > 1:
-            assert let_go.wait(10)
+            assert let_go.wait(120)
         return trainable["array"].tolist()
 
     with PlayAhead(play, staleness=1, first=1, last=2) as ahead:
@@ -100,6 +100,6 @@ def test_leaving_waits_for_what_is_played_and_plays_nothing_more() -> None:
 
     with pytest.raises(KeyboardInterrupt), PlayAhead(play, staleness=1, first=1, last=9) as ahead:
         ahead(1, {})
-        assert begun.wait(10)
+        assert begun.wait(120)
         raise KeyboardInterrupt
     assert played == [1, 2] and not ahead._thread.is_alive()

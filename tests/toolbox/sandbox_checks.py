@@ -23,7 +23,6 @@ LIMITS: dict[str, Any] = {
     "max_files": 400,
     "workers": 1,
     "spares": 0,
-    "require_isolation": True,
 }
 # What an episode can see of the one before it: files, environment, limits, tools, builtins, modules.
 PROBES = {

@@ -68,7 +68,7 @@ def test_hostile_action(host: Host, action: Hostile) -> None:
     started = time.monotonic()
     with host.pool.open(INPUTS, seed=7) as session:
         result = session.run(aimed(action, host))
-        assert time.monotonic() - started < settings.wall_seconds + 10, "not ended by its deadline"
+        assert time.monotonic() - started < settings.wall_seconds + 60, "not ended by its deadline"
         again = session.run("print('still here')")  # whatever happened, the session goes on
         session.files()
     print(action.name, result.status, result.text[:200])

@@ -1,22 +1,30 @@
-"""How workers are started, with namespaces and without; the filter; the folders of an episode."""
+"""Workers are isolated, or refused, or weaker where that was asked for; the filter; the folders of an episode."""
 
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import struct
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from regrpo_jax.base_config import base_config
+from regrpo_jax.engine.demonstrations import write_demonstrations
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox import folders, isolation, system_calls
+from regrpo_jax.toolbox.sandbox import folders, isolation, mounts, system_calls
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from tests.toolbox.sandbox_checks import INPUTS, LIMITS, LOADER, pool, probe, workers_of
+from tests.toolbox.sandbox_checks import INPUTS, LOADER, pool, probe, workers_of
+
+ROOT = Path(__file__).resolve().parents[2]
+BARE = "bubblewrap is not installed; apt-get install bubblewrap"
+WEAKER_MODE = "tests.toolbox.weaker_mode"
 
 
 def test_workers_are_isolated_where_the_tests_run() -> None:
@@ -40,43 +48,122 @@ def test_an_unprivileged_host_uses_a_user_namespace(monkeypatch: pytest.MonkeyPa
         assert probe(a_pool) == probe(a_pool)
 
 
-@pytest.fixture
-def weak_pool(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[SandboxPool]:
-    monkeypatch.setattr(isolation, "why_not_isolated", lambda: "bubblewrap is not installed (tested)")
-    isolation._warn_once.cache_clear()
-    caplog.set_level(logging.WARNING)
-    settings = SandboxSettings(**{**LIMITS, "require_isolation": False, "native": True, "workers": 2})
-    with SandboxPool(settings, loader=LOADER) as a_pool:
-        yield a_pool
+OPENINGS: dict[str, Callable[[Path], Any]] = {
+    "a pool": lambda folder: SandboxPool(loader=LOADER),
+    "an environment": lambda folder: Environment.start(loader=LOADER),
+    "a stage": lambda folder: start_environment(base_config().environment, LOADER, max_steps=1),
+    "demonstrations": lambda folder: write_demonstrations(folder, 1, 0),
+}
 
 
-def test_the_weaker_mode_says_so_once_and_still_limits(
-    weak_pool: SandboxPool, caplog: pytest.LogCaptureFixture
-) -> None:
-    told = [record.getMessage() for record in caplog.get_records("setup") if "WITHOUT isolation" in record.getMessage()]
+@pytest.mark.parametrize("opening", OPENINGS)
+def test_nothing_runs_without_isolation_unasked(opening: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda: BARE)
+    with pytest.raises(UserError, match="not run without isolation: .*apt-get install bubblewrap"):
+        OPENINGS[opening](tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_runs_without_isolation_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(isolation, "why_not_isolated", lambda: BARE)
+    monkeypatch.setattr(isolation, "_why_only_root", lambda: "another user cannot run /root/python (Permission denied)")
+    with pytest.raises(UserError, match="never runs code actions as root.*/root/python.*apt-get install bubblewrap"):
+        pool(allow_unisolated=True)
+
+
+def test_root_becomes_a_user_who_can_run_python_or_says_who_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    tried: list[int] = []
+
+    def refused(arguments: object, uid: int, environment: object) -> str:
+        tried.append(uid)
+        return "Permission denied"
+
+    monkeypatch.setattr(isolation, "_try", refused)
+    monkeypatch.setattr(isolation, "_ids", lambda name: [(0, 4294967295)])
+    told = isolation._why_only_root.__wrapped__()
+    assert "Permission denied" in told and mounts.program() in told and tried[0] >= 0x40000000
+    monkeypatch.setattr(isolation, "_ids", lambda name: [(0, 1)])  # root of a user namespace that has nobody else
+    assert "no other user" in isolation._why_only_root.__wrapped__() and len(tried) == 1
+    monkeypatch.setattr(isolation, "_ids", lambda name: [(0, 1), (1, 65536)])
+    users = [isolation._next_uid() for _ in range(256)]
+    assert len(set(users)) == 256 and min(users) > 1000 and max(users) < 65536
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert isolation._why_only_root.__wrapped__() == ""
+
+
+def opened_up() -> list[str]:
+    """Arguments of bubblewrap for a machine whose root has Python and this project where every user may read them."""
+    if os.geteuid() != 0:
+        return []
+    arguments = ["bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--cap-add", "ALL"]
+    paths = [*mounts.view_of(mounts.SandboxSettings()).python, str(ROOT)]
+    ways = {str(parent): parent for path in paths for parent in reversed(Path(path).parents)}
+    closed = [name for name, parent in ways.items() if parent.stat().st_mode & 0o005 != 0o005]
+    made: set[str] = {"/", *closed}
+    for folder in closed:
+        arguments += ["--perms", "0755", "--tmpfs", folder]
+    for path in paths:
+        if any(Path(path).is_relative_to(folder) for folder in closed):
+            arguments += [*mounts._parents(path, made), "--bind", path, path]
+    return [*arguments, "--"]
+
+
+def test_the_weaker_mode_that_was_asked_for_says_so_once_and_still_limits() -> None:
+    done = subprocess.run(
+        [*opened_up(), sys.executable, "-m", WEAKER_MODE],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, env={"PATH": "/nowhere", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = [line for line in done.stderr.splitlines() if "WITHOUT isolation" in line]
     assert len(told) == 1 and "bubblewrap is not installed" in told[0]
-    workspaces = [Path(worker.command.workspace) for worker in workers_of(weak_pool)]
-    assert all(path.is_dir() for path in workspaces)
-    with weak_pool.open(INPUTS) as session:
-        assert session.run("import os\nos.listdir('.')").text == "['notes.txt']"
-        assert session.run("x = bytearray(2**33)").status is Status.TOOL_ERROR
-        assert session.run("import socket\nsocket.create_connection(('127.0.0.1', 22), 1)").status is Status.TOOL_ERROR
-        code = (
-            "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        os.setsid()\n        time.sleep(999)"
-        )
-        assert session.run(code).status is Status.OK
-        assert session.run("while True: pass").status is Status.TIMEOUT
-        assert session.run("open('new', 'w').write('x')").status is Status.OK
-    with weak_pool.open() as session:
-        assert session.run("import os\nos.listdir('.')").text == "[]"
-    weak_pool.close()
-    assert not any(path.exists() for path in workspaces)
+    uids = set(map(int, done.stdout.split()))
+    assert 0 not in uids and uids, "never as root"
 
 
-def test_required_isolation_refuses_the_weaker_mode(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolation, "why_not_isolated", lambda: "bubblewrap is not installed (tested)")
-    with pytest.raises(UserError, match="require_isolation.*not installed"):
-        pool(require_isolation=True)
+STAGES = {
+    "evaluation": ["toolrepair"],
+    "data": ["warm_start", "--config.stages=('data',)"],
+    "online": ["recovery", "--config.stages=('sft','online')"],
+    "recovery": ["recovery", "--config.stages=('recovery',)"],
+    "audit": ["toolrepair", "--config.environment.suite=", "--config.stages=('audit',)", "--config.audit.replay=True"],
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_run_on_a_bare_machine_ends_at_once_in_one_sentence(stage: str, tmp_path: Path) -> None:
+    config, *options = STAGES[stage]
+    (tmp_path / "apt-get").touch(mode=0o755)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "regrpo_jax.main", f"--config={ROOT / 'configs' / config}.py",
+         f"--workdir={tmp_path / 'run'}", *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=600, env=os.environ | {"PATH": str(tmp_path)},
+    )  # fmt: skip
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert (done.returncode, done.stdout, len(told)) == (2, "", 1), done.stderr[-3000:]
+    assert told[0].startswith("error: ") and "apt-get install bubblewrap" in told[0]
+    assert "--config.environment.allow_unisolated=True" in told[0]
+    assert not (tmp_path / "run").exists(), "before anything costs time"
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if "|" in line}
+    assert "ml_collections" in imported and "jax" not in imported
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("bwrap: setting up uid map: Permission denied", "docker run --cap-add SYS_ADMIN"),
+        ("bwrap: Unknown option --size", "0.7 or newer"),
+        ("bwrap: execvp /opt/python: Permission denied", "readable for other users"),
+        ("PermissionError: [Errno 13] Permission denied: '/opt/python/site.py'", "readable for other users"),
+    ],
+)
+def test_what_forbids_isolation_is_told_with_what_allows_it(
+    words: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(isolation, "_try", lambda *arguments: words)
+    reason = isolation.why_not_isolated.__wrapped__()
+    assert words in reason and told in reason
 
 
 def run_filter(program: bytes, machine: str, number: int, argument: int) -> int:

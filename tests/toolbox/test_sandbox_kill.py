@@ -20,7 +20,7 @@ from tests.toolbox.sandbox_checks import INPUTS, pool, probe, workers_of
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def gone(pids: set[int], seconds: float = 10.0) -> bool:
+def gone(pids: set[int], seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if all(kernel._is_zombie(pid) for pid in pids):

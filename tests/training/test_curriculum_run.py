@@ -60,7 +60,7 @@ def start(kind: str, workdir: Path) -> subprocess.Popen[str]:
 
 def finish(kind: str, workdir: Path) -> None:
     process = start(kind, workdir)
-    _, told = process.communicate(timeout=300)
+    _, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
 
 
@@ -68,12 +68,12 @@ def kill_in(stage: str, kind: str, workdir: Path) -> None:
     """Starts the run and kills it at a random moment of `stage`, after its first checkpoint."""
     process = start(kind, workdir)
     moment = random.SystemRandom().randrange(EVERY, STEPS[stage] * 2 // 3)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while len(lines_of(workdir, stage)) < moment or not has_checkpoint(workdir, stage):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.002)
     os.kill(process.pid, signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=600)
     assert len(lines_of(workdir, stage)) < STEPS[stage], "the stage was over before it was killed"
 
 

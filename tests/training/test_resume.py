@@ -62,7 +62,7 @@ def start(workdir: Path) -> subprocess.Popen[str]:
 
 def finish(workdir: Path) -> str:
     process = start(workdir)
-    said, told = process.communicate(timeout=300)
+    said, told = process.communicate(timeout=900)
     assert process.returncode == 0, told
     return said
 
@@ -71,13 +71,13 @@ def kill_in(stage: str, workdir: Path) -> str:
     """Starts the run and kills it at a random moment of `stage`, after its first checkpoint."""
     process = start(workdir)
     moment = random.SystemRandom().randrange(EVERY, STEPS[stage] * 2 // 3)
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while last_step(workdir, stage) < moment or not has_checkpoint(workdir, stage):
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.002)
     time.sleep(random.SystemRandom().random() * 0.05)
     os.kill(process.pid, signal.SIGKILL)
-    said, told = process.communicate(timeout=60)
+    said, told = process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL, told
     assert last_step(workdir, stage) < STEPS[stage], "the run was over before it was killed"
     return said

@@ -25,7 +25,9 @@ class SandboxSettings:
     workers: episodes at the same time. spares: more warm workers, to take the place of killed ones.
     native: run actions as plain Python instead of smolagents' interpreter (see docs/security.md first).
     imports: modules the interpreter lets an action import; those not installed are left out.
-    readable: further files or folders of the host an episode may read. python_path: folders of user tools.
+    readable: further files or folders of the host an episode may read. python_path: folders where the modules of user
+    tools are searched; only the modules are readable. allow_unisolated: where workers cannot be isolated, run
+    them without (never as root) instead of refusing; see docs/security.md, "The weaker mode".
     """
 
     wall_seconds: float = 10.0
@@ -39,7 +41,7 @@ class SandboxSettings:
     output_bytes: int = 64 * 2**10
     remote_seconds: float = 60.0
     start_seconds: float = 120.0
-    require_isolation: bool = False
+    allow_unisolated: bool = False
     workers: int = 2
     spares: int = 1
     native: bool = False
