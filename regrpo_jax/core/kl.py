@@ -3,8 +3,8 @@
 Source: the KL term of arXiv 2606.31392; "k1" and "k3_release" are the two of the authors' release, k1, k2 and
 k3 those of John Schulman's note "Approximating KL Divergence" (2020).
 
-`beta` means the same in every loss here, offline and online: the price, in units of the advantage, of one nat of KL at a
-token. Both terms of a loss are sums over the same tokens t with the same divisor,
+`beta` means the same in every loss here, offline and online: the price, in units of the advantage, of one nat of KL
+at a token. Both terms of a loss are sums over the same tokens t with the same divisor,
 
     L = (1/N) * sum_t [ -A_t * log pi(t) + beta * KL_t ]
 

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.core.attempt_credit import attempt_rewards
 from regrpo_jax.core.step_advantages import step_advantages, zero_variance_steps
+from regrpo_jax.records.types import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +33,7 @@ class CreditSettings:
 
     success: Literal["step", "episode"]
     first_attempt: Literal["own", "condition", "shared"] = "own"
+    kappa: float = 0.0
     lambda_exec: float = 1.0
     eta: float = 0.1
     lambda_val: float = 0.0
@@ -51,6 +53,7 @@ def credit_settings(online: ConfigDict) -> CreditSettings:
     return CreditSettings(
         success=online.success,
         first_attempt=online.first_attempt,
+        kappa=online.kappa,
         lambda_exec=online.lambda_exec,
         eta=online.eta,
         lambda_val=online.lambda_val,
@@ -85,6 +88,7 @@ class _Attempt(NamedTuple):
     right: bool
     reflection_tokens: int
     grounded: bool
+    silent: bool
 
 
 def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches: int) -> Credit:
@@ -98,13 +102,13 @@ def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches:
     attempts = max((len(step) for group in judged for rollout in group for step in rollout), default=1)
     # Few widths, because each is a program of its own.
     shape = (1, 1) if settings.success == "episode" else (4 * -(-max(steps, 1) // 4), max(attempts, 2))
-    values = np.zeros((len(groups), branches, *shape, 3), np.float32)
+    values = np.zeros((len(groups), branches, *shape, len(_Attempt._fields)), np.float32)
     made = np.zeros(values.shape[:-1], bool)
     for row, group in enumerate(judged):
         for column, rollout in enumerate(group):
             for step, tried in enumerate(rollout):
                 made[row, column, step, : len(tried)] = True
-                values[row, column, step, : len(tried)] = np.reshape(tried, (-1, 3))
+                values[row, column, step, : len(tried)] = np.reshape(tried, (len(tried), -1))
     told = (np.asarray(array) for array in _credit(values, made, settings))
     return Credit(*told, attempts=shape[1] if settings.first_attempt == "own" else 1)
 
@@ -150,11 +154,12 @@ def _attempts(rollout: Rollout, success: str) -> list[list[_Attempt]]:
         return []
     if success == "episode":
         grounded = any(turn.grounded for turn in rollout.turns)
-        return [[_Attempt(rollout.success, rollout.reflection_tokens(), grounded)]]
+        return [[_Attempt(rollout.success, rollout.reflection_tokens(), grounded, silent=False)]]
     found: list[list[_Attempt]] = [[] for _ in range(1 + max((turn.step for turn in rollout.turns), default=-1))]
     for turn, number in zip(rollout.turns, rollout.attempts(), strict=True):
         if number is not None:
-            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded))
+            silent = turn.status == Status.OK and turn.right is False
+            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded, silent))
     return found
 
 
@@ -163,13 +168,11 @@ def _credit(
     values: np.ndarray, made: np.ndarray, settings: CreditSettings
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """R, who is compared, and A, each [group, branch, place]; which places have something to prefer, [group, place]."""
-    right, reflection_tokens, grounded = (values[..., index] for index in range(3))  # [group, branch, step, attempt]
     rewards, reached = attempt_rewards(
-        right,
-        reflection_tokens,
-        grounded,
+        *(values[..., index] for index in range(len(_Attempt._fields))),  # each [group, branch, step, attempt]
         made,
         first_attempt=settings.first_attempt,
+        kappa=settings.kappa,
         lambda_exec=settings.lambda_exec,
         eta=settings.eta,
         lambda_val=settings.lambda_val,
