@@ -6,7 +6,10 @@
 The files are JSON arrays or JSONL in the schema of the authors' release. Without `--config.model.path` a tiny policy
 is trained from scratch with a tokenizer of its own: on the release's six sample records the supervised loss falls from
 5.2 to 0.01 and the reflected correction becomes likelier than the failed action for all six, in under three minutes on
-2 CPU cores. `configs/qwen2_vl.py` starts from a Hugging Face directory instead.
+2 CPU cores. With `--config.model.path` it starts from a Hugging Face directory, and trains an adapter of a large one;
+the learning rates stay those of the tiny policy, too high for a pretrained one: set `--config.sft.learning_rate=1e-4
+--config.rl.learning_rate=5e-6`, or take the numbers of the authors' release, `configs/release_vision.py` and
+`configs/release_text.py`.
 """
 
 from ml_collections import ConfigDict

@@ -69,9 +69,10 @@ def _model() -> ml_collections.ConfigDict:
     model.vocab_size = 1000  # tiny preset: tokens of the BPE that is trained on the corpus
     model.hidden_size = 128  # tiny preset
     model.num_layers = 4  # tiny preset
-    model.dtype = "float32"  # of activations: float32 or bfloat16
-    model.param_dtype = "float32"  # of frozen and trained weights
-    model.remat = "none"  # recomputed in the backward pass: "full" layers, "dots" all but products with weights
+    # "auto" is decided by the size of the model, see model_defaults.py; the run's config.json says how.
+    model.dtype = "auto"  # what is computed in: "float32" or "bfloat16"
+    model.param_dtype = "auto"  # of weights that are frozen or exported; what is trained is float32 whatever this says
+    model.remat = "auto"  # recomputed in the backward pass: "full" layers, "dots" all but products with weights, "none"
     model.attention = "auto"  # of whole sequences: "xla", "cudnn" (GPU), "splash" (TPU); "auto" takes the device's best
     model.quantize = "none"  # frozen kernels under an adapter: "int8", or "nf4" (four bits, as QLoRA has them)
     model.logprob_chunk = 0  # tokens that meet the vocabulary at once; 0 makes it about 16 million logits
@@ -107,11 +108,11 @@ def _optimizer(learning_rate: float, steps: int) -> ml_collections.ConfigDict:
 
 def _sft() -> ml_collections.ConfigDict:
     sft = _optimizer(learning_rate=2e-3, steps=1000)
-    sft.trainable = "full"  # "full" weights or "lora" adapter
+    sft.trainable = "auto"  # "full" weights or "lora" adapter; "auto" as in model
     sft.clean_ratio = 0.5  # share of clean examples; the rest are RoT
     sft.batch_rows = 16  # packed rows of an update
     sft.row_length = 512  # tokens of a packed row
-    sft.row_patches = 128  # image patches of a packed row
+    sft.row_patches = 128  # image patches of a packed row, a multiple of those of an image token (4 in all Qwen2-VL)
     return sft
 
 
@@ -154,7 +155,7 @@ def _agent() -> ml_collections.ConfigDict:
 
 def _online() -> ml_collections.ConfigDict:
     online = _optimizer(learning_rate=2e-4, steps=40)
-    online.trainable = "full"  # "full" weights or "lora" adapter
+    online.trainable = "auto"  # "full" weights or "lora" adapter; "auto" as in model
     online.algorithm = "regrpo"  # "regrpo" reflects after failures; "grpo" retries without; "none" trains nothing
     online.profile = "compact"  # of the ToolRepair suite
     online.families = ()  # of the suite; () is all

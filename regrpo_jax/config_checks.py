@@ -23,12 +23,12 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "data.on_bad_record": ("skip", "fatal"),
     "data.conditioning": ("paper", "release"),
     "data.curriculum": ("none", "linear", "success-paced"),
-    "model.dtype": ("float32", "bfloat16"),
-    "model.param_dtype": ("float32", "bfloat16"),
-    "model.remat": ("none", "dots", "full"),
+    "model.dtype": ("auto", "float32", "bfloat16"),
+    "model.param_dtype": ("auto", "float32", "bfloat16"),
+    "model.remat": ("auto", "none", "dots", "full"),
     "model.attention": ("auto", "xla", "cudnn", "splash"),
     "model.quantize": ("none", "int8", "nf4"),
-    "sft.trainable": ("full", "lora"),
+    "sft.trainable": ("auto", "full", "lora"),
     "rl.trainable": ("full", "lora"),
     "rl.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "rl.baseline": ("mean", "leave_one_out"),
@@ -36,7 +36,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preference.trainable": ("full", "lora"),
     "agent.gate": ("failure", "paper", "never"),
     "agent.timing": ("post", "pre"),
-    "online.trainable": ("full", "lora"),
+    "online.trainable": ("auto", "full", "lora"),
     "online.algorithm": ("regrpo", "grpo", "none"),
     "online.profile": ("compact", "full"),
     "online.success": ("step", "episode"),
@@ -187,7 +187,7 @@ def check_config(config: ConfigDict) -> None:
         dense = values["model.quantize"] == "none" or stage not in config.stages
         trainable = values[f"{stage}.trainable"]
         remedy = "choose 'lora', because weights that config.model.quantize stores in few bits stay frozen"
-        _require(dense or trainable == "lora", f"{stage}.trainable", trainable, remedy)
+        _require(dense or trainable != "full", f"{stage}.trainable", trainable, remedy)
     fused = values["model.attention"] in ("cudnn", "splash")
     _require(not fused or values["mesh.model"] == 1, "model.attention", values["model.attention"],
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip

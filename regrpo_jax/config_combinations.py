@@ -56,7 +56,7 @@ def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterato
     trained = [stage for stage in stages if f"{stage}.trainable" in values and stage not in resting]
     for stage in trained:
         yield Rule(
-            values[f"{stage}.trainable"] == "lora",
+            values[f"{stage}.trainable"] != "full",
             f"{stage}.trainable",
             "choose 'lora', or config.player.base_url='': a server can be given an adapter, no other weights",
         )

@@ -21,6 +21,7 @@ from regrpo_jax.command_line import parse_command_line
 from regrpo_jax.config_checks import HOST_STAGES, check_config, plays_tools
 from regrpo_jax.corpus_files import with_corpus
 from regrpo_jax.errors import UserError
+from regrpo_jax.model_defaults import with_model_defaults
 from regrpo_jax.toolbox.sandbox.isolation import check_isolation
 
 
@@ -39,6 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     if config.environment.suite:
         _host_stage("environment_run")(config, workdir)
         return
+    config = with_model_defaults(config)  # for all stages, because they share the record of the run
     if "data" in config.stages:
         config = with_corpus(config, workdir)
         _host_stage("engine_run")(config, workdir)

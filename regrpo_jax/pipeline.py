@@ -15,7 +15,6 @@ workdir/adapter/         the LoRA adapter in PEFT's format
 workdir/model/           full weights, where `config.export_weights` asks for them
 """
 
-import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,21 +22,21 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from jax.sharding import Mesh
 
-from regrpo_jax.config_checks import check_config
-from regrpo_jax.data.corpus import Corpus, clean_examples, load_corpus, rot_examples, rot_groups
+from regrpo_jax.config_checks import TRAINING_STAGES, check_config
+from regrpo_jax.data.corpus import Corpus, clean_examples, groups_to_visit, load_corpus, rot_examples
 from regrpo_jax.data.examples import ConversationReader, Example
 from regrpo_jax.data.groups import Group
+from regrpo_jax.data.preference_pairs import preference_pairs
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.stage import Evaluation
+from regrpo_jax.model_defaults import describe_choices, with_model_defaults
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.lora import merge_adapter
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.peft_import import full_weights
 from regrpo_jax.models.qwen2_vl.hf_config import foreign_parts
-from regrpo_jax.records import RotRecord
 from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.online_stage import run_online
 from regrpo_jax.rollouts.players import player_of
@@ -59,6 +58,7 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
       UserError: for everything that a person can mend.
     """
     check_config(config)
+    config = with_model_defaults(config)
     prepare_workdir(workdir)
     resuming = check_earlier_start(config, workdir)
     if config.compilation_cache:
@@ -74,6 +74,8 @@ def run(config: ml_collections.ConfigDict, workdir: Path) -> None:
     )
     functions, variables, reader = starting_policy(config, corpus, workdir, mesh, resuming=resuming)
     record_run(config, workdir)
+    training = tuple(stage for stage in config.stages if stage in TRAINING_STAGES)
+    print(describe_choices(config, functions.config, training), flush=True)
     writer = MetricsWriter(workdir)
     context = RunContext(config, workdir, functions, mesh, reader.renderer.image_token_id, writer)
     try:
@@ -102,12 +104,6 @@ def needs_rot_records(config: ml_collections.ConfigDict) -> bool:
     return supervised or bool({"rl", "preference", "eval"} & set(config.stages))
 
 
-def records_to_visit(records: Sequence[RotRecord], *, most: int, seed: int) -> list[RotRecord]:
-    """A seeded choice of as many records as a stage's updates can visit, so that no group is built in vain."""
-    order = np.random.default_rng(seed).permutation(len(records))
-    return [records[index] for index in order[:most]]
-
-
 def _sft_examples(
     config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader
 ) -> tuple[list[Example], list[Example]]:
@@ -118,10 +114,17 @@ def _sft_examples(
     return clean, rot
 
 
-def _groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader, most: int) -> list[Group]:
-    """Contrastive groups for a stage that visits at most as many."""
-    records = records_to_visit(corpus.rot, most=most, seed=config.seed)
-    return rot_groups(records, reader, config.data, config.data.rot)
+def _rl_groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader) -> list[Group]:
+    """As many as the stage visits; all of them where a curriculum orders them first."""
+    visits = config.rl.steps * config.rl.groups_per_batch
+    most = visits if config.data.curriculum == "none" else None
+    return groups_to_visit(corpus.rot, reader, config, most=most)
+
+
+def _preference_groups(config: ml_collections.ConfigDict, corpus: Corpus, reader: ConversationReader) -> list[Group]:
+    """As many as the stage visits, of those that prefer something."""
+    visits = config.preference.steps * config.preference.pairs_per_batch
+    return groups_to_visit(corpus.rot, reader, config, most=visits, keep=lambda group: bool(preference_pairs([group])))
 
 
 def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader, variables: dict[str, Any]) -> None:
@@ -143,14 +146,11 @@ def _run_stages(context: RunContext, corpus: Corpus, reader: ConversationReader,
         if stage == "sft":
             variables = run_sft(context, variables, lambda: _sft_examples(config, corpus, reader), after=trained)
         elif stage == "rl":
-            most = config.rl.steps * config.rl.groups_per_batch
-            variables = run_rl(
-                context, variables, functools.partial(_groups, config, corpus, reader, most), after=trained
-            )
+            variables = run_rl(context, variables, lambda: _rl_groups(config, corpus, reader), after=trained)
         elif stage == "preference":
-            most = config.preference.steps * config.preference.pairs_per_batch
-            groups = functools.partial(_groups, config, corpus, reader, most)
-            variables = run_preference(context, variables, groups, after=trained)
+            variables = run_preference(
+                context, variables, lambda: _preference_groups(config, corpus, reader), after=trained
+            )
         elif stage == "online":
             variables = run_online(context, variables, reader, player, after=trained)
         else:  # done before this program was started, without jax

@@ -18,6 +18,7 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_settings import image_settings
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, checkpoint_image_token, load_tokenizer, train_tokenizer
 from regrpo_jax.errors import UserError
+from regrpo_jax.model_defaults import with_model_defaults
 from regrpo_jax.models.attention import best_backend
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
 from regrpo_jax.models.huggingface import load_weights
@@ -42,6 +43,7 @@ def starting_policy(
     Raises:
       UserError: the directory cannot be used; found before its weights are read, as far as it can be.
     """
+    config = with_model_defaults(config)
     folder = Path(config.model.path) if config.model.path else None
     if folder is None:
         tokenizer = _own_tokenizer(config, corpus, workdir / "tokenizer", resuming=resuming)
@@ -56,6 +58,8 @@ def starting_policy(
             )
     vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.vision_alpha)
     policy_config = dataclasses.replace(policy_config, vision=vision)
+    if "sft" in config.stages:
+        check_row_patches(config.sft.row_patches, vision)
     functions = policy_functions(policy_config)
     reader = _reader(config, folder, tokenizer, vision)
     adapted = [s for s in TRAINING_STAGES if s in config.stages and config[s].trainable == "lora"]
@@ -69,6 +73,16 @@ def starting_policy(
         params = load_weights(folder, policy_config, shardings=shardings, quantization=config.model.quantize)
     variables = load_adapter(Path(config.lora.path), params, policy_config) if config.lora.path else {"params": params}
     return functions, place(variables, mesh), reader
+
+
+def check_row_patches(row_patches: int, vision: VisionConfig | None) -> None:
+    """Raises UserError where a packed row would hold a part of an image token's patches."""
+    of_token = vision.spatial_merge_size**2 if vision is not None else 1
+    if row_patches % of_token:
+        raise UserError(
+            f"config.sft.row_patches is {row_patches}; it must be a multiple of {of_token}, the patches of one image "
+            f"token of this model, such as {row_patches - row_patches % of_token + of_token}"
+        )
 
 
 def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
@@ -85,9 +99,21 @@ def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def _attention(config: ml_collections.ConfigDict) -> str:
-    """The fused kernels run on one device's heads; weights that are split over devices need the compiler's own form."""
-    if config.model.attention != "auto":
-        return config.model.attention
+    """The fused kernels run on one device's heads; weights that are split over devices need the compiler's own form.
+
+    Raises:
+      UserError: the kernel that is asked for does not run here; the compiler would say so in the middle of a trace.
+    """
+    asked, dtype, platform = config.model.attention, config.model.dtype, jax.default_backend()
+    runs = {"cudnn": platform == "gpu" and dtype == "bfloat16", "splash": platform == "tpu"}
+    if not runs.get(asked, True):
+        needs = {"cudnn": "a GPU and config.model.dtype='bfloat16'", "splash": "a TPU"}[asked]
+        raise UserError(
+            f"config.model.attention is {asked!r}, which needs {needs}; choose 'auto', because this run computes on "
+            f"{platform} in {dtype}"
+        )
+    if asked != "auto":
+        return asked
     return "xla" if config.mesh.model > 1 else best_backend(config.model.dtype)
 
 

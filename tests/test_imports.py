@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "regrpo_jax"
 HOST_WING = [name for name in ("records", "engine", "agent", "toolbox", "environments") if (PACKAGE / name).is_dir()]
 # Read before jax is imported, so that a mistake is told at once.
-STARTUP = ["main", "command_line", "config_checks", "base_config", "run_record", "errors"]
+STARTUP = ["main", "command_line", "config_checks", "base_config", "model_defaults", "run_record", "errors"]
 DEVICE_LIBRARIES = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
 TEST_LIBRARIES = {"torch", "peft", "pytest", "hypothesis"}
 

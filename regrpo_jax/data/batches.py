@@ -151,10 +151,9 @@ def collate_prefixes(
 
 def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
     """Pads each row's patches to a power of two times 16; None when no row has an image."""
-    longest = max(len(packed.patches) for packed in images)
-    if not longest:
+    length = patch_length(max(len(packed.patches) for packed in images))
+    if not length:
         return None
-    length = 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16))))
     shape = (len(images), length)
     patches = np.zeros((*shape, images[0].patches.shape[-1]), np.float32)
     positions = np.zeros((*shape, 2), np.int32)
@@ -164,6 +163,24 @@ def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
         patches[row, :size], positions[row, :size] = packed.patches, packed.positions
         segment_ids[row, :size], windows[row, :size] = packed.segment_ids, packed.window_ids
     return ImagePatches(patches, segment_ids, positions, windows)
+
+
+def patch_length(longest: int) -> int:
+    """What rows are padded to whose longest has as many patches; 0 without any."""
+    return 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16)))) if longest else 0
+
+
+def padded_shape(group: Group, *, prefix_buckets: Sequence[int], branch_buckets: Sequence[int]) -> tuple[int, int, int]:
+    """Lengths of prefix, branches and patches that `collate_groups` pads a group to that is alone, or among its like.
+
+    Raises:
+      UserError: no bucket is large enough.
+    """
+    return (
+        bucket_length(len(group.prefix) - 1, prefix_buckets, "config.data.prefix_buckets"),
+        bucket_length(max(len(b.tokens) for b in group.branches), branch_buckets, "config.data.branch_buckets"),
+        patch_length(len(group.images.patches)),
+    )
 
 
 def image_indices(is_image: np.ndarray) -> np.ndarray:

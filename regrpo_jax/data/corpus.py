@@ -1,12 +1,14 @@
 """From `config.data` to examples and groups in memory; a record that does not fit is named, then skipped or fatal."""
 
 import dataclasses
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import ml_collections
+import numpy as np
 
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
@@ -119,17 +121,43 @@ def rot_groups(
     records: Sequence[RotRecord], reader: ConversationReader, data: ml_collections.ConfigDict, source: str
 ) -> list[Group]:
     """Contrastive groups of RoT records."""
+    return build_all(records, lambda record: _group(record, reader, data), data, source)
+
+
+def groups_to_visit(
+    records: Sequence[RotRecord],
+    reader: ConversationReader,
+    config: ml_collections.ConfigDict,
+    *,
+    most: int | None,
+    keep: Callable[[Group], bool] = lambda group: True,
+) -> list[Group]:
+    """Contrastive groups in the order in which a stage visits them, as far as it gets in its first pass.
+
+    The order is decided by the seed alone, so that a stage that is given more updates goes on with the groups that it
+    would have come to anyway, and none is built in vain.
+
+    Args:
+      most: groups that the stage visits; None builds all of them.
+      keep: which groups the stage can learn from; it never comes to the others.
+    """
+    order = np.random.default_rng(config.seed).permutation(len(records))
 
     def build(record: RotRecord) -> Group:
-        return build_group(
-            record,
-            reader,
-            conditioning=data.conditioning,
-            max_prefix=max(data.prefix_buckets),
-            max_branch=max(data.branch_buckets),
-        )
+        return _group(record, reader, config.data)
 
-    return build_all(records, build, data, source)
+    built = _built([records[index] for index in order], build, config.data, config.data.rot)
+    return list(itertools.islice(filter(keep, built), most))
+
+
+def _group(record: RotRecord, reader: ConversationReader, data: ml_collections.ConfigDict) -> Group:
+    return build_group(
+        record,
+        reader,
+        conditioning=data.conditioning,
+        max_prefix=max(data.prefix_buckets),
+        max_branch=max(data.branch_buckets),
+    )
 
 
 def replayable(
@@ -159,18 +187,27 @@ def build_all(
     Raises:
       UserError: on a bad record under `on_bad_record="fatal"`, or when none is left.
     """
-    built = []
+    return list(_built(records, build, data, source))
+
+
+def _built(
+    records: Sequence[Record], build: Callable[[Record], Built], data: ml_collections.ConfigDict, source: str
+) -> Iterator[Built]:
+    """One after another, as `build_all` says."""
+    found = False
     for record in records:
         try:
-            built.append(build(record))
+            built = build(record)
         except (ChatError, ImageError) as error:
             message = f"{source or 'compact corpus'}: record {record.id}: {error}"
             if data.on_bad_record == "fatal":
                 raise UserError(message) from error
             _log.warning("skipped %s", message)
-    if not built:
+            continue
+        found = True
+        yield built
+    if not found:
         raise UserError(f"{source or 'compact corpus'}: no record fits; the last reason is in the log above")
-    return built
 
 
 def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Example:

@@ -3,6 +3,7 @@
 The iterators' `get_state` / `set_state` are plain JSON and are stored in every checkpoint.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -103,10 +104,13 @@ def group_batches(
     seed: int,
     pacer: Pacer | None = None,
 ) -> Batches:
-    """Endless `GroupBatch`es over shuffled groups, each with its reference log-probs [branch, token].
+    """Endless `GroupBatch`es, each group with its reference log-probs [branch, token].
 
     Args:
-      pacer: decides how many of the groups are in play; None always plays all.
+      groups: in the order of the first pass; later passes are shuffled. A stage that never gets further than a part
+        of them needs only that part, and sees the same batches (`corpus.rot_groups`).
+      pacer: decides how many of the groups are in play, and shuffles them from the first pass on; None always plays
+        all.
     Raises:
       UserError: there are no groups.
     """
@@ -123,8 +127,8 @@ def group_batches(
         )
 
     if pacer is None:
-        dataset = grain.MapDataset.range(len(groups)).seed(seed).shuffle().repeat()
-        return iter(dataset.to_iter_dataset(READ_OPTIONS).batch(groups_per_batch, batch_fn=collate))
+        visits = _visits(len(groups), seed).to_iter_dataset(READ_OPTIONS)
+        return iter(visits.batch(groups_per_batch, batch_fn=collate))
 
     def collate_paced(indices: Sequence[int]) -> tuple[GroupBatch, np.ndarray]:
         return collate(indices), np.array([groups[index].complexity for index in indices])
@@ -132,6 +136,19 @@ def group_batches(
     deck = Deck([group.complexity for group in groups], pacer)
     dealt = deck.deals(seed).to_iter_dataset(READ_OPTIONS).map(deck.record)
     return PacedBatches(iter(dealt.batch(groups_per_batch, batch_fn=collate_paced)), deck)
+
+
+def _visits(count: int, seed: int) -> grain.MapDataset:
+    """Endless passes over 0 .. count - 1: the first in order, every later one shuffled anew."""
+
+    @functools.lru_cache(maxsize=2)
+    def order(number: int) -> np.ndarray:
+        return np.random.default_rng((seed, number)).permutation(count)
+
+    def visit(draw: int, index: int) -> int:
+        return int(order(draw // count)[index]) if draw >= count else index
+
+    return grain.MapDataset.range(count).repeat().map_with_index(visit)
 
 
 def _mixed_sources(

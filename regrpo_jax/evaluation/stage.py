@@ -107,7 +107,11 @@ class Evaluation:
         data = self._context.config.data
         groups = rot_groups(self._records, self._reader, data, self._source)
         margins = []
-        for group, logprobs in zip(groups, reference_logprobs(self._context, variables, groups), strict=True):
+        rl = self._context.config.rl
+        scored = reference_logprobs(
+            self._context, variables, groups, at_once=rl.groups_per_batch, microbatches=rl.microbatches
+        )
+        for group, logprobs in zip(groups, scored, strict=True):
             totals = {}
             for branch, values in zip(group.branches, logprobs, strict=True):
                 action = branch.segments == Segment.ACTION

@@ -48,10 +48,11 @@ from regrpo_jax.rollouts.update_groups import (
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.loop import RunContext, check_same_start, check_values
 from regrpo_jax.training.metrics import StageProgress
-from regrpo_jax.training.online_step import OnlineSettings, online_scorer, online_step, online_update
+from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.parallel import shard_batch
-from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables
+from regrpo_jax.training.scoring import logprob_scorer
+from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
 
 Tree = dict[str, Any]
 # (number of an update, what is trained of the policy before it) -> what the update learns from
@@ -88,7 +89,7 @@ def run_online(
             check_same_start("online", context.workdir, position["after"], after)
         if int(state.step) >= online.steps:
             print(f"online: complete at step {int(state.step)}", flush=True)
-            return {**frozen, **state.trainable}
+            return trained_policy(state.trainable, frozen, context.functions.config)
         update = _update(context, optimizer, {**frozen, **trainable})
         with _source(context, reader, player, frozen, first=int(state.step) + 1) as source:
 
@@ -96,7 +97,7 @@ def run_online(
                 checkpoints.save(state, {"after": dict(after)})
 
             state = _train(context, state, frozen, source, update, save)
-    return {**frozen, **state.trainable}
+    return trained_policy(state.trainable, frozen, context.functions.config)
 
 
 def playing(config: ConfigDict) -> Environment:
@@ -169,7 +170,7 @@ def _update(context: RunContext, optimizer: Any, reference: Tree) -> Update:
     parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
     return online_update(
         online_step(context.functions, optimizer, context.mesh, settings, **parts),
-        online_scorer(context.functions, context.mesh, **parts),
+        logprob_scorer(context.functions, context.mesh, **parts),
         reference,
         epochs=online.epochs,
         recompute_stale=online.weight_cap is not None,

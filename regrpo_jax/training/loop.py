@@ -21,7 +21,7 @@ from regrpo_jax.models.sharding import place
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
-from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables
+from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
 from regrpo_jax.training.steps import Step
 
 Tree = dict[str, Any]
@@ -91,7 +91,7 @@ def train_stage(
             check_same_start(name, context.workdir, position["after"], after)
         if int(state.step) >= stage.steps:
             print(f"{name}: complete at step {int(state.step)}", flush=True)
-            return {**frozen, **state.trainable}
+            return trained_policy(state.trainable, frozen, context.functions.config)
         batches = make_batches()
         if position is not None:
             batches.set_state(position["batches"])
@@ -101,7 +101,7 @@ def train_stage(
             checkpoints.save(state, {"batches": batches.get_state(), "after": dict(after)})
 
         state = _update(context, name, stage, state, frozen, batches, step, note, save)
-    return {**frozen, **state.trainable}
+    return trained_policy(state.trainable, frozen, context.functions.config)
 
 
 def _update(

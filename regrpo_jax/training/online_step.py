@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.core.clipped_loss import clipped_denominator, clipped_loss
 from regrpo_jax.core.metrics import finalize_metrics
@@ -24,13 +23,13 @@ from regrpo_jax.core.step_advantages import zero_variance_steps
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import DATA_AXIS, over_rows, parallel_gradient, weight_axis
+from regrpo_jax.training.parallel import parallel_gradient, weight_axis
+from regrpo_jax.training.scoring import Scorer
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import Step, entropy_sums, group_scores, updated_state
 
 Array = jax.Array
 Tree = dict[str, Any]
-Scorer = Callable[[Tree, OnlineBatch], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,23 +64,6 @@ class ScoredBatch:
     rollouts: OnlineBatch
     reference_logprobs: Array
     proximal_logprobs: Array
-
-
-def online_scorer(functions: PolicyFunctions, mesh: Mesh, *, microbatches: int, chunk_size: int) -> Scorer:
-    """Jitted (variables, batch on the devices) -> log pi of every sampled token.  # [group, branch, token]"""
-
-    def of_shard(variables: Tree, batch: OnlineBatch) -> Array:
-        def of_part(part: Any) -> Array:
-            scores = group_scores(
-                functions, variables, part, None, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
-            )
-            return scores.logprobs
-
-        parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
-        logprobs = jax.lax.map(of_part, parts)  # [part, group, branch, token]
-        return logprobs.reshape(batch.segments.shape)
-
-    return jax.jit(over_rows(of_shard, mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
 
 
 def online_step(
@@ -140,7 +122,7 @@ def online_update(
 
     Args:
       step: of `online_step`.
-      score: of `online_scorer`.
+      score: of `scoring.logprob_scorer`.
       reference: variables of the policy as the stage received it. Only what is trained is held twice: with an
         adapter, the weights below it are those that the policy has.
       epochs: optimizer steps taken on a batch.

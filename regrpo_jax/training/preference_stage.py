@@ -38,7 +38,13 @@ def run_preference(
             )
         return group_batches(
             pairs,
-            reference_logprobs(context, variables, pairs, at_once=preference.pairs_per_batch),
+            reference_logprobs(
+                context,
+                variables,
+                pairs,
+                at_once=preference.pairs_per_batch,
+                microbatches=preference.microbatches,
+            ),
             groups_per_batch=preference.pairs_per_batch,
             image_token_id=context.image_token_id,
             prefix_buckets=config.data.prefix_buckets,

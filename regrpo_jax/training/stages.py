@@ -1,15 +1,13 @@
 """The stages `sft` and `rl`: what each of them trains on, and how; `loop` does the training."""
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
-from jax.sharding import PartitionSpec as P
 
-from regrpo_jax.data.batches import GroupBatch, collate_groups
+from regrpo_jax.data.batches import collate_groups, padded_shape
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import Batches, group_batches, sft_batches
@@ -18,9 +16,10 @@ from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, ranking, reflection_confidence, stage_pacer
-from regrpo_jax.training.parallel import DATA_AXIS, over_rows, shard_batch, weight_axis
+from regrpo_jax.training.parallel import DATA_AXIS, shard_batch
+from regrpo_jax.training.scoring import Scorer, logprob_scorer
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import RegrpoSettings, Step, group_logprobs, regrpo_step, sft_step
+from regrpo_jax.training.steps import RegrpoSettings, Step, regrpo_step, sft_step
 
 Tree = dict[str, Any]
 
@@ -91,7 +90,7 @@ def run_rl(
         built = groups()
         return group_batches(
             built,
-            reference_logprobs(context, variables, built),
+            reference_logprobs(context, variables, built, at_once=rl.groups_per_batch, microbatches=rl.microbatches),
             groups_per_batch=rl.groups_per_batch,
             image_token_id=context.image_token_id,
             prefix_buckets=config.data.prefix_buckets,
@@ -122,7 +121,7 @@ def run_rl(
 
     step = named(step)
     if pacer is not None and pacer.needs_success:
-        step = ranking(step, scorer(context), regrpo_settings(rl))
+        step = ranking(step, _scorer(context, rl.microbatches), regrpo_settings(rl))
         step = paced(step, pacer, lambda metrics: (metrics["groups/recovery_first"], rl.groups_per_batch))
     elif pacer is not None:
         step = paced(step, pacer, None)
@@ -146,40 +145,32 @@ def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
     )
 
 
-def scorer(context: RunContext) -> Callable[[Tree, GroupBatch], jax.Array]:
-    """(variables, batch on the devices) -> the log-probs of its branches, with nothing dropped."""
-    logprobs_of = functools.partial(
-        group_logprobs,
-        context.functions,
-        chunk_size=context.logprob_chunk,
-        vocabulary_axis=weight_axis(context.mesh),
-    )
-    return jax.jit(over_rows(logprobs_of, context.mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
-
-
 def reference_logprobs(
-    context: RunContext, variables: Tree, groups: Sequence[Group], *, at_once: int | None = None
+    context: RunContext, variables: Tree, groups: Sequence[Group], *, at_once: int, microbatches: int
 ) -> list[np.ndarray]:
     """log pi_ref of every group, computed once: offline they are constants.  # per group [branch, token]
 
+    Only groups that are padded alike share a pass. So a group's log-probs do not depend on which others there are, and
+    a stage that is given more updates goes on with the numbers that it had.
+
     Args:
-      at_once: groups that share a pass; None is `config.rl.groups_per_batch`.
+      at_once: groups of a pass, or a few more where the devices and microbatches want it.
+      microbatches: parts that each device visits one after another, as the stage's updates do.
     """
-    data, size = context.config.data, at_once or context.config.rl.groups_per_batch
-    score = scorer(context)
-    # Groups of like length share a batch, so that short ones are not padded to the longest.
-    order = sorted(range(len(groups)), key=lambda i: (len(groups[i].prefix), groups[i].record_id))
+    buckets = {name: context.config.data[name] for name in ("prefix_buckets", "branch_buckets")}
+    score = _scorer(context, microbatches)
+    share = context.mesh.shape[DATA_AXIS] * microbatches
+    rows = -(-at_once // share) * share
+    shapes = [padded_shape(group, **buckets) for group in groups]
     scored: list[np.ndarray] = [np.zeros((0, 0))] * len(groups)
     with StageProgress("reference", len(groups)) as progress:
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
-            padded = (chosen * size)[:size]
+        for chosen in _alike(shapes, rows):
+            padded = (chosen * rows)[:rows]
             batch = collate_groups(
                 [groups[index] for index in padded],
                 [np.zeros((len(groups[index].branches), 0), np.float32) for index in padded],
                 image_token_id=context.image_token_id,
-                prefix_buckets=data.prefix_buckets,
-                branch_buckets=data.branch_buckets,
+                **buckets,
             )
             logprobs = np.asarray(score(variables, shard_batch(batch, context.mesh)))
             for row, index in enumerate(chosen):
@@ -187,6 +178,18 @@ def reference_logprobs(
                 scored[index] = logprobs[row, :, :longest]
             progress.advance(len(chosen), "log-probs of the frozen reference")
     return scored
+
+
+def _alike(shapes: Sequence[tuple[int, ...]], most: int) -> Iterator[list[int]]:
+    """The indices of equal shapes, at most so many at a time."""
+    order = sorted(range(len(shapes)), key=lambda index: shapes[index])
+    for _, members in itertools.groupby(order, key=lambda index: shapes[index]):
+        together = list(members)
+        yield from (together[start : start + most] for start in range(0, len(together), most))
+
+
+def _scorer(context: RunContext, microbatches: int) -> Scorer:
+    return logprob_scorer(context.functions, context.mesh, microbatches=microbatches, chunk_size=context.logprob_chunk)
 
 
 def _sft_note(values: dict[str, float], seconds: float) -> str:

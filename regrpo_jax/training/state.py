@@ -1,4 +1,9 @@
-"""What training changes, and what it holds still."""
+"""What training changes, and what it holds still.
+
+What is trained is float32 whatever `config.model.param_dtype` says: an update is often less than half the distance to
+the next bfloat16 number, and would be lost. The policy casts it to `config.model.dtype` where it computes. Gradients
+are as wide as what they are of, and so are the sums over microbatches and the optimizer's moments.
+"""
 
 from typing import Any, Literal
 
@@ -9,6 +14,7 @@ import optax
 from flax import struct
 
 from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.layers import at_least_float32
 from regrpo_jax.models.lora import AdapterSettings, init_adapter, merge_adapter
 
 Tree = dict[str, Any]
@@ -21,7 +27,7 @@ class TrainState:
 
     Attributes:
       step: int32 scalar, updates done.
-      trainable: {"params": ..} or {"lora": ..}.
+      trainable: {"params": ..} or {"lora": ..}, at least float32.
       optimizer_state: of the stage's optimizer.
     """
 
@@ -33,18 +39,31 @@ class TrainState:
 def split_variables(
     variables: Tree, trainable: Trainable, key: jax.Array, config: PolicyConfig, settings: AdapterSettings
 ) -> tuple[Tree, Tree]:
-    """(trainable, frozen) collections of a policy.
+    """(trainable, frozen) collections of a policy, what is trained in at least float32.
 
     "lora" trains the adapter, one of `settings` where there is none; "full" trains the weights, with an existing
     adapter merged into them first.
+
+    Raises:
+      ValueError: `trainable` is neither.
     """
     if trainable == "full":
-        params = variables["params"]
+        params = _widened(variables["params"])
         if "lora" in variables:
             params = merge_adapter(params, variables["lora"], config)
         return {"params": params}, {}
+    if trainable != "lora":
+        raise ValueError(f"trainable is {trainable!r}, not 'full' or 'lora'; see model_defaults.with_model_defaults")
     adapter = variables.get("lora") or init_adapter(key, variables["params"], settings)
-    return {"lora": adapter}, {"params": variables["params"]}
+    return {"lora": _widened(adapter)}, {"params": variables["params"]}
+
+
+def trained_policy(trainable: Tree, frozen: Tree, config: PolicyConfig) -> Tree:
+    """The policy after a stage, as every policy is kept: weights in `config.param_dtype`, an adapter in float32."""
+    if "params" not in trainable:
+        return {**frozen, **trainable}
+    stored = jax.tree.map(lambda array: _cast(array, config.param_dtype), trainable["params"])
+    return {**frozen, **trainable, "params": stored}
 
 
 def adapter_settings(lora: ml_collections.ConfigDict) -> AdapterSettings:
@@ -62,3 +81,12 @@ def initial_state(trainable: Tree, optimizer: optax.GradientTransformation) -> T
     """Step 0. The arrays are copied, because a train step donates its state."""
     own = jax.tree.map(jnp.copy, trainable)
     return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own))
+
+
+def _widened(tree: Tree) -> Tree:
+    return jax.tree.map(lambda array: _cast(array, at_least_float32(array.dtype)), tree)
+
+
+def _cast(array: jax.Array, dtype: Any) -> jax.Array:
+    """The array itself where it has that type, so that no memory is taken for nothing."""
+    return array if array.dtype == jnp.dtype(dtype) else array.astype(dtype)

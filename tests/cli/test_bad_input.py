@@ -58,7 +58,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
     "unknown_target": (["--config.lora.targets=('q_proj','qkv')"], ["config.lora.targets", "'qkv'", "gate_proj"]),
     "unknown_vision_target": (["--config.lora.vision_targets=('q_proj',)"], ["config.lora.vision_targets", "fc1"]),
-    "few_bits_trained": (["--config.model.quantize=int8"], ["config.sft.trainable is 'full'", "choose 'lora'"]),
+    "few_bits_trained": (
+        ["--config.model.quantize=int8", "--config.sft.trainable=full"],
+        ["config.sft.trainable is 'full'", "choose 'lora'"],
+    ),
     "unknown_bits": (["--config.model.quantize=int3"], ["config.model.quantize is 'int3'", "'nf4'"]),
     "negative_price": (["--config.rl.eta=-1"], ["config.rl.eta is -1.0", "at least 0"]),
     "not_a_number": (["--config.rl.beta=nan"], ["config.rl.beta is nan"]),
@@ -118,6 +121,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
 }
+SMALL_MODEL = {
+    "model_type": "qwen2", "vocab_size": 100, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 0,
+    "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
+}  # fmt: skip
 # Text of the config file (None: there is no file) -> words of the message.
 BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
     "missing": (None, ["config.py", "No such file"]),
@@ -336,11 +343,13 @@ def test_hugging_face_folder_without_a_chat_template(start: Callable[..., None],
     tokenizer = train_tokenizer(["a thought"], vocab_size=300)
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(json.dumps(SMALL_MODEL))
     with pytest.raises(UserError, match=r"model: the tokenizer has no chat template; add `chat_template\.jinja`"):
         start(model__path=tmp_path / "model")
-    with pytest.raises(UserError, match=r"lost: no such folder"):
+    with pytest.raises(UserError, match=r"lost/config\.json: no such file"):
         start(model__path=tmp_path / "lost")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "config.json").write_text(json.dumps(SMALL_MODEL))
     with pytest.raises(UserError, match=r"empty: no tokenizer could be read"):
         start(model__path=tmp_path / "empty")
     assert not (tmp_path / "run" / "config.json").exists()
@@ -349,14 +358,10 @@ def test_hugging_face_folder_without_a_chat_template(start: Callable[..., None],
 def test_tokenizer_of_another_model(start: Callable[..., None], tmp_path: Path) -> None:
     folder = tmp_path / "model"
     train_tokenizer(["a thought"], vocab_size=300).save_pretrained(folder)
-    small = {
-        "model_type": "qwen2", "vocab_size": 100, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 0,
-        "num_attention_heads": 2, "num_key_value_heads": 1, "tie_word_embeddings": True,
-    }  # fmt: skip
-    (folder / "config.json").write_text(json.dumps(small))
+    (folder / "config.json").write_text(json.dumps(SMALL_MODEL))
     with pytest.raises(UserError, match=r"the tokenizer has \d+ tokens, but config\.json says .* 100"):
         start(model__path=folder)
-    (folder / "config.json").write_text(json.dumps(small | {"vocab_size": 300}))
+    (folder / "config.json").write_text(json.dumps(SMALL_MODEL | {"vocab_size": 300}))
     with pytest.raises(UserError, match=r"model/model\.safetensors: no such file"):
         start(model__path=folder)
 
@@ -390,6 +395,24 @@ def test_batches_that_do_not_split(start: Callable[..., None], tmp_path: Path) -
     # Told before the supervised stage has cost hours.
     with pytest.raises(UserError, match=r"config\.rl\.groups_per_batch=5 .* make it a multiple of \d+"):
         start(rl__groups_per_batch=5, rl__microbatches=2)
+    assert no_checkpoint(tmp_path / "run")
+
+
+def test_rows_that_hold_a_part_of_an_image_token(start: Callable[..., None], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"config\.sft\.row_patches is 130; it must be a multiple of 4, .* such as 132"):
+        start(model__images=True, sft__row_patches=130)
+    assert no_checkpoint(tmp_path / "run")
+    start(sft__row_patches=130, sft__steps=0, rl__steps=0)  # a text policy has no patches
+
+
+@pytest.mark.parametrize(
+    ("kernel", "needs"), [("cudnn", "a GPU and config.model.dtype='bfloat16'"), ("splash", "a TPU")]
+)
+def test_attention_of_another_device(start: Callable[..., None], tmp_path: Path, kernel: str, needs: str) -> None:
+    with pytest.raises(UserError) as error:
+        start(model__attention=kernel)
+    told = f"config.model.attention is '{kernel}', which needs {needs}; choose 'auto', because this run computes on cpu"
+    assert str(error.value) == f"{told} in float32"
     assert no_checkpoint(tmp_path / "run")
 
 

@@ -12,8 +12,10 @@ import ml_collections
 import pytest
 
 from regrpo_jax.base_config import base_config
-from regrpo_jax.data.corpus import clean_examples, replayable, rot_examples, rot_groups
+from regrpo_jax.data import corpus
+from regrpo_jax.data.corpus import clean_examples, groups_to_visit, replayable, rot_examples, rot_groups
 from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.groups import Group
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import ImageReference, RotRecord, Trajectory, Turn
 
@@ -76,6 +78,56 @@ class TestLengths:
         silent = dataclasses.replace(clean_record, conversation=clean_record.conversation[:2])
         with pytest.raises(UserError, match="none of its tokens would be trained on"):
             clean_examples([silent], chatml_reader, config())
+
+
+class TestVisits:
+    """The order of a stage's first pass: decided by the seed, whatever the stage's length and whatever is left out."""
+
+    BAD = ("record 2", "record 5")
+    DULL = ("record 7",)
+
+    @pytest.fixture
+    def visit(
+        self, chatml_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages
+    ) -> Callable[..., list[str]]:
+        """(most, seed) -> ids of the groups that are built; some records are bad, and one teaches nothing."""
+        records = [dataclasses.replace(rot_record, id=f"record {number}") for number in range(10)]
+        gone = [ImageReference("", "gone.png")]
+        records = [with_images(record, gone) if record.id in self.BAD else record for record in records]
+
+        def teaches(group: Group) -> bool:
+            return group.record_id not in self.DULL
+
+        def ids(most: int | None, seed: int = 0) -> list[str]:
+            chosen = config(seed=seed, data__on_bad_record="skip")
+            found = groups_to_visit(records, chatml_reader, chosen, most=most, keep=teaches)
+            return [group.record_id for group in found]
+
+        return ids
+
+    def test_a_longer_stage_begins_with_the_groups_of_a_shorter_one(self, visit: Callable[..., list[str]]) -> None:
+        whole = visit(None)
+        assert sorted(whole) == [f"record {number}" for number in (0, 1, 3, 4, 6, 8, 9)] != whole
+        for most in range(9):
+            assert visit(most) == whole[:most]
+        assert visit(None, seed=1) != whole
+
+    def test_nothing_is_built_in_vain(self, visit: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+        tried: list[str] = []
+        build = corpus.build_group
+
+        def watched(record: RotRecord, *args: Any, **options: Any) -> Group:
+            tried.append(record.id)
+            return build(record, *args, **options)
+
+        monkeypatch.setattr(corpus, "build_group", watched)
+        found = visit(3)
+        assert tried[-1] == found[-1] and len(tried) <= 3 + len(self.BAD) + len(self.DULL)
+
+    def test_no_usable_record(self, chatml_reader: ConversationReader, rot_record: RotRecord) -> None:
+        short = config(data__on_bad_record="skip", data__prefix_buckets=(2,), data__rot="rot.json")
+        with pytest.raises(UserError, match=r"rot\.json: no record fits"):
+            groups_to_visit([rot_record], chatml_reader, short, most=4)
 
 
 class TestBadRecords:

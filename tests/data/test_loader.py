@@ -233,6 +233,24 @@ class TestGroups:
         assert [sorted(epoch) for epoch in epochs] == [list(range(1, 22))] * 4
         assert len({tuple(epoch) for epoch in epochs}) > 1
 
+    def test_the_first_pass_is_in_order_and_later_ones_are_not(self) -> None:
+        visited = [int(name) for batch in take(groups(20), 30) for name in batch.targets[:, 0, 0]]
+        passes = [visited[start : start + 20] for start in (0, 20, 40)]
+        assert passes[0] == list(range(1, 21))
+        assert len({tuple(order) for order in passes}) == 3
+        other = [int(name) for batch in take(groups(20, seed=6), 30) for name in batch.targets[:, 0, 0]]
+        assert other[:20] == visited[:20] and other[20:] != visited[20:]
+
+    @pytest.mark.parametrize("more", (9, 21))
+    def test_groups_behind_those_that_are_visited_change_nothing(self, more: int) -> None:
+        stopped, longer = groups(8), groups(more)
+        for batch in take(stopped, 4):
+            assert_equal(next(longer), batch)
+        resumed = groups(more)
+        resumed.set_state(json.loads(json.dumps(stopped.get_state())))
+        for batch in take(resumed, 9):
+            assert_equal(next(longer), batch)
+
     def test_reference_logprobs_stay_with_their_group(self) -> None:
         for batch in take(groups(), 8):
             np.testing.assert_array_equal(batch.reference_logprobs[..., :3], -batch.targets[..., :3].astype(float))

@@ -96,6 +96,7 @@ def test_the_tiny_preset_is_no_hugging_face_architecture() -> None:
         ({"vision_config": {}}, "'hidden_size' is missing"),
         ({"vision_config": {"hidden_size": 64}}, "vision_config.hidden_size is 64, hidden_size is 3584"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
+        ({"vision_config": {"spatial_merge_size": 3}}, "vision_config.spatial_merge_size 3 is not supported"),
         ({"num_key_value_heads": 5}, "multiple of num_key_value_heads"),
     ],
 )

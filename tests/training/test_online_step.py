@@ -18,9 +18,10 @@ from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_i
 from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
 from regrpo_jax.data.rollout_credit import CreditSettings
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.online_step import OnlineSettings, ScoredBatch, online_scorer, online_step, online_update
+from regrpo_jax.training.online_step import OnlineSettings, ScoredBatch, online_step, online_update
 from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.preference_step import preference_step
+from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.state import TrainState, initial_state
 from regrpo_jax.training.steps import group_scores
 from tests.data.rollout_groups import IMAGE, make_group
@@ -51,7 +52,7 @@ def collate(groups: list[Any], **changes: Any) -> OnlineBatch:
 @pytest.fixture(scope="module")
 def score(functions: PolicyFunctions) -> Callable[..., np.ndarray]:
     """(variables, batch) -> log pi of the sampled tokens."""
-    scorer = online_scorer(functions, device_mesh(jax.devices()[:1]), microbatches=2, chunk_size=64)
+    scorer = logprob_scorer(functions, device_mesh(jax.devices()[:1]), microbatches=2, chunk_size=64)
     return lambda variables, batch: np.asarray(scorer(variables, batch))
 
 
@@ -276,10 +277,12 @@ from regrpo_jax.data.online_batches import collate_rollouts
 from regrpo_jax.data.rollout_credit import CreditSettings
 from regrpo_jax.models.lora import AdapterSettings
 from regrpo_jax.models.sharding import place
-from regrpo_jax.training.online_step import OnlineSettings, online_scorer, online_step, online_update
+from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.parallel import device_mesh, shard_batch
+from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.preference_step import preference_step
+from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.state import initial_state, split_variables
 from tests.data.rollout_groups import IMAGE, make_group
 
@@ -316,7 +319,7 @@ def updated(name, split):
     state, below, reference = place((initial_state(trained, optimizer), frozen, variables), mesh)
     shared = {"microbatches": microbatches, "chunk_size": 16}
     if name == "online":
-        scorer = online_scorer(functions, mesh, **shared)
+        scorer = logprob_scorer(functions, mesh, **shared)
         step = online_step(functions, optimizer, mesh, settings, **shared)
         update, batch = online_update(step, scorer, reference, epochs=2, recompute_stale=True), online
     else:

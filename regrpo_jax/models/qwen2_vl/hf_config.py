@@ -144,6 +144,7 @@ def _reject_unsupported(path: Path, text: dict[str, Any], vision: dict[str, Any]
         ("hidden_act", text.get("hidden_act", "silu"), ("silu",)),
         ("use_sliding_window", text.get("use_sliding_window", False), (False,)),
         ("vision_config.hidden_act", vision.get("hidden_act", "silu"), ("silu", "quick_gelu")),
+        ("vision_config.spatial_merge_size", vision.get("spatial_merge_size", 2), (1, 2, 4)),  # padding is in 16ths
         ("vision_config.rope_theta", vision_rope.get("rope_theta", VISION_ROPE_THETA), (VISION_ROPE_THETA,)),
         ("quantization_config", text.get("quantization_config"), (None,)),
     ):

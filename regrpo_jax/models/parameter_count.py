@@ -1,0 +1,30 @@
+"""How many parameters a policy has, from its sizes alone; needs no jax, so that it can be known at the start."""
+
+from regrpo_jax.models.config import PolicyConfig, VisionConfig
+
+
+def parameter_count(config: PolicyConfig) -> int:
+    """Of the whole policy, without an adapter."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries, keys = config.num_heads * config.head_dim, config.num_key_value_heads * config.head_dim
+    attention = _linear(hidden, queries) + 2 * _linear(hidden, keys) + queries * hidden
+    layer = attention + 3 * hidden * inner + 2 * hidden  # two norms
+    embeddings = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+    mixing = config.token_mixing_width * hidden * hidden
+    tower = _tower(config.vision, hidden) if config.vision is not None else 0
+    return embeddings + mixing + config.num_layers * layer + hidden + tower
+
+
+def _tower(config: VisionConfig, hidden: int) -> int:
+    width, inner = config.embed_dim, config.intermediate_size
+    norm = width if config.gated else 2 * width  # a LayerNorm has a bias
+    mlp = _linear(inner, width) + (2 if config.gated else 1) * _linear(width, inner)
+    block = _linear(width, 3 * width) + _linear(width, width) + mlp + 2 * norm
+    merged = width * config.spatial_merge_size**2
+    merger = norm + _linear(merged, merged) + _linear(merged, hidden)
+    return config.patch_dim * width + config.learned_grid**2 * width + config.depth * block + merger
+
+
+def _linear(inputs: int, outputs: int) -> int:
+    """With a bias."""
+    return (inputs + 1) * outputs
