@@ -2,8 +2,8 @@
 
 At step s of an episode branch k makes attempts i = 0, 1, ..: a first attempt a_0 and, after failures, repairs
 (z_i, a_i). 1{right_ksi} says whether a_i did what its step asks for, 1{silent_ksi} whether its result was wrong and no
-status told so, C_ksi what was reflected in its turn, V_ksi what a verifier makes of it. What a first attempt is paid for
-can be three things:
+status told so, C_ksi what was reflected in its turn, V_ksi what a verifier makes of it. What a first attempt is paid
+for can be three things:
 
     own        R_ksi = lambda_exec * (1{right_ksi} - kappa * 1{silent_ksi}) - eta * C_ksi + lambda_val * V_ksi
                compared among the branches that made attempt i at step s: first attempts with first attempts, repairs

@@ -121,6 +121,7 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
         tools=loaded_tools(LOADERS[profile]),
         brief=profile == "compact",
         image_folder=workdir / "rollouts" / "images",
+        seconds=config.online.collect_seconds,
     )
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, OWN, inside
+from regrpo_jax.toolbox.sandbox.modules import FOLDER, PACKAGE, inside
 from regrpo_jax.toolbox.sandbox.packages import sources_of
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
@@ -27,7 +27,7 @@ _TEMPORARY_BYTES, _SHARED_BYTES = 32 * 2**20, 16 * 2**20
 _WORKSPACES = ("/workspace", "/workspace-of-episode")  # the second where a project lies in the first
 _OF_PYTHON = ("bin", "lib", "lib64", "share", "pyvenv.cfg")
 # Imported by a worker itself: its program, and what an episode's tools are wrapped in.
-_ALWAYS = (f"{OWN}.toolbox.sandbox.worker", f"{OWN}.environments.tool_faults:apply_faults")
+_ALWAYS = (f"{PACKAGE}.toolbox.sandbox.worker", f"{PACKAGE}.environments.tool_faults:apply_faults")
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _tops_of_writable(path: str) -> Iterator[str]:
 
 def _copies_of_ours(installed: Sequence[str]) -> tuple[str, ...]:
     """This package, and others of its name that are installed."""
-    copies = [os.path.join(folder, OWN) for folder in installed]
+    copies = [os.path.join(folder, PACKAGE) for folder in installed]
     return _distinct([FOLDER, *(copy for copy in copies if os.path.isdir(copy) and not os.path.islink(copy))])
 
 

@@ -17,7 +17,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, OWN
+from regrpo_jax.toolbox.sandbox.modules import FOLDER, PACKAGE
 
 
 @dataclass
@@ -62,7 +62,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
     names = deque(reference.partition(":")[0] for reference in references)
     for name in names:
         top = name.partition(".")[0]
-        if top != OWN and top not in tops:
+        if top != PACKAGE and top not in tops:
             tops[top] = _add(sources, _named(name, top, folders), installed)
     seen = set[str]()
     while names:
@@ -71,7 +71,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
         if name in seen:
             continue
         seen.add(name)
-        if top == OWN:
+        if top == PACKAGE:
             sources.own.append(_own_module(name))
             continue
         if top not in tops:
