@@ -4,7 +4,7 @@ python -m regrpo_jax.main --config=configs/warm_start.py --workdir=runs/warm_sta
 
 The demonstrating agent's skills are right and its decisions often are not, see `engine/demonstrations.py`; what is left
 to learn is what configs/recovery.py learns. experiments/recovery/policy is its `model/` for seed 0. The loss should end
-near 0.025, success on held-out tasks near .68; about a quarter of an hour on 2 CPU cores that do nothing else.
+near 0.025, success on unseen tasks near .68; about a quarter of an hour on 2 CPU cores that do nothing else.
 """
 
 from ml_collections import ConfigDict
@@ -37,6 +37,6 @@ def get_config() -> ConfigDict:
     config.sft.row_patches = 96
     config.agent.turn_tokens = 80
     config.agent.episode_tokens = 240
-    config.online.families = config.engine.families  # whose held-out tasks are played
+    config.online.families = config.engine.families  # whose unseen tasks are played
     config.recovery.bare_control = True
     return config

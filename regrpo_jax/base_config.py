@@ -192,9 +192,9 @@ def _online() -> ml_collections.ConfigDict:
 
 def _recovery() -> ml_collections.ConfigDict:
     recovery = ml_collections.ConfigDict()
-    recovery.tasks = 192  # held-out tasks, of the families, difficulties and profile of config.online
+    recovery.tasks = 192  # tasks of each split, of the families, difficulties and profile of config.online
     recovery.episodes = 2  # of each task
-    recovery.split = "test"  # "validation", "test", or "held_out": tools and faults that training lacks
+    recovery.splits = ("test",)  # "validation", "test": names in new combinations; "held_out": new tools and faults too
     recovery.seed = 7  # of tasks and sampling; the same for runs that are to be compared
     recovery.surprises = 0.7  # share of tasks in which the natural first action fails
     recovery.temperature = 1.0  # of the sampling

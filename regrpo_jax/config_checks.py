@@ -44,7 +44,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "online.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "online.baseline": ("mean", "leave_one_out"),
     "online.zero_variance": ("skip", "keep_kl"),
-    "recovery.split": ("validation", "test", "held_out"),
     "engine.profile": ("compact", "full"),
     "engine.split": ("train", "validation", "test", "held_out"),
     "engine.diagnosis": ("reflection", "thought"),
@@ -55,7 +54,9 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "environment.profile": ("compact", "full"),
     "environment.split": ("train", "validation", "test", "held_out"),
 }
-TARGETS = {
+# Fields that list some of these.
+LISTED = {
+    "recovery.splits": ("validation", "test", "held_out"),
     "lora.targets": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
     "lora.vision_targets": ("qkv", "proj", "fc1", "fc2", "gate_proj", "up_proj", "down_proj"),
 }
@@ -180,7 +181,7 @@ def check_config(config: ConfigDict) -> None:
     for field in ("data.prefix_buckets", "data.branch_buckets"):
         fits = bool(values[field]) and all(isinstance(length, int) and length > 0 for length in values[field])
         _require(fits, field, values[field], "list one or more lengths in tokens")
-    for field, targets in TARGETS.items():
+    for field, targets in LISTED.items():
         known = bool(values[field]) and set(values[field]) <= set(targets)
         _require(known, field, values[field], f"choose some of {', '.join(targets)}")
     for stage in TRAINING_STAGES:

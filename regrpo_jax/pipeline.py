@@ -9,7 +9,7 @@ workdir/checkpoints/     sft/, rl/, preference/ and online/
 workdir/rollouts/        the episodes that the online stage learnt from
 workdir/player/          the adapter that an engine was last handed, where one plays
 workdir/evaluation.json  the numbers of the table
-workdir/recovery.json    what became of held-out tasks; see rollouts/recovery_stage.py
+workdir/recovery.json    what became of unseen tasks; see rollouts/recovery_stage.py
 workdir/report.html      all of it for a browser
 workdir/adapter/         the LoRA adapter in PEFT's format
 workdir/model/           full weights, where `config.export_weights` asks for them

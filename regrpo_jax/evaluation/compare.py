@@ -1,4 +1,4 @@
-"""Policies that played the same held-out tasks, side by side, with what each lacks to the last one.
+"""Policies that played the same unseen tasks, side by side, with what each lacks to the last one.
 
     python -m regrpo_jax.evaluation.compare SFT=runs/sft/recovery/before ReGRPO=runs/regrpo/recovery/after-regrpo
 
@@ -84,9 +84,9 @@ def _differ(first: tuple[str, str | None], second: tuple[str, str | None]) -> bo
     return first[0] != second[0] or (None not in (first[1], second[1]) and first[1] != second[1])
 
 
-def overview(arms: Mapping[str, Runs]) -> Table:
+def overview(arms: Mapping[str, Runs], played: str = "tasks") -> Table:
     """A column for each policy."""
-    table = _table("held-out tasks, mean [95 % interval]", arms)
+    table = _table(f"{played}, mean [95 % interval]", arms)
     told = {name: intervals(runs) for name, runs in arms.items()}
     table.add_row("tasks x episodes x seeds", *(_size(runs) for runs in arms.values()))
     for key, (label, per_cent) in SHOWN.items():
@@ -167,15 +167,18 @@ def _table(title: str, arms: Mapping[str, Runs]) -> Table:
     return table
 
 
-def print_comparison(arms: Mapping[str, Runs]) -> None:
+def print_comparison(arms: Mapping[str, Runs], played: str = "tasks") -> None:
     """All tables, and the differences.
+
+    Args:
+      played: what the tasks are, for the title.
 
     Raises:
       UserError: the runs played different tasks.
     """
     check_same_tasks(arms)
     console = Console(width=max(Console().width, 34 + 26 * len(arms)))  # a table in a file is never folded
-    console.print(overview(arms))
+    console.print(overview(arms, played))
     console.print(by_key(arms, "family"))
     console.print(by_key(arms, "error_type"))
     last = list(arms)[-1]

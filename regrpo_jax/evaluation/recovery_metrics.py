@@ -1,4 +1,4 @@
-"""Recovery, task by task: what each held-out task adds to every number; intervals and differences are over tasks.
+"""Recovery, task by task: what each unseen task adds to every number; intervals and differences are over tasks.
 
 A row is what is kept of a task: one value per episode, None where the episode says nothing about the name (no failure
 to recover from), and how many episodes were dropped. Rows of the same tasks, played by different policies or after

@@ -13,7 +13,7 @@ _STAGES = {
     "rl": "offline ReGRPO",
     "preference": "DPO",
     "online": "online training",
-    "recovery": "held-out tasks",
+    "recovery": "unseen tasks",
     "eval": "offline replay",
 }
 _ALGORITHMS = {"regrpo": "ReGRPO: reflects after a failure", "grpo": "GRPO: retries without a reflection"}

@@ -23,7 +23,7 @@ class LeftOut(Exception):
 
 
 class Played(NamedTuple):
-    """The episodes of a policy on held-out tasks. tasks: by id; {} where they were not kept."""
+    """The episodes of a policy on unseen tasks. tasks: by id; {} where they were not kept."""
 
     title: str
     groups: list[RolloutGroup]
@@ -73,7 +73,7 @@ def read_metrics(workdir: Path) -> Lines:
 
 def read_recovery(workdir: Path) -> dict[str, dict[str, Any]]:
     """`recovery.json`: title of a policy -> its numbers, in the order of the run. LeftOut."""
-    told = _read_json(workdir / "recovery.json", "no policy played the held-out tasks; the stage recovery does that")
+    told = _read_json(workdir / "recovery.json", "no policy played the unseen tasks; the stage recovery does that")
     policies = {title: numbers for title, numbers in told.items() if isinstance(numbers, dict)}
     if not policies:
         raise LeftOut("recovery.json names no policy")

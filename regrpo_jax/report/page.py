@@ -165,7 +165,7 @@ def _lengths(played: Sequence[Played]) -> tuple[str, list[LengthRow]]:
     rows = [(one.title, reflection_lengths(one)) for one in played]
     rows = [(title, lengths) for title, lengths in rows if lengths]
     if not rows:
-        raise LeftOut("no policy reflected on a held-out task")
+        raise LeftOut("no policy reflected on an unseen task")
     table = [length_row(title, lengths) for title, lengths in rows]
     return histogram("Length of reflections", "tokens of a reflection", rows), table
 

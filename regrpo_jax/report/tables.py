@@ -1,4 +1,4 @@
-"""The numbers of the held-out tasks, policy beside policy, as a person reads them."""
+"""The numbers of the unseen tasks, policy beside policy, as a person reads them."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def headline(policies: Policies) -> list[tuple[str, list[tuple[str, Cell]]]]:
 
 
 def training_headline(history: Sequence[Mapping[str, float | None]]) -> list[tuple[str, list[tuple[str, Cell]]]]:
-    """Likewise of the episodes of the training, where no policy has played held-out tasks: first and last updates."""
+    """Likewise of the episodes of the training, where no policy has played unseen tasks: first and last updates."""
     found = []
     for row in _HEADLINE:
         change = course([values.get(row.name) for values in history])

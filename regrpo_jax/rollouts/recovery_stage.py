@@ -1,4 +1,4 @@
-"""The stage `recovery`: the policy plays held-out tasks over real tools, wherever the config's list of stages says so.
+"""The stage `recovery`: the policy plays unseen tasks over real tools, wherever the config's list of stages says so.
 
 workdir/recovery.json                 the numbers of every policy that was played, with 95 % intervals
 workdir/recovery/POLICY/tasks.jsonl   what each task adds to them, for `regrpo_jax.evaluation.compare`
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.agent.policy import Policy
+from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
 from regrpo_jax.engine.tool_shapes import tool_shapes
@@ -39,7 +40,7 @@ _ALGORITHMS = {"regrpo": "ReGRPO", "grpo": "GRPO"}
 BARE = ", bare retry"
 # What cannot change the numbers: how fast they are found, and what else is played.
 _NO_MATTER = {
-    "recovery": ("tasks_at_once", "bare_control"),
+    "recovery": ("tasks_at_once", "bare_control", "splits"),
     "player": ("key_variable", "timeout", "retries", "concurrency"),
 }
 
@@ -60,16 +61,22 @@ class RecoveryEvaluation:
           UserError: the suite cannot be played.
         """
         config = self._context.config
-        title = self._title(trained)
-        self._play(title, variables, trained, config.online.algorithm)
-        if config.recovery.bare_control and config.online.algorithm != "grpo":
-            self._play(title + BARE, variables, trained, "grpo")
+        for split in config.recovery.splits:
+            title = self._title(trained) + self._suffix(split)
+            self._play(title, split, variables, trained, config.online.algorithm)
+            if config.recovery.bare_control and config.online.algorithm != "grpo":
+                self._play(title + BARE, split, variables, trained, "grpo")
 
     def print_tables(self) -> None:
-        """What a run ends with."""
-        if self._numbers:
-            folder = self._context.workdir / FOLDER
-            print_comparison({title: [read_rows(folder / slug(title))] for title in self._numbers})
+        """What a run ends with, split by split."""
+        folder = self._context.workdir / FOLDER
+        for split in self._context.config.recovery.splits:
+            titles = [title for title, numbers in self._numbers.items() if numbers["split"] == split]
+            if titles:
+                print_comparison({title: [read_rows(folder / slug(title))] for title in titles}, f"{split} split")
+
+    def _suffix(self, split: str) -> str:
+        return "" if split == self._context.config.recovery.splits[0] else f", {split}"
 
     def _title(self, trained: Mapping[str, int]) -> str:
         if not trained:
@@ -77,12 +84,14 @@ class RecoveryEvaluation:
         last = list(trained)[-1]
         return f"after {_ALGORITHMS[self._context.config.online.algorithm] if last == 'online' else _TITLES[last]}"
 
-    def _play(self, title: str, variables: dict[str, Any], trained: Mapping[str, int], algorithm: str) -> None:
+    def _play(
+        self, title: str, split: str, variables: dict[str, Any], trained: Mapping[str, int], algorithm: str
+    ) -> None:
         context, config = self._context, self._context.config.copy_and_resolve_references()
         config.online.algorithm = algorithm
         chosen = config.recovery
         tasks = make_suite(
-            chosen.split, chosen.tasks, chosen.seed, config.online.profile,
+            split, chosen.tasks, chosen.seed, config.online.profile,
             surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
         )  # fmt: skip
         settings = collect_settings(config, context.workdir, branches=chosen.episodes)
@@ -92,18 +101,18 @@ class RecoveryEvaluation:
         if earlier.get(title, {}).get("identity") == identity and (folder / ROWS_FILE).exists():
             self._numbers[title] = earlier[title]
             return
-        print(f"recovery: {len(tasks)} {chosen.split} tasks x {chosen.episodes} episodes, {title}", flush=True)
+        print(f"recovery: {len(tasks)} tasks of the {split} split x {chosen.episodes} episodes, {title}", flush=True)
         policy = self._player(variables, version=trained.get("online", 0), temperature=chosen.temperature)
         groups = self._groups(config, policy, tasks, settings)
         rows = rows_of(tasks, groups, chosen.episodes)
         write_episodes(folder, tasks, groups, rows)
         lost = (len(tasks) - len(groups)) * chosen.episodes
         metrics = rollout_metrics(rollouts_of(groups), lost=lost)
-        numbers = {"identity": identity, "metrics": metrics, **_numbers(rows)}
+        numbers = {"identity": identity, "split": split, "metrics": metrics, **_numbers(rows)}
         self._numbers[title] = numbers
         step = sum(trained.values())
         values = {name: value for name, value in numbers["metrics"].items() if value is not None}
-        stage = "recovery_bare" if title.endswith(BARE) else "recovery"
+        stage = "recovery" + ("_bare" if title.endswith(BARE) else "") + self._suffix(split).replace(", ", "_")
         context.writer.drop_after(stage, step - 1)
         context.writer.write(stage, step, values)
         replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
@@ -136,7 +145,7 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
     }
     told = {
         "tasks": [_content_of(task) for task in tasks],
-        "system": settings.system,
+        "prompts": sorted({system_text(task.tools, settings.tools, brief=settings.brief) for task in tasks}),
         "tools": {name: shape.version for name, shape in tool_shapes(LOADERS[config.online.profile]).items()},
         "loop": vars(settings.loop),
         "wall_seconds": config.environment.wall_seconds,

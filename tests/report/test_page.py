@@ -187,7 +187,7 @@ def test_a_report_tells_the_run(text: str) -> None:
         "my_run|warm start (SFT) → online training|1 alarm|fail on purpose|after ReGRPO, bare retry|50%|40% – 60%|"
         "Find the total.|the gate opened it|opens: tool error (confidence 0.750)|nothing at|expected 42|Update 1|"
         "Update 2|advantage|ArgInvalid|12 tasks|fields of the configuration|"
-        "config.online.eta|Held-out tasks as played by after ReGRPO : a fixed"
+        "config.online.eta|Unseen tasks as played by after ReGRPO : a fixed"
     )
     for expected in told.split("|"):
         assert expected in page.words, expected
