@@ -1,6 +1,7 @@
 """bfloat16 beside float32: what is trained is float32, so that small updates are not rounded away."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.state import TrainState, initial_state, split_variables, trained_policy
-from regrpo_jax.training.steps import sft_step
+from regrpo_jax.training.steps import Step, sft_step
 
 SETTINGS = AdapterSettings(2, ("q_proj", "v_proj"))
-# Well below half the distance between neighbouring bfloat16 numbers of the size of most weights.
-OPTIMIZER = optax.adamw(1e-4)
+# Less than half the distance between neighbouring bfloat16 numbers of the size of most weights.
+OPTIMIZER = optax.adamw(2e-4)
 UPDATES = 150
 
 
@@ -37,14 +38,18 @@ def split(variables: dict, functions: PolicyFunctions, trainable: Any = "full") 
     return split_variables(variables, trainable, jax.random.key(1), functions.config, SETTINGS)
 
 
+@functools.cache
+def step_of(functions: PolicyFunctions) -> Step:
+    return sft_step(functions, OPTIMIZER, device_mesh(jax.devices()[:1]), microbatches=2, chunk_size=64)
+
+
 def trained(
     functions: PolicyFunctions, trainable: dict, batch: SftBatch, *, frozen: dict | None = None, updates: int = UPDATES
 ) -> tuple[TrainState, list[float]]:
     """The state after some updates on the same batch, and the loss before each."""
-    step = sft_step(functions, OPTIMIZER, device_mesh(jax.devices()[:1]), microbatches=2, chunk_size=64)
     state, losses = initial_state(trainable, OPTIMIZER), []
     for _ in range(updates):
-        state, metrics = step(state, frozen or {}, batch)
+        state, metrics = step_of(functions)(state, frozen or {}, batch)
         losses.append(metrics["loss"])
     return state, [float(loss) for loss in losses]
 
@@ -68,14 +73,12 @@ def test_bfloat16_trains_as_float32_does(functions: PolicyFunctions, half_variab
     rounded, lost = trained(half(functions), half_variables, batch)  # as it would be without float32 underneath
 
     learnt = losses[0] - losses[-1]
-    assert learnt > 0.3
-    assert half_losses[0] == pytest.approx(losses[0], rel=0.01)
-    assert half_losses[-1] == pytest.approx(losses[-1], abs=0.05 * learnt)
-    assert lost[0] - lost[-1] < 0.8 * learnt
-    assert share_moved(start, state.trainable["params"]) == pytest.approx(
-        share_moved(start, wide.trainable["params"]), abs=0.02
-    )
-    assert share_moved(start, rounded.trainable["params"]) < 0.7 * share_moved(start, state.trainable["params"])
+    assert learnt > 0.25
+    assert half_losses[0] == pytest.approx(losses[0], rel=0.001)
+    assert half_losses[-1] == pytest.approx(losses[-1], abs=0.01 * learnt)
+    assert lost[0] - lost[-1] < 0.6 * learnt
+    moved = [share_moved(start, each.trainable["params"]) for each in (wide, state, rounded)]
+    assert moved[0] > 0.99 and moved[1] > 0.99 and moved[2] < 0.85
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora"])
