@@ -206,6 +206,7 @@ def _inner_mounts(view: View, made: set[str]) -> Iterator[str]:
     yield from _binds(around, made)
     for folder in view.holes:
         yield from (*_parents(folder, made), *_nothing(folder))
+        made.add(folder)
     yield from _binds(view.packages, made)
     for path in unwanted:
         yield from _nothing(path) if path in empty else ("--ro-bind", "/dev/null", path)

@@ -64,7 +64,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
         top = name.partition(".")[0]
         if top != OWN and top not in tops:
             tops[top] = _add(sources, _named(name, top, folders), installed)
-    seen = set[str]()
+    seen, read = set[str](), set[Path]()
     while names:
         name = names.popleft()
         top, *parts = name.split(".")
@@ -78,7 +78,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
             tops[top] = _add(sources, _beside(top, [*sources.parents, *folders]), installed)
         found = tops[top]
         if found is not None:
-            names.extend(_imports(found, parts, top))
+            names.extend(_imports(found, parts, top, read))
     sources.own = list(dict.fromkeys(sources.own))
     return sources
 
@@ -143,12 +143,13 @@ def _own_module(name: str) -> str:
     return ".".join(parts)
 
 
-def _imports(found: _Found, parts: Sequence[str], top: str) -> Iterator[str]:
-    """Dotted names of what a module and the packages around it import, wherever in their files."""
+def _imports(found: _Found, parts: Sequence[str], top: str, read: set[Path]) -> Iterator[str]:
+    """Dotted names of what a module and the packages around it import, wherever in their files; each is read once."""
     for length in range(len(parts) + 1):
         file = found.file_of(parts[:length])
-        if file is None or file.suffix != ".py":
+        if file is None or file.suffix != ".py" or file in read:
             continue
+        read.add(file)
         package = [top, *parts[:length]]
         if file.name != "__init__.py":
             package.pop()
