@@ -12,8 +12,8 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.toolbox.sandbox import mounts
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, inside
-from regrpo_jax.toolbox.sandbox.packages import sources_of
+from regrpo_jax.toolbox.sandbox.modules import inside
+from regrpo_jax.toolbox.sandbox.packages import FOLDER, sources_of
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, OWN, inside
-from regrpo_jax.toolbox.sandbox.packages import sources_of
+from regrpo_jax.toolbox.sandbox.modules import PACKAGE, inside
+from regrpo_jax.toolbox.sandbox.packages import FOLDER, sources_of
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -27,7 +27,7 @@ _TEMPORARY_BYTES, _SHARED_BYTES = 32 * 2**20, 16 * 2**20
 _WORKSPACES = ("/workspace", "/workspace-of-episode")  # the second where a project lies in the first
 _OF_PYTHON = ("bin", "lib", "lib64", "share", "pyvenv.cfg")
 # Imported by a worker itself: its program, and what an episode's tools are wrapped in.
-_ALWAYS = (f"{OWN}.toolbox.sandbox.worker", f"{OWN}.environments.tool_faults:apply_faults")
+_ALWAYS = (f"{PACKAGE}.toolbox.sandbox.worker", f"{PACKAGE}.environments.tool_faults")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,8 @@ def view_of(settings: SandboxSettings, references: Sequence[str] = (), readable:
     python, installed = _python_paths(), libraries()
     folders = [Path(folder).resolve() for folder in settings.python_path]
     found = sources_of(references, folders, [Path(folder) for folder in installed])
-    own, packages = _distinct(inside([*_ALWAYS, *found.own])), _distinct(found.places)
+    own = _distinct(path.parent.resolve() / path.name for path in inside([*_ALWAYS, *found.own]))
+    packages = _distinct(found.places)
     asked = [os.path.join(os.getcwd(), path).rstrip("/") for path in (*settings.readable, *readable)]
     named = _distinct(_checked(path) for path in asked)
     parents = tuple(path for path in _distinct([FOLDER.parent, *found.parents]) if path not in installed)
@@ -165,7 +166,7 @@ def _tops_of_writable(path: str) -> Iterator[str]:
 
 def _copies_of_ours(installed: Sequence[str]) -> tuple[str, ...]:
     """This package, and others of its name that are installed."""
-    copies = [os.path.join(folder, OWN) for folder in installed]
+    copies = [os.path.join(folder, PACKAGE) for folder in installed]
     return _distinct([FOLDER, *(copy for copy in copies if os.path.isdir(copy) and not os.path.islink(copy))])
 
 

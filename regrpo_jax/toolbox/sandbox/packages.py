@@ -7,7 +7,7 @@ that is one file is that file, a package is its folder, and of what such a modul
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import importlib.util
 import sys
 from collections import deque
@@ -17,7 +17,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, OWN
+from regrpo_jax.toolbox.sandbox.modules import PACKAGE, mentioned
+
+FOLDER = Path(__file__).resolve().parents[2]  # of our own package
 
 
 @dataclass
@@ -62,7 +64,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
     names = deque(reference.partition(":")[0] for reference in references)
     for name in names:
         top = name.partition(".")[0]
-        if top != OWN and top not in tops:
+        if top != PACKAGE and top not in tops:
             tops[top] = _add(sources, _named(name, top, folders), installed)
     seen, read = set[str](), set[Path]()
     while names:
@@ -71,7 +73,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
         if name in seen:
             continue
         seen.add(name)
-        if top == OWN:
+        if top == PACKAGE:
             sources.own.append(_own_module(name))
             continue
         if top not in tops:
@@ -144,24 +146,11 @@ def _own_module(name: str) -> str:
 
 
 def _imports(found: _Found, parts: Sequence[str], top: str, read: set[Path]) -> Iterator[str]:
-    """Dotted names of what a module and the packages around it import, wherever in their files; each is read once."""
+    """What a module and the packages around it import; each file is read once."""
     for length in range(len(parts) + 1):
         file = found.file_of(parts[:length])
         if file is None or file.suffix != ".py" or file in read:
             continue
         read.add(file)
-        package = [top, *parts[:length]]
-        if file.name != "__init__.py":
-            package.pop()
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (OSError, SyntaxError, ValueError):
-            continue  # the worker tells what is wrong with it when it imports it
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                around = package[: len(package) - node.level + 1] if node.level else []
-                base = ".".join([*around, *([node.module] if node.module else [])])
-                if base:
-                    yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+        with contextlib.suppress(OSError, SyntaxError, ValueError):  # the worker tells, when it imports it
+            yield from mentioned(file, ".".join([top, *parts[:length]]))
