@@ -162,6 +162,7 @@ def _online() -> ml_collections.ConfigDict:
     online.surprises = 0.6  # share of tasks in which the natural first action fails
     online.tasks = 16  # groups of an update
     online.branches = 8  # episodes of a group
+    online.collect_seconds = config_dict.placeholder(float)  # of all actions of an update, then it stops; None: any
     online.refills = 0  # further rounds that are played while too few groups have anything to prefer
     online.forced_failures = 0.0  # share of tasks that start after a failed first action; reported apart
     online.middle_states = 0.0  # share of the others that start in the middle of an episode of the update before

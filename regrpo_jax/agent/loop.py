@@ -183,10 +183,6 @@ class EpisodeLoop:
         else:
             self._book.add_heard(heard, self._relative_step)
 
-    def drop(self, reason: str) -> None:
-        """End it as no evidence about the policy."""
-        self._end("infra_error", reason)
-
     def rollout(self, *, task_id: str, group: int, branch: int, policy_version: int, seed: int) -> Rollout:
         """The books, closed."""
         return Rollout(

@@ -24,9 +24,10 @@ from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import Repair, plan_of
 from regrpo_jax.environments.toolrepair.compact_desk_families import KEYS, MEANINGS
-from regrpo_jax.environments.toolrepair.compact_pictures import COLOURS, REGIONS, card_in, frame_colour, quadrant
-from regrpo_jax.environments.toolrepair.compact_tools import OPENERS
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, listed, q
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS
+from regrpo_jax.environments.toolrepair_tools.compact_pictures import COLOURS, REGIONS, card_in, frame_colour, quadrant
+from regrpo_jax.environments.toolrepair_tools.compact_tools import OPENERS
+from regrpo_jax.environments.toolrepair_tools.quoting import listed, q
 from regrpo_jax.records.types import Observation
 
 FORMATS = ("csv", "json", "xml", "html")

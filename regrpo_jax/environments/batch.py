@@ -1,13 +1,15 @@
 """Many episodes at once: threads over the workers, a deadline for each episode, results in the order of the input.
 
 An episode that is stuck, crashes or meets trouble of ours becomes an infra error of its own; the others neither
-wait for it nor are lost with it. With one worker or with eight, the results are the same. Under asyncio, a single
-turn is `await asyncio.to_thread(episode.step, turn)`.
+wait for it nor are lost with it. A deadline is a net under faults of ours and not a limit that an honest turn meets, or
+a slow machine would drop what a fast one counts: the sandbox ends each action by itself, long before. With one worker
+or with eight, the results are the same. Under asyncio, a single turn is `await asyncio.to_thread(episode.step, turn)`.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import queue
 import threading
 import time
@@ -32,16 +34,16 @@ def run_episodes(
     tasks: Sequence[Task],
     agent: Agent,
     *,
-    seconds: float = 300.0,
+    seconds: float | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[EpisodeResult]:
     """Play every task to its end with `agent(task, steps so far) -> turn`, called from several threads.
 
     seconds: of one episode, the agent's time included; then it is given up as an infra error, as it is when the
-    agent raises or the task cannot be played. threads: as many as workers if None; more of them pay when the agent
-    waits for a server. progress: called as progress(done, all) after each episode. UserError when no task at all can
-    be played.
+    agent raises or the task cannot be played. None waits for an agent as long as it takes. threads: as many as workers
+    if None; more of them pay when the agent waits for a server. progress: called as progress(done, all) after each
+    episode. UserError when no task at all can be played.
     """
     episodes = [environment.reset(task) for task in tasks]
 
@@ -63,7 +65,10 @@ def run_episodes(
         episodes[number].give_up(f"not over after {seconds:g} seconds")
         return episodes[number].result
 
-    results = _in_threads(play, late, len(tasks), threads or environment.pool.settings.workers, seconds, progress)
+    def allowed(number: int) -> float:
+        return math.inf if seconds is None else seconds
+
+    results = _in_threads(play, late, allowed, len(tasks), threads or environment.pool.settings.workers, progress)
     if results and all(result.error.startswith(_UNPLAYABLE) for result in results):
         raise UserError(results[0].error)
     return results
@@ -80,8 +85,9 @@ def step_episodes(
 ) -> list[Observation]:
     """Play one turn of each episode, the way rollouts go: all policies' turns first, then all observations.
 
-    There may be many more episodes than workers (see `episode.py`). seconds: of one turn; an episode that is late,
-    or whose task cannot be played, is given up as an infra error. UserError for an episode that is over.
+    There may be many more episodes than workers (see `episode.py`). seconds: of one action, of which a turn may run
+    several to bring its episode back; an episode that is late, or whose task cannot be played, is given up as an infra
+    error. UserError for an episode that is over.
     """
     if len(episodes) != len(turns):
         raise UserError(f"{len(episodes)} episodes and {len(turns)} turns; each episode needs one")
@@ -92,39 +98,42 @@ def step_episodes(
         raise UserError(f"the episode of task {over.task.id} is over ({over.outcome}); reset it")
 
     def play(number: int) -> Observation:
-        begun = time.monotonic()
+        begun, actions = time.monotonic(), episodes[number].actions_due
         try:
             observation = episodes[number].step(turns[number])
             if observation.status != Status.INFRA_ERROR:
-                environment.pace.note(time.monotonic() - begun)
+                environment.pace.note((time.monotonic() - begun) / actions)
             return observation
         except UserError as error:
             episodes[number].give_up(f"{_UNPLAYABLE}{error}")
             return Observation(Status.INFRA_ERROR, f"{_UNPLAYABLE}{error}")
 
     def late(number: int) -> Observation:
-        reason = f"the turn was not over after {seconds:g} seconds"
+        reason = f"the turn was not over after {allowed(number):g} seconds"
         episodes[number].give_up(reason)
         return Observation(Status.INFRA_ERROR, reason)
 
-    return _in_threads(play, late, len(episodes), threads or environment.pool.settings.workers, seconds, progress)
+    def allowed(number: int) -> float:
+        return seconds * episodes[number].actions_due
+
+    return _in_threads(play, late, allowed, len(episodes), threads or environment.pool.settings.workers, progress)
 
 
 def _in_threads(
     play: Callable[[int], _T],
     late: Callable[[int], _T],
+    allowed: Callable[[int], float],
     count: int,
     threads: int,
-    seconds: float,
     progress: Progress | None,
 ) -> list[_T]:
-    """play(0), play(1), ... on some threads; late(i), called here, in the place of one that takes too long.
+    """play(0), play(1), ... on some threads; late(i), called here, in the place of one that takes over allowed(i) s.
 
     A thread that is late is left alone and another takes its place. The first exception is raised after all are done.
     """
     waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
     finished: queue.SimpleQueue[tuple[int, _T | Exception]] = queue.SimpleQueue()
-    started: dict[int, float] = {}
+    deadlines: dict[int, float] = {}  # of those that have begun
     results: dict[int, _T | Exception] = {}
     replaced: set[int] = set()  # numbers whose threads were late
 
@@ -134,7 +143,7 @@ def _in_threads(
                 number = waiting.get_nowait()
             except queue.Empty:
                 return
-            started[number] = time.monotonic()
+            deadlines[number] = time.monotonic() + allowed(number)
             try:
                 finished.put((number, play(number)))
             except Exception as error:
@@ -160,7 +169,7 @@ def _in_threads(
             with contextlib.suppress(queue.Empty):
                 finish(*finished.get(timeout=_LOOK_SECONDS))
             now = time.monotonic()
-            for number in [number for number, begun in started.copy().items() if now >= begun + seconds]:
+            for number in [number for number, deadline in deadlines.copy().items() if now >= deadline]:
                 if number not in results:
                     replaced.add(number)
                     finish(number, late(number))
@@ -168,7 +177,7 @@ def _in_threads(
     except BaseException:  # an interrupt, or the caller's progress: nothing of ours goes on behind its back
         while not waiting.empty():
             waiting.get()
-        for number in started.copy().keys() - results.keys():
+        for number in deadlines.copy().keys() - results.keys():
             late(number)
         raise
     for number in range(count):

@@ -68,16 +68,16 @@ class Environment:
             episode.give_up("the environment was closed")
 
     def reset(self, task: Task, seed: int | None = None) -> Episode:
-        """A new episode; seed (the task's own if None) is that of the actions' random numbers.
+        """A new episode; seed is that of the actions' random numbers, see `Episode`.
 
         Takes no worker yet. UserError for faults of files that the task does not have.
         """
-        return Episode(self, task, task.seed if seed is None else seed)
+        return Episode(self, task, seed)
 
     def open_session(self, episode: Episode) -> SandboxSession:
         """A session for an episode that has its place. SandboxError, UserError as `SandboxPool.open`."""
         files, seed, wrap, wrap_settings = episode.open_arguments()
-        return self.pool.open(dict(files), seed, wrap=wrap, wrap_settings=wrap_settings)
+        return self.pool.open(dict(files), seed, wrap=wrap, wrap_settings=wrap_settings, behind=episode.behind)
 
     @contextmanager
     def place_for(self, episode: Episode) -> Iterator[None]:

@@ -21,7 +21,7 @@ from regrpo_jax.environments.faults import FaultKind
 from regrpo_jax.environments.soft_faults import seconds as slow_seconds
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.tool_faults import APPLY, settings_for, timeout_words
-from regrpo_jax.environments.workspace import Workspace
+from regrpo_jax.environments.workspace import Workspace, action_seed
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
 from regrpo_jax.records.reflection import parse_reflection
@@ -85,10 +85,14 @@ class EpisodeResult:
 
 
 class Episode:
-    """Made by `Environment.reset`; used by one thread at a time."""
+    """Made by `Environment.reset`; used by one thread at a time.
 
-    def __init__(self, environment: Environment, task: Task, seed: int) -> None:
-        self.environment, self.task, self.seed = environment, task, seed
+    seed: of the actions' random numbers, `action_seed` if None. Neither the task's own seed nor its id, which holds it,
+    ever goes where actions run.
+    """
+
+    def __init__(self, environment: Environment, task: Task, seed: int | None = None) -> None:
+        self.environment, self.task = environment, task
         self.limits = environment.limits
         self.outcome = Outcome.RUNNING
         self.answer: Any = None
@@ -99,6 +103,7 @@ class Episode:
         self.seconds = 0.0
         self.unexplained_kill = False  # the last action was killed, it called tools, and no fault of the task says why
         self._workspace = Workspace.of(task)
+        self.seed = action_seed(task.instruction, self._workspace.files) if seed is None else seed
         self._settings = settings_for(task.tools, task.faults)
         self._calls: Counter[str] = Counter()  # all calls of a tool so far
         self._since_start: list[tuple[str, ActionResult]] = []  # actions of the process that now runs, or is parked
@@ -136,6 +141,11 @@ class Episode:
             error=self._given_up if given_up else self.error,
             seconds=self.seconds,
         )
+
+    @property
+    def actions_due(self) -> int:
+        """How many actions the next turn may run: its own, after those that bring a parked episode back."""
+        return 1 + len(self._since_start)
 
     def image(self, name: str) -> bytes:
         """The newest content of an image that an observation named, or of a file of the task. KeyError."""
@@ -274,6 +284,11 @@ class Episode:
     def open_arguments(self) -> tuple[Mapping[str, bytes], int, str, dict[str, Any]]:
         """What the sandbox opens this episode with."""
         return self._workspace.files, self.seed, APPLY, self._settings
+
+    @property
+    def behind(self) -> Mapping[str, bytes]:
+        """What the sandbox gives to the tools of this episode, and to nobody else."""
+        return self._workspace.behind
 
     def park(self) -> None:
         """Give the worker back; the next turn brings the episode back."""

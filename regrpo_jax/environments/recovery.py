@@ -12,11 +12,14 @@ from regrpo_jax.records.types import Status
 
 FAILURES = frozenset({Status.EMPTY, Status.TOOL_ERROR, Status.TIMEOUT, Status.INVALID_ACTION})
 NO_ERROR_TYPE = "none"
+MOST_DROPPED = 0.02  # share of the episodes; more of them could hide what a policy does
 # name -> (what a person reads, format)
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "tasks": ("tasks", ".0f"),
     "surprises": ("surprise", ".0%"),
     "success": ("success", ".1%"),
+    "success_at_worst": ("at worst", ".1%"),
+    "dropped": ("dropped", ".0f"),
     "first_attempt_success": ("1st try", ".1%"),
     "recovery": ("recovery", ".1%"),
     "steps": ("steps", ".2f"),
@@ -42,7 +45,8 @@ def tool_calls(result: EpisodeResult) -> int:
 def metrics(results: Sequence[EpisodeResult]) -> dict[str, float | None]:
     """Shares and means over the episodes that count; None where nothing counts.
 
-    tasks: those that count; dropped: infra errors, which do not. surprises: share of tasks whose natural first
+    tasks: those that count; dropped: infra errors, which do not; dropped_share: of all. success_at_worst: of all, as if
+    the dropped ones had failed. surprises: share of tasks whose natural first
     action fails. first_attempt_success: success without any failed step. failed: share with a failed step. recovery:
     success among those. reflections, steps, tool_calls: per task.
     """
@@ -51,6 +55,8 @@ def metrics(results: Sequence[EpisodeResult]) -> dict[str, float | None]:
     return {
         "tasks": float(len(counted)),
         "dropped": float(len(results) - len(counted)),
+        "dropped_share": _mean([result.dropped for result in results]),
+        "success_at_worst": _mean([result.success and not result.dropped for result in results]),
         "surprises": _mean([result.task.error_type is not None for result in counted]),
         "success": _mean([result.success for result in counted]),
         "first_attempt_success": _mean([result.success and not failed(result) for result in counted]),
@@ -114,7 +120,9 @@ def print_summary(title: str, told: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{name} {count}" for name, count in told["statuses"].items() if count)
     console.print(f"statuses of steps: {counts}", highlight=False)
     if told["overall"]["dropped"]:
-        console.print(f"{told['overall']['dropped']:.0f} episodes are not counted (infra_error)", highlight=False)
+        alarm = "ALARM: " * ((told["overall"]["dropped_share"] or 0.0) > MOST_DROPPED)
+        words = "episodes are not counted (infra_error); 'at worst' is the success if all of them had failed"
+        console.print(f"{alarm}{told['overall']['dropped']:.0f} {words}", highlight=False)
 
 
 def to_json(result: EpisodeResult) -> dict[str, Any]:

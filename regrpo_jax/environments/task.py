@@ -26,10 +26,14 @@ TASKS_FILE, CONTENT_FOLDER = "tasks.jsonl", "files"
 
 @dataclass(frozen=True)
 class TaskFile:
-    """A file of the workspace; `name` is a relative path with "/" between folders."""
+    """A file of the workspace; `name` is a relative path with "/" between folders.
+
+    behind: it is none of the workspace; only the tools look things up in it, by its name (`toolbox.behind`).
+    """
 
     name: str
     content: bytes
+    behind: bool = False
 
     @property
     def digest(self) -> str:
@@ -68,8 +72,9 @@ class OracleStep:
 class Task:
     """What an episode plays.
 
-    id: unique in its suite. split: "train", "validation", "test", "held_out" or the suite's own. images: the names
-    among `files` that the policy is shown. tools: names of the tools that the episode has; final_answer is always
+    id: unique in its suite. split: "train", "validation", "test", "held_out" or the suite's own. files: of the
+    workspace, and behind the tools; names are unique over both. images: the names of the workspace's files that the
+    policy is shown. tools: names of the tools that the episode has; final_answer is always
     there; () is all tools of the pool. error_type: the failure that the task is about, None for none. difficulty: 0
     is easiest. oracle: a script that solves the task. metadata: plain data. UserError when the parts do not fit.
     """
@@ -90,13 +95,13 @@ class Task:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names = [file.name for file in self.files]
+        names, given = [file.name for file in self.files], [file.name for file in self.files if not file.behind]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise UserError(f"task {self.id}: there are two files called {twice!r}")
-        missing = [name for name in self.images if name not in names]
+        missing = [name for name in self.images if name not in given]
         if missing:
-            raise UserError(f"task {self.id}: the image {missing[0]!r} is not among its files: {', '.join(names)}")
+            raise UserError(f"task {self.id}: the image {missing[0]!r} is not among its files: {', '.join(given)}")
 
     def file(self, name: str) -> bytes:
         """The content of a file, before faults. KeyError."""
@@ -106,11 +111,13 @@ class Task:
         """Plain data; contents in base64, or as SHA-256 after `keep` has stored them."""
         files = []
         for file in self.files:
+            told: dict[str, Any] = {"name": file.name} | ({"behind": True} if file.behind else {})
             if keep is None:
-                files.append({"name": file.name, "base64": base64.b64encode(file.content).decode("ascii")})
+                told["base64"] = base64.b64encode(file.content).decode("ascii")
             else:
                 keep(file)
-                files.append({"name": file.name, "sha256": file.digest})
+                told["sha256"] = file.digest
+            files.append(told)
         return {
             "id": self.id,
             "family": self.family,
@@ -139,7 +146,7 @@ class Task:
                 split=data["split"],
                 instruction=data["instruction"],
                 checker=AnswerChecker.from_json(data["checker"]),
-                files=tuple(TaskFile(file["name"], _content(file, fetch)) for file in data["files"]),
+                files=tuple(_file(file, fetch) for file in data["files"]),
                 images=tuple(data["images"]),
                 tools=tuple(data["tools"]),
                 faults=tuple(map(Fault.from_json, data["faults"])),
@@ -154,7 +161,11 @@ class Task:
             raise UserError(f"task {name}: not a task as to_json writes it: {type(error).__name__}: {error}") from error
 
 
-def _content(file: Mapping[str, str], fetch: Callable[[str], bytes] | None) -> bytes:
+def _file(told: Mapping[str, Any], fetch: Callable[[str], bytes] | None) -> TaskFile:
+    return TaskFile(told["name"], _content(told, fetch), behind=bool(told.get("behind", False)))
+
+
+def _content(file: Mapping[str, Any], fetch: Callable[[str], bytes] | None) -> bytes:
     if "base64" in file:
         try:
             return base64.b64decode(file["base64"], validate=True)

@@ -47,6 +47,7 @@ class _File:
     name: str
     size: int
     preview: str
+    behind: bool = False  # only the tools read it
 
 
 @dataclass(frozen=True)
@@ -137,12 +138,15 @@ def _shown(value: Value) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _by_family(results: Sequence[EpisodeResult]) -> list[tuple[str, int, int, str]]:
-    """(family, episodes, successes, share), sorted; infra errors are no evidence and are left out."""
-    counted = [result for result in results if not result.dropped]
-    episodes = Counter(result.task.family for result in counted)
-    solved = Counter(result.task.family for result in counted if result.success)
-    return [(name, count, solved[name], f"{solved[name] / count:.0%}") for name, count in sorted(episodes.items())]
+def _by_family(results: Sequence[EpisodeResult]) -> list[tuple[str, int, int, str, int]]:
+    """(family, episodes, successes, share, dropped), sorted; dropped ones, infra errors, are not among the episodes."""
+    episodes = Counter(result.task.family for result in results)
+    lost = Counter(result.task.family for result in results if result.dropped)
+    solved = Counter(result.task.family for result in results if result.success and not result.dropped)
+    return [
+        (name, count - lost[name], solved[name], f"{solved[name] / max(1, count - lost[name]):.0%}", lost[name])
+        for name, count in sorted(episodes.items())
+    ]
 
 
 def _cut(text: object) -> str:
@@ -165,7 +169,7 @@ def _episode(result: EpisodeResult) -> _Episode:
         success=result.success,
         error=_cut(result.error),
         faults=tuple(map(_fault_words, task.faults)),
-        files=tuple(_file(name, content) for name, content in Workspace.of(task).files.items()),
+        files=_files(Workspace.of(task)),
         images=tuple(_Image(name, _data_uri(task.file(name))) for name in task.images),
         steps=tuple(_step(step, result) for step in result.steps),
     )
@@ -178,13 +182,18 @@ def _fault_words(fault: Fault) -> str:
     return _cut(f"{fault.kind}: {fault.target}" + (f" ({details})" if details else ""))
 
 
-def _file(name: str, content: bytes) -> _File:
+def _files(workspace: Workspace) -> tuple[_File, ...]:
+    given = tuple(_file(name, content) for name, content in workspace.files.items())
+    return given + tuple(_file(name, content, behind=True) for name, content in workspace.behind.items())
+
+
+def _file(name: str, content: bytes, behind: bool = False) -> _File:
     head = content[: 4 * _PREVIEW]
     try:
         text = "" if b"\0" in head else codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         text = ""
-    return _File(name, len(content), text[:_PREVIEW] + (" [...]" if len(text) > _PREVIEW else ""))
+    return _File(name, len(content), text[:_PREVIEW] + (" [...]" if len(text) > _PREVIEW else ""), behind)
 
 
 def _step(step: Step, result: EpisodeResult) -> _Step:
@@ -225,7 +234,10 @@ def _data_uri(content: bytes) -> str:
 
 
 def summary(results: Sequence[EpisodeResult]) -> dict[str, Value]:
-    """A column of numbers for the metrics: episodes, success, steps, failures met and repaired, infra errors."""
+    """A column of numbers for the metrics: episodes, success, steps, failures met and repaired, and what was dropped.
+
+    Success at worst is that with the dropped episodes, infra errors, as failures.
+    """
     counted = [result for result in results if not result.dropped]
     failed = [result for result in counted if any(_is_failure(step) for step in result.steps)]
 
@@ -236,10 +248,11 @@ def summary(results: Sequence[EpisodeResult]) -> dict[str, Value]:
     return {
         "episodes": len(counted),
         "success": share(solved, counted),
+        "success at worst": share(solved, results),
         "met a failure": share(failed, counted),
         "success after a failure": share([result for result in failed if result.success], failed),
         "steps": f"{sum(len(result.steps) for result in counted) / max(1, len(counted)):.2f}",
-        "infra errors": len(results) - len(counted),
+        "dropped": len(results) - len(counted),
     }
 
 

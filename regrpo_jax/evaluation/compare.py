@@ -20,12 +20,15 @@ from rich.table import Table
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.intervals import paired_difference
-from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, task_means
+from regrpo_jax.evaluation.recovery_metrics import AT_WORST, DROPPED, Row, grouped, intervals, task_means
+from regrpo_jax.rollouts.rollout_metrics import dropped_alarm
 
 ROWS_FILE = "tasks.jsonl"
 # name -> (what a person reads, in per cent)
 SHOWN = {
     "success": ("success", True),
+    AT_WORST: ("success if all dropped had failed", True),
+    DROPPED: ("dropped episodes", True),
     "first_attempt_success": ("right without a failure", True),
     "recovery": ("success after a failure", True),
     "repair_at_1": ("next action repairs it", True),
@@ -65,14 +68,20 @@ def read_lines(path: Path) -> list[Row]:
 def check_same_tasks(arms: Mapping[str, Runs]) -> None:
     """Raises UserError when two runs played different tasks: their numbers could not be compared."""
     first_name, first = next(iter(arms.items()))
-    wanted = [row["task"] for row in first[0]]
+    wanted = [(row["task"], row.get("content")) for row in first[0]]
     for name, runs in arms.items():
         for number, rows in enumerate(runs):
-            if [row["task"] for row in rows] != wanted:
+            found = [(row["task"], row.get("content")) for row in rows]
+            if len(found) != len(wanted) or any(map(_differ, found, wanted)):
                 raise UserError(
                     f"run {number} of {name} played other tasks than {first_name}; play the same ones "
-                    "(config.recovery.seed, tasks, families and split)"
+                    "(config.recovery.seed, tasks, families, surprises and split)"
                 )
+
+
+def _differ(first: tuple[str, str | None], second: tuple[str, str | None]) -> bool:
+    """Whether they are other tasks; rows that were kept before contents were told are compared by the id alone."""
+    return first[0] != second[0] or (None not in (first[1], second[1]) and first[1] != second[1])
 
 
 def overview(arms: Mapping[str, Runs]) -> Table:
@@ -86,12 +95,32 @@ def overview(arms: Mapping[str, Runs]) -> Table:
 
 
 def by_key(arms: Mapping[str, Runs], key: str) -> Table:
-    """Success and recovery of each family, or error type."""
-    table = _table(f"by {key.replace('_', ' ')}: success / success after a failure", arms)
+    """Success and recovery of each family, or error type; where episodes were dropped, how many and what that hides."""
+    title = f"by {key.replace('_', ' ')}: success / success after a failure (dropped: success if all had failed)"
+    table = _table(title, arms)
     for name in grouped(next(iter(arms.values()))[0], key):
-        parts = [intervals([grouped(rows, key)[name] for rows in runs]) for runs in arms.values()]
-        table.add_row(name, *(" / ".join(_share(told[shown]) for shown in ("success", "recovery")) for told in parts))
+        table.add_row(name, *(_part([grouped(rows, key)[name] for rows in runs]) for runs in arms.values()))
     return table
+
+
+def _part(runs: Runs) -> str:
+    told, lost = intervals(runs), dropped(runs)
+    shares = " / ".join(_share(told[shown]) for shown in ("success", "recovery"))
+    return shares + (f" ({lost}: {_share(told[AT_WORST])})" if lost else "")
+
+
+def dropped(runs: Runs) -> int:
+    """How many episodes were."""
+    return sum(row["dropped"] for rows in runs for row in rows)
+
+
+def alarms(arms: Mapping[str, Runs]) -> list[str]:
+    """What should worry a person about the comparison: policies of whose episodes too many were dropped."""
+    found = []
+    for name, runs in arms.items():
+        played = sum(len(row["success"]) for rows in runs for row in rows)
+        found += [f"{name}: {words}" for words in dropped_alarm(dropped(runs), dropped(runs) + played)]
+    return found
 
 
 def differences(arms: Mapping[str, Runs]) -> Mapping[str, Mapping[str, str]]:
@@ -100,7 +129,7 @@ def differences(arms: Mapping[str, Runs]) -> Mapping[str, Mapping[str, str]]:
     found = {}
     for name, runs in arms.items():
         if name != last_name and len(runs) == len(arms[last_name]):
-            found[name] = {key: _difference(runs, arms[last_name], key) for key in ("success", "recovery")}
+            found[name] = {key: _difference(runs, arms[last_name], key) for key in ("success", AT_WORST, "recovery")}
     return found
 
 
@@ -153,6 +182,8 @@ def print_comparison(arms: Mapping[str, Runs]) -> None:
     for name, told in differences(arms).items():
         shown = ", ".join(f"{SHOWN[key][0]} {text}" for key, text in told.items())
         console.print(f"{last} - {name}, on the same tasks and seeds: {shown}", highlight=False)
+    for words in alarms(arms):
+        console.print(f"ALARM: {words}", highlight=False)
 
 
 def main() -> None:

@@ -25,8 +25,10 @@ from regrpo_jax.report.files import LeftOut, Lines, Played, is_number
 from regrpo_jax.report.images import ImageShelf
 from regrpo_jax.report.plots import bar_plot, histogram, line_plot
 from regrpo_jax.report.tables import (
+    PART_LABELS,
     LengthRow,
     Policies,
+    dropped_alarms,
     headline,
     length_row,
     part_bars,
@@ -87,6 +89,8 @@ def render_report(workdir: Path) -> str:
         held_out=policies.data is not None,
         titles=list(policies.data or ()),
         table=_part(policy_table, policies),
+        dropped=_part(dropped_alarms, policies),
+        part_labels=list(PART_LABELS.values()),
         families=_part(_family_plots, policies),
         error_types=_part(part_table, policies, "error_types"),
         replay=_part(replay_table, _part(files.read_replay, workdir)),

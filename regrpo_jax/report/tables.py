@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from regrpo_jax.evaluation.report import ROWS as REPLAY_ROWS
 from regrpo_jax.report.files import LeftOut, is_number
 from regrpo_jax.report.plots import Bar, Bars
+from regrpo_jax.rollouts.rollout_metrics import dropped_alarm
 from regrpo_jax.rollouts.trend_alarms import course
 
 Policies = Mapping[str, Mapping[str, Any]]  # see `files.read_recovery`
@@ -27,6 +28,8 @@ class _Row(NamedTuple):
 
 ROWS = (
     _Row("success", "Task solved", "the right answer at the end", True, True, 1),
+    _Row("success_at_worst", "Task solved, at worst", "if every dropped episode had failed", True, True, 1),
+    _Row("dropped_share", "Dropped episodes", "trouble of the sandbox; they count for nothing above", True, True, -1),
     _Row("first_attempt_success", "Solved at the first attempt", "without any failed action", True, True, 1),
     _Row("recovery", "Recovered", "solved, of the episodes in which an action failed", True, True, 1),
     _Row(
@@ -46,10 +49,14 @@ ROWS = (
     _Row("tool_calls", "Tool calls of an episode", "", False, True, 0),
     _Row("truncated", "Out of tokens", "episodes cut off by the budget", True, False, -1),
     _Row("episodes", "Episodes", "", False, False, 0),
-    _Row("dropped", "Dropped episodes", "trouble of the sandbox; they count for nothing", False, False, -1),
+    _Row("dropped", "Dropped, beside those", "trouble of the sandbox", False, False, -1),
 )
 
-_HEADLINE = [row for row in ROWS if row.name in ("success", "first_attempt_success", "recovery", "needless")]
+_BY_NAME = {row.name: row for row in ROWS}
+_HEADLINE = [_BY_NAME[name] for name in ("success", "first_attempt_success", "recovery", "needless")]
+# Of each family and error type, and how the page calls them there.
+PART_LABELS = {"success": "solved", "first_attempt_success": "first attempt", "recovery": "recovered",
+               "success_at_worst": "solved at worst", "dropped_share": "dropped"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,13 +99,24 @@ def policy_table(policies: Policies) -> list[TableRow]:
     return table
 
 
+def dropped_alarms(policies: Policies) -> list[str]:
+    """The policies of whose episodes so many were dropped that the numbers may hide failures."""
+    found = []
+    for title, numbers in policies.items():
+        told = _mapping(numbers.get("metrics"))
+        played, lost = (told.get(name) for name in ("episodes", "dropped"))
+        if is_number(played) and is_number(lost):
+            found += [f"{title}: {words}" for words in dropped_alarm(lost, played + lost)]
+    return found
+
+
 def part_table(policies: Policies, key: str) -> list[tuple[str, str, list[tuple[Cell, ...]]]]:
-    """Success, first attempt and recovery of each family or error type.
+    """The numbers of `PART_LABELS` of each family or error type.
 
     Args:
       key: "families" or "error_types".
     Returns:
-      (name, number of tasks or "", the three of each policy). LeftOut where the numbers are not told apart.
+      (name, number of tasks or "", those of each policy). LeftOut where the numbers are not told apart.
     """
     found = [
         (name, _tasks(policies, key, name), [_part_cells(_part(numbers, key, name)) for numbers in policies.values()])
@@ -111,7 +129,7 @@ def part_table(policies: Policies, key: str) -> list[tuple[str, str, list[tuple[
 
 def part_bars(policies: Policies, key: str, name: str) -> list[Bars]:
     """One number of `ROWS` for each family or error type and each policy."""
-    row = next(row for row in ROWS if row.name == name)
+    row = _BY_NAME[name]
     names = part_names(policies, key)
     return [
         Bars(title, [_bar(_part(numbers, key, part), row) for part in names]) for title, numbers in policies.items()
@@ -194,7 +212,7 @@ def _cell(bar: Bar, first: Bar, row: _Row) -> Cell:
 
 
 def _part_cells(numbers: Mapping[str, Any]) -> tuple[Cell, ...]:
-    bars = [(_bar(numbers, row), row) for row in ROWS[:3]]
+    bars = [(_bar(numbers, row), row) for row in map(_BY_NAME.__getitem__, PART_LABELS)]
     return tuple(_cell(bar, bar, row) for bar, row in bars)
 
 

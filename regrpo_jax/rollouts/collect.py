@@ -33,15 +33,17 @@ Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expect
 class CollectSettings:
     """loop: rules of an episode. branches: episodes of a group. system: the first turn of every conversation.
     image_folder: where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment
-    may need for one turn of an episode. seconds: of the whole collection, then episodes that still run are dropped.
+    may need for one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds:
+    that all actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
+    compilation that comes with it, is not counted.
     """
 
     loop: LoopSettings
     branches: int
     system: str
     image_folder: Path
-    turn_seconds: float = 60.0
-    seconds: float = 600.0
+    turn_seconds: float = 600.0
+    seconds: float | None = None
 
 
 class Journal(Protocol):
@@ -84,7 +86,9 @@ def collect_groups(
 
     seed: of the sampling; each group draws from it and its own number, counted from first_group. expected: kept
     between collections, so that no oracle plays twice. journal: told of every group and rollout at once. Infra errors
-    drop a rollout: it is in its group and counted, but never trains. UserError when no state can be started.
+    drop a rollout: it is in its group and counted, but never trains. UserError when no state can be started, or the
+    actions took longer than `settings.seconds`: to drop the episodes that still run would favour the short ones, and
+    make what is learnt depend on the speed of the machine.
     """
     known = [state if isinstance(state, TaskState) else TaskState(state) for state in states]
     counts = Counts()
@@ -196,14 +200,17 @@ class _Collection:
 
     def play_all(self) -> None:
         """Rounds of writing, acting and observing until no episode is left."""
-        deadline = time.monotonic() + self._settings.seconds
         while live := [branch for branch, loop in self._loops.items() if not loop.done]:
-            if time.monotonic() > deadline:
-                for branch in live:
-                    self._loops[branch].drop(f"the {self._settings.seconds:g} seconds of the collection are used up")
-                self._finish(live)
-                return
+            self._check_time(len(live))
             self._round(live)
+
+    def _check_time(self, live: int) -> None:
+        taken, allowed = self._counts.seconds.get("act", 0.0), self._settings.seconds
+        if allowed and taken > allowed:
+            raise UserError(
+                f"the actions of this collection have taken {taken:.0f} seconds, {live} of {len(self._loops)} episodes "
+                f"are not over; config.online.collect_seconds={allowed:g} allows no more: raise it, or set it to None"
+            )
 
     def _round(self, live: Sequence[Branch]) -> None:
         loops = self._loops

@@ -116,7 +116,8 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
     """How groups are played."""
     profile = config.online.profile
     system = system_text(loaded_tools(LOADERS[profile]), brief=profile == "compact")
-    return CollectSettings(loop_settings(config), branches, system, workdir / "rollouts" / "images")
+    folder, seconds = workdir / "rollouts" / "images", config.online.collect_seconds
+    return CollectSettings(loop_settings(config), branches, system, folder, seconds=seconds)
 
 
 @contextlib.contextmanager

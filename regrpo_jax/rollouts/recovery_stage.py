@@ -9,6 +9,7 @@ workdir/recovery/POLICY/results.jsonl the episodes as the data engine reads them
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,13 +18,14 @@ from typing import Any
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
+from regrpo_jax.engine.tool_shapes import tool_shapes
 from regrpo_jax.environments.task import Task, write_tasks
-from regrpo_jax.environments.toolrepair import make_suite
+from regrpo_jax.environments.toolrepair import LOADERS, make_suite
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.compare import ROWS_FILE, print_comparison, read_rows
-from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, row_of
+from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, lost_row, row_of
 from regrpo_jax.report.files import slug
-from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.online_stage import collect_settings, playing
 from regrpo_jax.rollouts.players import Player
 from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
@@ -35,6 +37,11 @@ FOLDER, NUMBERS, GROUPS_FILE = "recovery", "recovery.json", "groups.jsonl"
 _TITLES = {"sft": "SFT", "rl": "offline ReGRPO", "preference": "DPO"}
 _ALGORITHMS = {"regrpo": "ReGRPO", "grpo": "GRPO"}
 BARE = ", bare retry"
+# What cannot change the numbers: how fast they are found, and what else is played.
+_NO_MATTER = {
+    "recovery": ("tasks_at_once", "bare_control"),
+    "player": ("key_variable", "timeout", "retries", "concurrency"),
+}
 
 
 class RecoveryEvaluation:
@@ -74,23 +81,25 @@ class RecoveryEvaluation:
         context, config = self._context, self._context.config.copy_and_resolve_references()
         config.online.algorithm = algorithm
         chosen = config.recovery
-        sections = {name: config[name].to_dict() for name in ("agent", "recovery", "player")}
-        identity = json.loads(json.dumps({**trained, "algorithm": algorithm, **sections}))
+        tasks = make_suite(
+            chosen.split, chosen.tasks, chosen.seed, config.online.profile,
+            surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
+        )  # fmt: skip
+        settings = collect_settings(config, context.workdir, branches=chosen.episodes)
+        identity = {**trained, "algorithm": algorithm, "played": played_digest(config, tasks, settings)}
         path, folder = context.workdir / NUMBERS, context.workdir / FOLDER / slug(title)
         earlier = _read(path)
         if earlier.get(title, {}).get("identity") == identity and (folder / ROWS_FILE).exists():
             self._numbers[title] = earlier[title]
             return
-        tasks = make_suite(
-            chosen.split, chosen.tasks, chosen.seed, config.online.profile,
-            surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
-        )  # fmt: skip
         print(f"recovery: {len(tasks)} {chosen.split} tasks x {chosen.episodes} episodes, {title}", flush=True)
         policy = self._player(variables, version=trained.get("online", 0), temperature=chosen.temperature)
-        groups = self._groups(config, policy, tasks)
-        rows = [row_of(group) for group in groups]
+        groups = self._groups(config, policy, tasks, settings)
+        rows = rows_of(tasks, groups, chosen.episodes)
         write_episodes(folder, tasks, groups, rows)
-        numbers = {"identity": identity, "metrics": rollout_metrics(rollouts_of(groups)), **_numbers(rows)}
+        lost = (len(tasks) - len(groups)) * chosen.episodes
+        metrics = rollout_metrics(rollouts_of(groups), lost=lost)
+        numbers = {"identity": identity, "metrics": metrics, **_numbers(rows)}
         self._numbers[title] = numbers
         step = sum(trained.values())
         values = {name: value for name, value in numbers["metrics"].items() if value is not None}
@@ -99,17 +108,53 @@ class RecoveryEvaluation:
         context.writer.write(stage, step, values)
         replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
 
-    def _groups(self, config: Any, policy: Policy, tasks: Sequence[Task]) -> list[RolloutGroup]:
+    def _groups(
+        self, config: Any, policy: Policy, tasks: Sequence[Task], settings: CollectSettings
+    ) -> list[RolloutGroup]:
+        """Those of the tasks that could begin; the others are named."""
         chosen = config.recovery
-        settings = collect_settings(config, self._context.workdir, branches=chosen.episodes)
         groups: list[RolloutGroup] = []
         with playing(config) as environment, StageProgress("recovery", len(tasks)) as progress:
             for start in range(0, len(tasks), chosen.tasks_at_once):
                 part = tasks[start : start + chosen.tasks_at_once]
-                found, _ = collect_groups(environment, policy, part, settings, seed=chosen.seed, first_group=start)
+                found, counts = collect_groups(environment, policy, part, settings, seed=chosen.seed, first_group=start)
                 groups += found
+                for words in counts.refused:
+                    print(f"recovery: {words}; its episodes are counted as dropped", flush=True)
                 progress.advance(len(part))
         return groups
+
+
+def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings) -> str:
+    """SHA-256 of all that numbers stand on beside the policy: tasks, prompt, tools (what they say and do), settings.
+
+    Numbers of another digest are of other tasks, or were come by in another way, and are never shown for these.
+    """
+    sections = {
+        name: {field: value for field, value in config[name].to_dict().items() if field not in _NO_MATTER.get(name, ())}
+        for name in ("agent", "recovery", "player")
+    }
+    told = {
+        "tasks": [_content_of(task) for task in tasks],
+        "system": settings.system,
+        "tools": {name: shape.version for name, shape in tool_shapes(LOADERS[config.online.profile]).items()},
+        "loop": vars(settings.loop),
+        "wall_seconds": config.environment.wall_seconds,
+        **sections,
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _content_of(task: Task) -> str:
+    """SHA-256 of a task with the contents of its files."""
+    told = json.dumps(task.to_json(keep=lambda file: None), sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def rows_of(tasks: Sequence[Task], groups: Sequence[RolloutGroup], episodes: int) -> list[Row]:
+    """A row for each task, also for one that could not begin; "content" tells tasks of one id apart."""
+    played = {group.task_id: row_of(group) for group in groups}
+    return [{**(played.get(task.id) or lost_row(task, episodes)), "content": _content_of(task)[:16]} for task in tasks]
 
 
 def _numbers(rows: Sequence[Row]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """What became of many rollouts, as shares and means; and what about them should worry a person.
 
 First-attempt success stands beside success, so that failing on purpose would show; needless reflections and
-groundedness stand beside recovery, so that reflecting for its own sake would.
+groundedness stand beside recovery, so that reflecting for its own sake would. What was dropped stands beside both, with
+the success that there would be if all of it had failed: a failure cannot vanish from a table.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from regrpo_jax.agent.rollout import FAILURES, Label, Opener, Rollout, RolloutGroup, RolloutTurn
+from regrpo_jax.environments.recovery import MOST_DROPPED
 
-_MOST_DROPPED, _MOST_TRUNCATED, _MOST_MALFORMED = 0.2, 0.5, 0.5
+_MOST_TRUNCATED, _MOST_MALFORMED = 0.5, 0.5
 
 
 def share(values: Iterable[float]) -> float | None:
@@ -19,9 +21,11 @@ def share(values: Iterable[float]) -> float | None:
     return sum(found) / len(found) if found else None
 
 
-def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | None]:
+def rollout_metrics(rollouts: Sequence[Rollout], *, lost: int = 0) -> dict[str, float | None]:
     """Shares and means over the rollouts that count; None where nothing counts.
 
+    lost: episodes that could not even begin; they are dropped as well. dropped_share: of all episodes.
+    success_at_worst: of all of them, with the dropped ones as failures.
     recovery: success among the rollouts with a failed action. repair_at_1: of the first failed actions, those whose
     next action was right. trigger_precision: of the blocks that the gate opened, those after a failure.
     trigger_recall: of the failures that were followed by a turn, those with a block. needless: of the actions that
@@ -36,10 +40,12 @@ def rollout_metrics(rollouts: Sequence[Rollout]) -> dict[str, float | None]:
     gated = [(before, after) for before, after in turns if after.reflection == Opener.GATE]
     blocks = [turn for rollout in counted for turn in rollout.reflections]
     reflected = sum(rollout.reflection_tokens() for rollout in counted)
-    successes = sum(rollout.success for rollout in counted)
+    successes, episodes = sum(rollout.success for rollout in counted), len(rollouts) + lost
     return {
         "episodes": float(len(counted)),
-        "dropped": float(len(rollouts) - len(counted)),
+        "dropped": float(episodes - len(counted)),
+        "dropped_share": (episodes - len(counted)) / episodes if episodes else None,
+        "success_at_worst": successes / episodes if episodes else None,
         "success": share(rollout.success for rollout in counted),
         "first_attempt_success": share(rollout.first_attempt_success for rollout in counted),
         "failed": share(rollout.failed for rollout in counted),
@@ -81,12 +87,18 @@ def by_family(groups: Sequence[RolloutGroup]) -> dict[str, dict[str, float | Non
     return {name: rollout_metrics(rollouts_of(g for g in groups if g.family == name)) for name in names}
 
 
+def dropped_alarm(dropped: float, episodes: float) -> list[str]:
+    """What should worry a person about so many dropped ones among all episodes; [] when nothing does."""
+    if dropped <= MOST_DROPPED * episodes:
+        return []
+    return [f"{dropped:.0f} of {episodes:.0f} episodes were dropped as trouble of the sandbox"]
+
+
 def alarms(values: Mapping[str, float | None]) -> list[str]:
     """What should worry a person about `rollout_metrics`; [] when nothing does."""
     episodes, dropped = values["episodes"] or 0.0, values["dropped"] or 0.0
     found = []
-    if dropped > _MOST_DROPPED * (episodes + dropped):
-        found.append(f"{dropped:.0f} of {episodes + dropped:.0f} episodes were dropped as trouble of the sandbox")
+    found += dropped_alarm(dropped, episodes + dropped)
     if (values["truncated"] or 0.0) > _MOST_TRUNCATED:
         found.append(f"{values['truncated']:.0%} of the episodes ran out of tokens; raise config.agent.turn_tokens")
     if (values["malformed"] or 0.0) > _MOST_MALFORMED:

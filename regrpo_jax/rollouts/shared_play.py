@@ -44,8 +44,12 @@ class ResumedEpisode(Episode):
     """An episode that does again what another one did before it takes a turn of its own."""
 
     def __init__(self, environment: Environment, task: Task, before: Sequence[tuple[str, str]]) -> None:
-        super().__init__(environment, task, task.seed)
+        super().__init__(environment, task)
         self._before = list(before)
+
+    @property
+    def actions_due(self) -> int:
+        return super().actions_due + len(self._before)
 
     def step(self, text: str) -> Observation:
         """As `Episode.step`; an infra error when an earlier turn now gives another observation."""
@@ -62,12 +66,13 @@ class ResumedEpisode(Episode):
 class SharedPlay:
     """Plays the actions of many branches over some tasks.
 
-    seconds: of one turn at the last attempt; an episode that is late is given up as an infra error. retries: after an
-    infra error. runs: actions that were really run; asked: actions that were asked for.
+    seconds: of one action at the last attempt; an episode that is late is given up as an infra error, so this is far
+    above what the sandbox lets an action take. retries: after an infra error. runs: actions that were really run;
+    asked: actions that were asked for.
     """
 
     def __init__(
-        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 60.0, retries: int = 3
+        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 600.0, retries: int = 3
     ) -> None:
         self._environment, self._tasks = environment, tasks
         self._seconds, self._retries = seconds, retries

@@ -1,7 +1,7 @@
 """A folder of texts as a search engine: SQLite's FTS5, in memory, the same answers every time.
 
 A corpus is a folder of .txt and .md files (first line: the title), .jsonl files with `title` and `text` on each
-line, or one such file.
+line, or one such file. A task's own corpus is such files as well, behind its tools (`behind.py`).
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from regrpo_jax.errors import UserError
 
 MOST_BYTES = 256 * 2**20  # of a corpus
+_SUFFIXES = (".txt", ".md", ".jsonl")
 _COMMON = (
     "a an and are as at be by did do does for from had has have how in is it its me of on or tell that the their "
     "there this to was were what when where which who whom whose why will with according web about find much many"
@@ -40,9 +41,9 @@ class Hit(NamedTuple):
     whole: bool
 
 
-def _pages(path: Path, name: str) -> Iterator[Page]:
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if path.suffix == ".jsonl":
+def _pages(content: bytes, name: str) -> Iterator[Page]:
+    text = content.decode("utf-8", "replace").replace("\r\n", "\n")
+    if name.endswith(".jsonl"):
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip():
                 try:
@@ -59,7 +60,7 @@ def _pages(path: Path, name: str) -> Iterator[Page]:
 def read_corpus(path: Path) -> list[Page]:
     """All pages of a corpus. UserError when it is missing, empty, too large or not as described above."""
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".md", ".jsonl") and file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.suffix in _SUFFIXES and file.is_file())
     elif path.is_file():
         files = [path]
     else:
@@ -68,9 +69,14 @@ def read_corpus(path: Path) -> list[Page]:
     if size > MOST_BYTES:
         raise UserError(f"search corpus {path} has {size:,} bytes; at most {MOST_BYTES:,} are held in memory")
     root = path if path.is_dir() else path.parent
-    pages = [page for file in files for page in _pages(file, file.relative_to(root).as_posix())]
+    return pages_of(str(path), {file.relative_to(root).as_posix(): file.read_bytes() for file in files})
+
+
+def pages_of(corpus: str, files: Mapping[str, bytes]) -> list[Page]:
+    """All pages of the contents by file name, in their order. UserError when there are none, or they cannot be read."""
+    pages = [page for name, content in files.items() for page in _pages(content, name)]
     if not pages:
-        raise UserError(f"search corpus {path} has no pages; it is a folder of .txt, .md or .jsonl files")
+        raise UserError(f"search corpus {corpus} has no pages; it is a folder of .txt, .md or .jsonl files")
     return pages
 
 

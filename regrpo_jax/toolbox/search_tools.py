@@ -1,7 +1,7 @@
 """`search` and `ask_search_agent` over a local corpus.
 
-A corpus named by a relative path lies in the workspace, so each task can bring its own; one named by an absolute
-path is read once and shared by all episodes.
+A corpus named by a relative path is the task's own: it lies behind the tools, where only they read it, or else in the
+workspace. One named by an absolute path is read once and shared by all episodes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.corpus import Hit, Index, query_words, read_corpus
+from regrpo_jax.toolbox import behind
+from regrpo_jax.toolbox.corpus import Hit, Index, pages_of, query_words, read_corpus
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError, Unavailable
 from regrpo_jax.toolbox.files import quoted
 from regrpo_jax.toolbox.signatures import CheckedTool
@@ -26,6 +27,17 @@ QUERY = {"type": "string", "description": "what to search for"}
 @functools.lru_cache(maxsize=4)
 def _index(corpus: str, files: tuple[tuple[str, int, int], ...]) -> Index:
     return Index(read_corpus(Path(corpus)))
+
+
+@functools.lru_cache(maxsize=4)
+def _index_behind(corpus: str, files: tuple[tuple[str, bytes], ...]) -> Index:
+    return Index(pages_of(corpus, dict(files)))
+
+
+def _behind(corpus: str) -> tuple[tuple[str, bytes], ...]:
+    """The files of a corpus that is behind the tools, with their contents; () when it is not there."""
+    names = [name for name in behind.names() if name == corpus or name.startswith(f"{corpus}/")]
+    return tuple((name, behind.read(name) or b"") for name in names)
 
 
 def _stamps(path: Path) -> tuple[tuple[str, int, int], ...]:
@@ -66,6 +78,8 @@ class _CorpusTool(CheckedTool):
         try:
             if Path(self.corpus).is_absolute():
                 return self._shared
+            if files := _behind(self.corpus):
+                return _index_behind(self.corpus, files)
             # The workspace's folder is the same for all episodes: its name alone would not tell corpora apart.
             path = Path.cwd() / self.corpus
             return _index(str(path), _stamps(path))

@@ -23,7 +23,8 @@ from regrpo_jax.engine.demonstrations import (
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.toolrepair import LOADERS, families, make_suite, make_task, plan_of
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS, q
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records import load_clean
 from regrpo_jax.records.actions import extract_code
 from regrpo_jax.records.reflection import parse_reflection, split_reflection

@@ -17,9 +17,9 @@ from regrpo_jax.engine.perturb import RULES, feasible_types, near_misses
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.environments.toolrepair import families, make_task, plan_of
-from regrpo_jax.environments.toolrepair.compact_toolset import load_compact_tools
-from regrpo_jax.environments.toolrepair.full_toolset import load_full_tools
 from regrpo_jax.environments.toolrepair.plan import call
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
+from regrpo_jax.environments.toolrepair_tools.full_toolset import load_full_tools
 from regrpo_jax.records.actions import (
     FINAL_ANSWER,
     KNOWN_TOOLS,

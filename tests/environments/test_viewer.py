@@ -158,7 +158,7 @@ def test_an_empty_run_is_a_page_too() -> None:
 
 def test_the_summary_leaves_infra_errors_out() -> None:
     found = summary([solved(), failed(), broken()])
-    assert found["episodes"] == 2 and found["infra errors"] == 1
+    assert found["episodes"] == 2 and found["dropped"] == 1
     assert (found["success"], found["met a failure"], found["success after a failure"]) == (0.5, 1.0, 0.5)
     assert found["steps"] == "1.50"
     assert summary([])["success"] == 0.0

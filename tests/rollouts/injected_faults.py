@@ -23,7 +23,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.tool_faults import apply_faults
-from regrpo_jax.environments.toolrepair.compact_toolset import load_compact_tools
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
 from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
 from regrpo_jax.records.types import Status
 from regrpo_jax.toolbox.failures import ToolFailure
@@ -109,7 +109,7 @@ class FaultyEnvironment(Environment):
         files, seed, _, faults = episode.open_arguments()
         name = f"{self.seed}/{next(self._opened)}"
         settings = {"faults": faults, "session": name, "rate": self.rate, "kinds": list(self.kinds)}
-        session = self.pool.open(dict(files), seed, wrap=WRAP, wrap_settings=settings)
+        session = self.pool.open(dict(files), seed, wrap=WRAP, wrap_settings=settings, behind=episode.behind)
 
         def hit(trouble: str) -> None:
             with self._books:

@@ -99,9 +99,7 @@ def test_of_our_own_package_only_what_a_worker_needs_is_there() -> None:
     with pool(native=True, output_bytes=2**20) as a_pool, a_pool.open() as session:
         found = {path for path in seen(session) if path.startswith(f"{ROOT}/")}
         files = {path for path in found if path.endswith(".py") and path.startswith(str(FOLDER))}
-        needed = {
-            str(path) for path in inside(["regrpo_jax.toolbox.sandbox.worker", "regrpo_jax.environments.tool_faults"])
-        }
+        needed = {str(path) for path in inside(["regrpo_jax.toolbox.failures"])}
         assert needed <= files and str(FOLDER / "toolbox" / "failures.py") in files
         parts = {Path(path).relative_to(ROOT).parts[0] for path in found}
         assert parts <= {"regrpo_jax", "tests", ".venv"}

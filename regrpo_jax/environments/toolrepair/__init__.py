@@ -9,11 +9,11 @@ BASELINES: oracle, never_repairs, random; LOADERS: the sandbox's loader of each 
 from __future__ import annotations
 
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import compact_toolset, full_toolset
 from regrpo_jax.environments.toolrepair.baselines import BASELINES, Policy
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, evidence_span, plan_from_json
 from regrpo_jax.environments.toolrepair.registry import PROFILES, families, make_suite, make_task
 from regrpo_jax.environments.toolrepair.words import SPLITS
+from regrpo_jax.environments.toolrepair_tools import compact_toolset, full_toolset
 
 LOADERS = {"compact": compact_toolset.LOADER, "full": full_toolset.LOADER}
 

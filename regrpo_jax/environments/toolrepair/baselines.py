@@ -45,7 +45,7 @@ def random_policy(task: Task, steps: Sequence[Step]) -> str:
     """Two calls of random tools with words of the task, then one of the numbers shown, or any number."""
     rng = Random(f"{task.id}/{task.seed}/{len(steps)}")
     if len(steps) < _RANDOM_CALLS:
-        words = [*_QUOTED.findall(task.instruction), *(file.name for file in task.files), *_WORDS]
+        words = [*_QUOTED.findall(task.instruction), *(file.name for file in task.files if not file.behind), *_WORDS]
         arguments = rng.sample(words, rng.randint(1, 2))
         return OracleStep("I try something.", call(rng.choice(task.tools), *arguments)).turn()
     shown = _numbers_shown(steps)

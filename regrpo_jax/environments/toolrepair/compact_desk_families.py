@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from random import Random
 
-from regrpo_jax.environments.toolrepair.compact_desk_tools import FEES, MOVES, OWNERS, RULES, TOTALS, UNITS, VOTES
 from regrpo_jax.environments.toolrepair.draft import Ask, Draft, rows_file
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, q, values
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, values
+from regrpo_jax.environments.toolrepair_tools.compact_desk_tools import FEES, MOVES, OWNERS, RULES, TOTALS, UNITS, VOTES
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 MEANINGS = ("pay", "rent", "bonus", "tax")
@@ -40,7 +41,8 @@ def sheet(rng: Random, ask: Ask) -> Draft:
     attempt = Attempt("look it up.", f"{call('sheet', stem)}[{q(meaning)}]", repair, hasty)
     plan = Plan((attempt,), numbers[right])
     instruction = f"Get {q(meaning)} in {q('sheet')} {q(stem)}."
-    return Draft(instruction, {f"{stem}.json": record}, plan, (stem, *meanings, *keys), "missing_key" * ask.surprise)
+    kind = "missing_key" * ask.surprise
+    return Draft(instruction, {}, plan, (stem, *meanings, *keys), kind, behind={f"{stem}.json": record})
 
 
 def _note(rng: Random, ask: Ask) -> Draft:
@@ -54,7 +56,8 @@ def _note(rng: Random, ask: Ask) -> Draft:
     answer = str(sum(map(int, (number, *more))))
     instruction = f"Get the number in {q('note')} {q(stem)}, plus {' and '.join(map(q, more))}."
     plan = Plan((Attempt("read it.", f"int({call('note', stem)}){extra}", repair),), answer)
-    return Draft(instruction, {f"{stem}.txt": text.encode()}, plan, (stem, number, unit), "wrong_type" * ask.surprise)
+    kind = "wrong_type" * ask.surprise
+    return Draft(instruction, {}, plan, (stem, number, unit), kind, behind={f"{stem}.txt": text.encode()})
 
 
 def ballot(rng: Random, ask: Ask) -> Draft:
@@ -94,7 +97,8 @@ def ballot(rng: Random, ask: Ask) -> Draft:
     kind = ("left_out" if ask.held_out else "undecided") if ask.surprise else ""
     instruction = f"{decide.capitalize()} the final one of {q(look)} on {q(topic)}, and answer with it."
     files = {VOTES: rows_file(votes), RULES: rows_file(rules)}
-    return Draft(instruction, files, Plan(attempts, numbers[right]), (topic, *people, *numbers), kind)
+    names = (topic, *people, *numbers)
+    return Draft(instruction, {}, Plan(attempts, numbers[right]), names, kind, behind=files)
 
 
 def chain(rng: Random, ask: Ask) -> Draft:
@@ -143,7 +147,7 @@ def chain(rng: Random, ask: Ask) -> Draft:
         asked, answer = f"{asked}, plus the fee there", str(int(total) + int(fee))
     kinds = {"where": "ambiguous_query", "total": "renamed_file", "fee": "tool_unavailable"}
     names = (person, city, city2, stem, new)
-    return Draft(f"Get {asked}.", files, Plan(tuple(attempts), answer), names, kinds.get(hop, ""))
+    return Draft(f"Get {asked}.", {}, Plan(tuple(attempts), answer), names, kinds.get(hop, ""), behind=files)
 
 
 def _amount_chain(rng: Random, ask: Ask) -> Draft:
@@ -165,4 +169,4 @@ def _amount_chain(rng: Random, ask: Ask) -> Draft:
     tools = ", ".join(map(q, ("trace", "amount", "plus")[: 3 if ask.difficulty > 1 else 2]))
     names = (person, stem, stem2, unit)
     kind = "wrong_unit" * ask.surprise
-    return Draft(f"{asked}, with {tools}.", files, Plan(tuple(attempts), answer), names, kind)
+    return Draft(f"{asked}, with {tools}.", {}, Plan(tuple(attempts), answer), names, kind, behind=files)

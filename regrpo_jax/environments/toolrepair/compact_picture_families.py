@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from random import Random
 
-from regrpo_jax.environments.toolrepair.compact_pictures import (
+from regrpo_jax.environments.toolrepair.draft import Ask, Draft, rows_file
+from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
+from regrpo_jax.environments.toolrepair.words import values
+from regrpo_jax.environments.toolrepair_tools.compact_pictures import (
     BESIDE,
     COLOURS,
     REGIONS,
@@ -16,10 +19,8 @@ from regrpo_jax.environments.toolrepair.compact_pictures import (
     draw_shapes,
     random_card,
 )
-from regrpo_jax.environments.toolrepair.compact_vision import PAINTS, PICTURE, USAGE
-from regrpo_jax.environments.toolrepair.draft import Ask, Draft, rows_file
-from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import q, values
+from regrpo_jax.environments.toolrepair_tools.compact_vision import PAINTS, PICTURE, USAGE
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 _HINTED = 0.6  # share of the tasks without a surprise whose instruction has a (true) hint
@@ -111,7 +112,7 @@ def count(rng: Random, ask: Ask) -> Draft:
     shapes = [("square", hue, slot) for slot in slots[:number]]
     shapes += [(rng.choice(("square", "circle")), other, slot) for slot in slots[number:]]
     picture = draw_shapes(frame, shapes, rng.randint(0, 50))
-    files = {PICTURE: picture}
+    files: dict[str, bytes] = {}
     repair = hasty = None
     invalid = ErrorType.ARG_INVALID
     if ask.surprise and ask.held_out:
@@ -130,4 +131,5 @@ def count(rng: Random, ask: Ask) -> Draft:
     kind = ("wrong_unit" if ask.held_out else "signature_changed") if ask.surprise else ""
     names_of_task = (frame, *(f"{shape}{hue}{slot}" for shape, hue, slot in shapes))
     plan = Plan((attempt,), str(number))
-    return Draft(f"How many {told}? Use {q(tool)}.", files, plan, names_of_task, kind, (PICTURE,))
+    instruction = f"How many {told}? Use {q(tool)}."
+    return Draft(instruction, {PICTURE: picture}, plan, names_of_task, kind, (PICTURE,), behind=files)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from random import Random
 
-from regrpo_jax.environments.toolrepair.compact_tools import (
+from regrpo_jax.environments.toolrepair.draft import Ask, Draft, database_file, rows_file
+from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, TEAMS, YEARS, values
+from regrpo_jax.environments.toolrepair_tools.compact_tools import (
     DESKS,
     HELD_OUT_OPENERS,
     OPENERS,
     PEOPLE_DATABASE,
     PLACES,
 )
-from regrpo_jax.environments.toolrepair.draft import Ask, Draft, database_file, rows_file
-from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, TEAMS, YEARS, q, values
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 
@@ -49,7 +50,7 @@ def moved(rng: Random, ask: Ask) -> Draft:
     plan = Plan((Attempt("open it.", call(tool, asked), repair, hasty),), totals[right])
     kind = ("empty_file" if ask.held_out else "missing_file") if ask.surprise else ""
     instruction = f"Get the total of {q(asked)} for {q(city)}, with {q(tool)}."
-    return Draft(instruction, files, plan, (asked, *stems, *cities), kind)
+    return Draft(instruction, {}, plan, (asked, *stems, *cities), kind, behind=files)
 
 
 def _in_format(ending: str, total: str) -> bytes:
@@ -92,7 +93,8 @@ def service(rng: Random, ask: Ask) -> Draft:
             )
     plan = Plan((Attempt("call it.", call(asked, stem), repair, hasty),), total)
     kind = ("garbled_output" if ask.held_out else "tool_unavailable") if ask.surprise else ""
-    return Draft(f"Get the total of {q(stem)}, with {q(asked)}.", files, plan, (stem, asked, *tools, *endings), kind)
+    instruction = f"Get the total of {q(stem)}, with {q(asked)}."
+    return Draft(instruction, {}, plan, (stem, asked, *tools, *endings), kind, behind=files)
 
 
 def search(rng: Random, ask: Ask) -> Draft:
@@ -125,7 +127,8 @@ def _ambiguous(rng: Random, ask: Ask) -> Draft:
     plan = Plan((Attempt("search.", call("search", person), repair, hasty),), pays[0])
     asked = ", ".join(map(q, details))
     names = (person, city, city2, city3, year, year2)
-    return Draft(f"Search the pay of {q(person)}, {asked}.", files, plan, names, "ambiguous_query" * ask.surprise)
+    instruction = f"Search the pay of {q(person)}, {asked}."
+    return Draft(instruction, {}, plan, names, "ambiguous_query" * ask.surprise, behind=files)
 
 
 def _stale(rng: Random, ask: Ask) -> Draft:
@@ -143,4 +146,4 @@ def _stale(rng: Random, ask: Ask) -> Draft:
         repair = Repair(ErrorType.INFO_INSUFFICIENT, evidence, (), f"add {q(year)}", call("consult", person, year))
     plan = Plan((Attempt("consult.", call("consult", person), repair),), pays[right])
     instruction = f"Consult the valid pay of {q(person)}."
-    return Draft(instruction, files, plan, (person, *years), "stale_value" * ask.surprise)
+    return Draft(instruction, {}, plan, (person, *years), "stale_value" * ask.surprise, behind=files)

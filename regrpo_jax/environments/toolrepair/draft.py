@@ -26,9 +26,11 @@ class Ask:
 class Draft:
     """A task in the making.
 
-    names: what makes it the same as another to who learns by heart; decides the split. surprise: the kind of the
-    surprise, "" for none. images: the files that the policy is shown. faults: what is injected into the tools, as
-    the fields of a fault each; most surprises lie in the files and need none. answer_kind: how answers are compared.
+    files: what the task gives the policy, in its workspace. behind: what only the tools look up; an action that could
+    open it would find the repair there without ever having failed. names: what makes it the same as another to who
+    learns by heart; decides the split. surprise: the kind of the surprise, "" for none. images: the files that the
+    policy is shown. faults: what is injected into the tools, as the fields of a fault each; most surprises lie in what
+    the tools look up and need none. answer_kind: how answers are compared.
     """
 
     instruction: str
@@ -39,6 +41,7 @@ class Draft:
     images: tuple[str, ...] = ()
     faults: tuple[Mapping[str, Any], ...] = field(default=())
     answer_kind: str = "exact"
+    behind: Mapping[str, bytes] = field(default_factory=dict)
 
 
 Family = Callable[[Random, Ask], Draft]

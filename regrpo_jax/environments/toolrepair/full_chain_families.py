@@ -11,7 +11,8 @@ from regrpo_jax.environments.toolrepair.full_document_families import INSPECT, F
 from regrpo_jax.environments.toolrepair.full_pictures import draw_label
 from regrpo_jax.environments.toolrepair.full_record_families import SURNAMES
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, q
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 BADGE = "badge.png"
@@ -99,8 +100,6 @@ def _in_another_unit(
     instruction = f"What is {asked}, in {wanted}? Look the pay up in {q('pay.csv')} with lookup" + (
         ", and compute with solver." if ask.difficulty > 1 else "."
     )
-    files = badge | {"pay.csv": rows_file([("name", "pay"), *rows])}
-    kind = "wrong_unit" * ask.surprise
-    return Draft(
-        instruction, files, Plan(tuple(attempts), str(answer)), (*names, city), kind, (BADGE,), faults, "number"
-    )
+    register = {"pay.csv": rows_file([("name", "pay"), *rows])}
+    kind, plan = "wrong_unit" * ask.surprise, Plan(tuple(attempts), str(answer))
+    return Draft(instruction, badge, plan, (*names, city), kind, (BADGE,), faults, "number", behind=register)

@@ -12,7 +12,8 @@ from regrpo_jax.environments.toolrepair.documents import FORMATS, document
 from regrpo_jax.environments.toolrepair.draft import Ask, Draft
 from regrpo_jax.environments.toolrepair.full_pictures import draw_label
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import CITIES, STEMS, YEARS, q
+from regrpo_jax.environments.toolrepair.words import CITIES, STEMS, YEARS
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 Faults = tuple[Mapping[str, Any], ...]

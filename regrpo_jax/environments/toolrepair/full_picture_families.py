@@ -18,7 +18,7 @@ from regrpo_jax.environments.toolrepair.full_pictures import (
     text_box,
 )
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import q
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 BOARD, SCENE = "board.png", "scene.png"

@@ -9,10 +9,11 @@ from regrpo_jax.environments.faults import FaultKind
 from regrpo_jax.environments.toolrepair.documents import FORMATS, TABLE_FORMATS, document, table
 from regrpo_jax.environments.toolrepair.draft import Ask, Draft, rows_file
 from regrpo_jax.environments.toolrepair.full_document_families import INSPECT, VALUE, Faults, fault, numbers
-from regrpo_jax.environments.toolrepair.full_tools import APPROVALS
-from regrpo_jax.environments.toolrepair.full_toolset import LIBRARY
 from regrpo_jax.environments.toolrepair.plan import Attempt, Plan, Repair, call
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS, q
+from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS
+from regrpo_jax.environments.toolrepair_tools.full_tools import APPROVALS
+from regrpo_jax.environments.toolrepair_tools.full_toolset import LIBRARY
+from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records.types import ErrorType
 
 SURNAMES = ("Berg", "Costa", "Diaz", "Evans", "Fischer", "Gupta", "Hansen", "Ito")
@@ -53,7 +54,8 @@ def search(rng: Random, ask: Ask) -> Draft:
     attempt = Attempt(f"I search for {name}.", call("ask_search_agent", name), repair, hasty)
     instruction = f"How much does {name}, the {trades[0]}, earn? Use ask_search_agent."
     plan = Plan((attempt,), pays[0])
-    return Draft(instruction, files, plan, (name, *trades), "ambiguous_query" * ask.surprise, answer_kind="number")
+    kind = "ambiguous_query" * ask.surprise
+    return Draft(instruction, {}, plan, (name, *trades), kind, answer_kind="number", behind=files)
 
 
 def _stale(rng: Random, ask: Ask, name: str) -> Draft:
@@ -75,7 +77,8 @@ def _stale(rng: Random, ask: Ask, name: str) -> Draft:
     files = {"staff.csv": rows_file([("name", "city", "pay"), *rows])}
     instruction = f"What is the present pay of {name} in {q('staff.csv')}? Use lookup."
     kind = "stale_value" * ask.surprise
-    return Draft(instruction, files, Plan((attempt,), pay), (name, city, *others), kind, (), faults, "number")
+    plan = Plan((attempt,), pay)
+    return Draft(instruction, {}, plan, (name, city, *others), kind, (), faults, "number", behind=files)
 
 
 def sheet(rng: Random, ask: Ask) -> Draft:
@@ -162,7 +165,7 @@ def ballot(rng: Random, ask: Ask) -> Draft:
     else:
         told = {letters[right]: "approved"}
         evidence = f"Version {letters[right]} was approved"
-    files[APPROVALS] = json.dumps(told).encode()
+    approvals = {APPROVALS: json.dumps(told).encode()}
     repair = hasty = None
     if ask.surprise:
         fact = f"Version {letters[right]} says {figures[right]}"
@@ -182,4 +185,4 @@ def ballot(rng: Random, ask: Ask) -> Draft:
         "was accepted."
     )
     plan = Plan(attempts, figures[right])
-    return Draft(instruction, files, plan, (stem, city, *figures), kind, answer_kind="number")
+    return Draft(instruction, files, plan, (stem, city, *figures), kind, answer_kind="number", behind=approvals)

@@ -23,11 +23,11 @@ from regrpo_jax.environments.toolrepair import (
     full_picture_families,
     full_record_families,
 )
-from regrpo_jax.environments.toolrepair.compact_toolset import HELD_OUT_TOOLS, TRAINING_TOOLS
 from regrpo_jax.environments.toolrepair.draft import Ask, Draft, Family
-from regrpo_jax.environments.toolrepair.full_toolset import FULL_HELD_OUT_TOOLS, FULL_TRAINING_TOOLS
 from regrpo_jax.environments.toolrepair.plan import oracle_steps, plan_to_json
 from regrpo_jax.environments.toolrepair.words import SPLITS, split_of
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import HELD_OUT_TOOLS, TRAINING_TOOLS
+from regrpo_jax.environments.toolrepair_tools.full_toolset import FULL_HELD_OUT_TOOLS, FULL_TRAINING_TOOLS
 from regrpo_jax.errors import UserError
 
 DIFFICULTIES = (1, 2, 3)
@@ -131,7 +131,8 @@ def _task(draft: Draft, name: str, family: str, split: str, seed: int, ask: Ask,
         split=split,
         instruction=draft.instruction,
         checker=AnswerChecker(CheckKind(draft.answer_kind), draft.plan.answer),
-        files=tuple(TaskFile(file, draft.files[file]) for file in sorted(draft.files)),
+        files=tuple(TaskFile(file, draft.files[file]) for file in sorted(draft.files))
+        + tuple(TaskFile(file, draft.behind[file], behind=True) for file in sorted(draft.behind)),
         images=draft.images,
         tools=tuple(sorted(tools - {"final_answer"})),
         faults=tuple(Fault.from_json(fault) for fault in draft.faults),

@@ -37,13 +37,3 @@ def split_of(names: Iterable[str]) -> str:
 def values(rng: random.Random, count: int) -> list[str]:
     """Different numbers of two digits."""
     return [str(number) for number in rng.sample(range(10, 100), count)]
-
-
-def listed(parts: Iterable[str]) -> str:
-    """ "a, b, c." """
-    return ", ".join(parts) + "."
-
-
-def q(word: str | int) -> str:
-    """A name in double quotes: names are quoted everywhere, so that they are the same tokens everywhere."""
-    return f'"{word}"'

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.failures import ToolFailure
 from regrpo_jax.toolbox.sandbox import kernel
 from regrpo_jax.toolbox.sandbox.capture import text_of
@@ -143,6 +144,7 @@ def run_episode(
     wrap: Wrap | None,
     wrap_settings: Any,
     seed: int,
+    behind_files: Mapping[str, bytes],
 ) -> None:
     """What the forked child does; never returns."""
     code = 1
@@ -154,6 +156,7 @@ def run_episode(
         sys.setrecursionlimit(RECURSION_LIMIT)
         sys.stdin = io.StringIO()
         _seed(seed)
+        behind.install(behind_files)
         episode = Episode(channel, settings)
         try:
             tools = episode.tools(loaded)

@@ -131,7 +131,9 @@ class HostWorker:
             raise OSError(str(answer["failed"]))
         return answer, data
 
-    def open(self, files: Mapping[str, bytes], seed: int, wrap: str, wrap_settings: Any) -> Channel:
+    def open(
+        self, files: Mapping[str, bytes], seed: int, wrap: str, wrap_settings: Any, behind: Mapping[str, bytes]
+    ) -> Channel:
         """Start an episode; the channel that its process listens to. SandboxError, OSError (a file name refused)."""
         ours, theirs = socket.socketpair()
         self.ended = None
@@ -141,9 +143,10 @@ class HostWorker:
             "wrap": wrap,
             "wrap_settings": wrap_settings,
             "files": [[name, len(data)] for name, data in files.items()],
+            "behind": [[name, len(data)] for name, data in behind.items()],
         }
         try:
-            self.ask(request, b"".join(files.values()), fd=theirs.fileno())
+            self.ask(request, b"".join([*files.values(), *behind.values()]), fd=theirs.fileno())
         except BaseException:
             ours.close()
             raise

@@ -26,8 +26,6 @@ _CONFIGURATION = ("/etc/ld.so.cache", "/etc/alternatives")
 _TEMPORARY_BYTES, _SHARED_BYTES = 32 * 2**20, 16 * 2**20
 _WORKSPACES = ("/workspace", "/workspace-of-episode")  # the second where a project lies in the first
 _OF_PYTHON = ("bin", "lib", "lib64", "share", "pyvenv.cfg")
-# Imported by a worker itself: its program, and what an episode's tools are wrapped in.
-_ALWAYS = (f"{PACKAGE}.toolbox.sandbox.worker", f"{PACKAGE}.environments.tool_faults")
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,7 @@ def view_of(settings: SandboxSettings, references: Sequence[str] = (), readable:
     python, installed = _python_paths(), libraries()
     folders = [Path(folder).resolve() for folder in settings.python_path]
     found = sources_of(references, folders, [Path(folder) for folder in installed])
-    own = _distinct(path.parent.resolve() / path.name for path in inside([*_ALWAYS, *found.own]))
+    own = _distinct(path.parent.resolve() / path.name for path in inside(found.own))
     packages = _distinct(found.places)
     asked = [os.path.join(os.getcwd(), path).rstrip("/") for path in (*settings.readable, *readable)]
     named = _distinct(_checked(path) for path in asked)

@@ -132,16 +132,18 @@ class SandboxPool:
         *,
         wrap: str = "",
         wrap_settings: Any = None,
+        behind: Mapping[str, bytes] | None = None,
     ) -> SandboxSession:
         """An episode with these files in its workspace; waits while all workers are in use.
 
         wrap: "package.module:function" of an importable package, called once in the episode's process as
-        function(tools, wrap_settings, seed) and returning the tools to use; wrap_settings is plain data.
+        function(tools, wrap_settings, seed) and returning the tools to use; wrap_settings is plain data. behind: what
+        the tools look up and the workspace does not have (`toolbox.behind`).
         UserError for files that cannot be read or named so, SandboxError when no worker can be had.
         """
         self._free.acquire()
         try:
-            session = SandboxSession(self, files or {}, seed, wrap, wrap_settings)
+            session = SandboxSession(self, files or {}, seed, wrap, wrap_settings, behind or {})
         except BaseException:
             self._free.release()
             raise

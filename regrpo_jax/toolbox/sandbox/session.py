@@ -83,9 +83,12 @@ def _result(header: Header, blob: bytes) -> ActionResult:
 class SandboxSession:
     """An open episode; made by `SandboxPool.open`, used by one thread at a time."""
 
-    def __init__(self, pool: SandboxPool, files: Mapping[str, bytes | Path], seed: int, wrap: str, wrap_settings: Any):
+    def __init__(
+        self, pool: SandboxPool, files: Mapping[str, bytes | Path], seed: int, wrap: str, wrap_settings: Any,
+        behind: Mapping[str, bytes],
+    ) -> None:  # fmt: skip
         self._pool, self._files, self._seed = pool, dict(files), seed
-        self._wrap, self._wrap_settings = wrap, wrap_settings
+        self._wrap, self._wrap_settings, self._behind = wrap, wrap_settings, behind
         self._settings = pool.settings
         self._worker: HostWorker | None = None
         self._channel: Channel | None = None
@@ -122,7 +125,7 @@ class SandboxSession:
         inputs = self._inputs()
         worker = self._pool.take()
         try:
-            channel = worker.open(inputs, self._seed, self._wrap, self._wrap_settings)
+            channel = worker.open(inputs, self._seed, self._wrap, self._wrap_settings, self._behind)
             try:
                 opened, _ = channel.receive(time.monotonic() + self._settings.start_seconds)
             except BaseException:

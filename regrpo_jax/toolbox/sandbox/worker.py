@@ -134,6 +134,10 @@ class Zygote:
         for name, size in header["files"]:
             write_file(self.workspace, name, blob[position : position + size])
             position += size
+        behind = {}
+        for name, size in header["behind"]:
+            behind[name] = blob[position : position + size]
+            position += size
         self.over_limit = ""
         self.child = os.fork()
         if self.child == 0:
@@ -141,7 +145,7 @@ class Zygote:
                 kernel.die_with_parent()
             channel = Channel(end, Bounds(header=2**20, blob=2**24))
             self.run_episode(
-                channel, self.settings, self.tools, self.executor, wrap, header["wrap_settings"], header["seed"]
+                channel, self.settings, self.tools, self.executor, wrap, header["wrap_settings"], header["seed"], behind
             )
         end.close()
 

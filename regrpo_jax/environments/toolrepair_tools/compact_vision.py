@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image
 
-from regrpo_jax.environments.toolrepair.compact_pictures import (
+from regrpo_jax.environments.toolrepair_tools.compact_pictures import (
     COLOURS,
     REGIONS,
     SHAPES,
@@ -15,8 +15,8 @@ from regrpo_jax.environments.toolrepair.compact_pictures import (
     opened,
     quadrant,
 )
-from regrpo_jax.environments.toolrepair.compact_tools import pairs_of, text_input
-from regrpo_jax.environments.toolrepair.words import listed, q
+from regrpo_jax.environments.toolrepair_tools.compact_tools import pairs_of, text_input
+from regrpo_jax.environments.toolrepair_tools.quoting import listed, q
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
 from regrpo_jax.toolbox.signatures import CheckedTool
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from smolagents.tools import Tool
 
-from regrpo_jax.environments.toolrepair.full_tools import FindLines, JsonValue, Lookup, SignOff, SubmitFigure
+from regrpo_jax.environments.toolrepair_tools.full_tools import FindLines, JsonValue, Lookup, SignOff, SubmitFigure
 from regrpo_jax.toolbox.toolset import ToolsetSettings, load_toolset
 
 LOADER = f"{__name__}:load_full_tools"
-LIBRARY = "library.jsonl"  # the corpus of a task, in its workspace
+LIBRARY = "library.jsonl"  # the corpus of a task, behind its tools
 _BUILTIN = ("ocr", "text_to_bbox", "count_objects", "crop", "inspect_file_as_text", "list_files", "table_query",
             "search", "ask_search_agent", "calculator")  # fmt: skip
 _BUILTIN_HELD_OUT = ("objectlocation", "describe_region", "solver")

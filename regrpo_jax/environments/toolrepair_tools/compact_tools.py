@@ -1,23 +1,25 @@
 """The small text tools of the compact profile: real files, real SQLite, few words.
 
-Each reads what lies in the workspace and says in one line what a repair needs. Names are always quoted. Which
-tools only the held-out split has is said in `compact_toolset.py`.
+Each reads what its task has put behind the tools (`toolbox.behind`) and says in one line what a repair needs. Names
+are always quoted. Which tools only the held-out split has is said in `compact_toolset.py`.
 """
 
 from __future__ import annotations
 
 import configparser
+import contextlib
 import csv
+import io
 import json
 import sqlite3
 import xml.etree.ElementTree
 from collections import Counter
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 
-from regrpo_jax.environments.toolrepair.words import listed, q
+from regrpo_jax.environments.toolrepair_tools.quoting import listed, q
+from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
 from regrpo_jax.toolbox.signatures import CheckedTool
 
@@ -31,22 +33,20 @@ def text_input(description: str, nullable: bool = False) -> dict[str, Any]:
 
 
 def pairs_of(name: str) -> list[list[str]]:
-    """The rows of a small csv file of the workspace; none when there is no such file."""
-    path = Path(name)
-    if not path.exists():
-        return []
-    with path.open(encoding="utf-8", newline="") as stream:
-        return list(csv.reader(stream))
+    """The rows of a small csv file behind the tools; none when there is no such file."""
+    content = behind.read(name)
+    return [] if content is None else list(csv.reader(io.StringIO(content.decode("utf-8"), newline="")))
 
 
-def note_lines(path: Path) -> dict[str, str]:
+def note_lines(content: bytes) -> dict[str, str]:
     """The lines "key value" of a note."""
-    return dict(line.split(" ", 1) for line in path.read_text(encoding="utf-8").splitlines() if " " in line)
+    return dict(line.split(" ", 1) for line in content.decode("utf-8").splitlines() if " " in line)
 
 
 def _notes() -> Iterator[tuple[str, dict[str, str]]]:
-    for path in sorted(Path(".").glob("*.txt")):
-        yield path.stem, note_lines(path)
+    for name in behind.names():
+        if name.endswith(".txt"):
+            yield name.removesuffix(".txt"), note_lines(behind.read(name) or b"")
 
 
 def _where_notes_are() -> str:
@@ -118,13 +118,13 @@ class Opener(CheckedTool):
     output_type = "string"
 
     def forward(self, name: str) -> str:
-        found = [path for path in sorted(Path(".").glob(f"{name}.*")) if path.name != DESKS]
+        found = [file for file in behind.names() if file.rpartition(".")[0] == name and file != DESKS]
         if not found:
             raise ToolError(f"NotFound. no {q(name)}.")
-        ending, desks = found[0].suffix[1:], pairs_of(DESKS)
+        ending, desks = found[0].rpartition(".")[2], pairs_of(DESKS)
         reads = [form for form, tool in desks if tool == self.name]
         if ending in reads:
-            return f"total {q(total_of(found[0].read_text(encoding='utf-8'), ending))}"
+            return f"total {q(total_of((behind.read(found[0]) or b'').decode('utf-8'), ending))}"
         which = ", ".join(f"{q(form)} in {q(tool)}" for form, tool in desks)
         raise ToolError(f"{self.refusal(reads)}. {q(name)} is {q(ending)}." + f" Use {which}." * bool(which))
 
@@ -144,7 +144,11 @@ HELD_OUT_OPENERS = ("lens", "probe", "sieve", "reel")
 
 
 def _rows(query: str, *arguments: str) -> list[tuple[str, ...]]:
-    with sqlite3.connect(f"file:{PEOPLE_DATABASE}?mode=ro", uri=True) as database:
+    content = behind.read(PEOPLE_DATABASE)
+    if content is None:
+        raise EmptyResult("Empty. no rows.")
+    with contextlib.closing(sqlite3.connect(":memory:")) as database:
+        database.deserialize(content)
         return database.execute(query, arguments).fetchall()
 
 

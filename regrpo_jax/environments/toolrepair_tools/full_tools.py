@@ -1,11 +1,17 @@
-"""Tools that the full profile has beside the toolbox's own; all of them work on files of the workspace."""
+"""Tools that the full profile has beside the toolbox's own.
+
+Documents lie in the workspace, for the task gives them to the policy. A register that is only looked up in and what
+became of figures are behind the tools (`toolbox.behind`).
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
 from typing import Any
 
+from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.document_tools import document_text
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
 from regrpo_jax.toolbox.files import existing_file, quoted
@@ -13,6 +19,7 @@ from regrpo_jax.toolbox.signatures import CheckedTool
 
 APPROVALS = "approvals.json"  # version -> what became of it
 _FILE = {"type": "string", "description": "name of the file"}
+_REGISTER = {"type": "string", "description": "name of the register"}
 
 
 class FindLines(CheckedTool):
@@ -54,13 +61,16 @@ class JsonValue(CheckedTool):
 
 class Lookup(CheckedTool):
     name = "lookup"
-    description = "The row of a csv file whose first column is the key, as `column: value` lines."
-    inputs = {"file_path": _FILE, "key": {"type": "string", "description": "what the first column holds"}}
+    description = "The row of a csv register whose first column is the key, as `column: value` lines."
+    inputs = {"file_path": _REGISTER, "key": {"type": "string", "description": "what the first column holds"}}
     output_type = "string"
 
     def forward(self, file_path: str, key: str) -> str:
-        with existing_file(file_path).open(encoding="utf-8", newline="") as stream:
-            header, *rows = list(csv.reader(stream))
+        content = behind.read(file_path)
+        if content is None:
+            known = [name for name in behind.names() if name.endswith(".csv")]
+            raise ToolError(f'There is no register "{file_path}". Registers: {quoted(known) or "none"}.')
+        header, *rows = list(csv.reader(io.StringIO(content.decode("utf-8"), newline=""))) or [[]]
         found = [row for row in rows if row and row[0] == key]
         if not found:
             raise EmptyResult(f'No results found for "{key}". Keys: {quoted([row[0] for row in rows if row])}.')
@@ -76,9 +86,9 @@ class SubmitFigure(CheckedTool):
 
     def forward(self, figure: str) -> str:
         if not figure.replace(".", "", 1).isdigit():
-            told = json.loads(existing_file(APPROVALS).read_text(encoding="utf-8"))
+            told = json.loads(behind.read(APPROVALS) or b"{}")
             told = " ".join(f"Version {version} was {outcome}." for version, outcome in told.items())
-            raise ToolError(f'Not {self.done.lower()}: "{figure}" does not commit to one figure. {told}')
+            raise ToolError(f'Not {self.done.lower()}: "{figure}" does not commit to one figure. {told}'.rstrip())
         return f"{self.done}: {figure}"
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from smolagents.tools import Tool
 
-from regrpo_jax.environments.toolrepair import compact_desk_tools as desk
-from regrpo_jax.environments.toolrepair import compact_tools as text
-from regrpo_jax.environments.toolrepair import compact_vision as vision
+from regrpo_jax.environments.toolrepair_tools import compact_desk_tools as desk
+from regrpo_jax.environments.toolrepair_tools import compact_tools as text
+from regrpo_jax.environments.toolrepair_tools import compact_vision as vision
 from regrpo_jax.toolbox.final_answer import FinalAnswer
 from regrpo_jax.toolbox.signatures import CheckedTool
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from regrpo_jax.environments.toolrepair.compact_tools import pairs_of, text_input
-from regrpo_jax.environments.toolrepair.words import listed, q
+from regrpo_jax.environments.toolrepair_tools.compact_tools import pairs_of, text_input
+from regrpo_jax.environments.toolrepair_tools.quoting import listed, q
+from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.failures import ToolError
 from regrpo_jax.toolbox.signatures import CheckedTool
 
@@ -20,26 +20,40 @@ FEES = "fees.csv"  # city, fee, the tool that knows it
 UNITS = "units.csv"  # note, unit, amount
 
 
-class KeyedRecord(dict[str, str]):
-    """A record that tells, when a key is missing, which keys stand for what."""
+class KeyedRecord:
+    """A record that tells, when a key is missing, which keys stand for what.
 
-    def __init__(self, entries: list[list[str]]) -> None:
-        super().__init__({key: value for key, _, value in entries})
-        self.entries = entries
+    It stays with the tools: an action has a stand-in, which can do what `served` names. All values at once, as a dict
+    would give them, are not among that, or an action need not know which key it wants.
+    """
+
+    served = ("__getitem__", "__contains__", "__len__", "__repr__")
+
+    def __init__(self, entries: Sequence[Sequence[str]]) -> None:
+        self._entries = entries
+
+    def __getitem__(self, key: object) -> str:
+        found = [value for known, _, value in self._entries if known == key]
+        if not found:
+            keys = listed(f"{q(meaning)} in {q(known)}" for known, meaning, _ in self._entries)
+            raise LookupError(f"no {q(str(key))}. {keys}")  # of a KeyError Python would quote the words
+        return found[0]
+
+    def __contains__(self, key: object) -> bool:
+        return any(known == key for known, _, _ in self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def __repr__(self) -> str:  # a printed record does not give its values away
-        return f"keys {listed(map(q, self))}"
-
-    def __missing__(self, key: object) -> str:
-        known = [f"{q(meaning)} in {q(key)}" for key, meaning, _ in self.entries]
-        raise LookupError(f"no {q(str(key))}. {listed(known)}")  # the interpreter would lengthen a KeyError
+        return f"keys {listed(q(key) for key, _, _ in self._entries)}"
 
 
-def _note_path(name: str, ending: str) -> Path:
-    path = Path(f"{name}.{ending}")
-    if not path.exists():
+def _text_of(name: str, ending: str) -> str:
+    content = behind.read(f"{name}.{ending}")
+    if content is None:
         raise ToolError(f"NotFound. no {q(name)}.")
-    return path
+    return content.decode("utf-8")
 
 
 class Sheet(CheckedTool):
@@ -48,8 +62,8 @@ class Sheet(CheckedTool):
     inputs = {"name": text_input("name of the record")}
     output_type = "object"
 
-    def forward(self, name: str) -> dict[str, Any]:
-        return KeyedRecord(json.loads(_note_path(name, "json").read_text(encoding="utf-8")))
+    def forward(self, name: str) -> KeyedRecord:
+        return KeyedRecord(json.loads(_text_of(name, "json")))
 
 
 class Note(CheckedTool):
@@ -59,7 +73,7 @@ class Note(CheckedTool):
     output_type = "string"
 
     def forward(self, name: str) -> str:
-        return _note_path(name, "txt").read_text(encoding="utf-8").strip()
+        return _text_of(name, "txt").strip()
 
 
 class Votes(CheckedTool):
