@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -96,7 +97,7 @@ def opened_up() -> list[str]:
     """Arguments of bubblewrap for a machine whose root has Python and this project where every user may read them."""
     if os.geteuid() != 0:
         return []
-    arguments = ["bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--cap-add", "ALL"]
+    arguments = [shutil.which("bwrap") or "bwrap", "--bind", "/", "/", "--dev-bind", "/dev", "/dev", "--cap-add", "ALL"]
     paths = [*mounts.view_of(mounts.SandboxSettings()).python, str(ROOT)]
     ways = {str(parent): parent for path in paths for parent in reversed(Path(path).parents)}
     closed = [name for name, parent in ways.items() if parent.stat().st_mode & 0o005 != 0o005]

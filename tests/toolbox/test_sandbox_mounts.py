@@ -12,8 +12,8 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.toolbox.sandbox import mounts
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, inside
-from regrpo_jax.toolbox.sandbox.packages import sources_of
+from regrpo_jax.toolbox.sandbox.modules import inside
+from regrpo_jax.toolbox.sandbox.packages import FOLDER, sources_of
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
@@ -56,7 +56,7 @@ def seen(session: SandboxSession, top: str = "/") -> set[str]:
     """Every path inside that is not part of Python or the system."""
     code = WALK.format(top=top, python=mounts.view_of(SandboxSettings()).python)
     result = session.run(code)
-    assert len(result.text.encode()) == result.size, "it was cut"
+    assert len(result.text.encode()) == result.size - 1, "it was cut"
     return set(result.text.splitlines())
 
 
@@ -97,11 +97,9 @@ def test_of_a_users_project_only_what_was_named_is_there(project: Path) -> None:
 
 def test_of_our_own_package_only_what_a_worker_needs_is_there() -> None:
     with pool(native=True, output_bytes=2**20) as a_pool, a_pool.open() as session:
-        found = {path for path in seen(session) if path.startswith(str(ROOT))}
+        found = {path for path in seen(session) if path.startswith(f"{ROOT}/")}
         files = {path for path in found if path.endswith(".py") and path.startswith(str(FOLDER))}
-        needed = {
-            str(path) for path in inside(["regrpo_jax.toolbox.sandbox.worker", "regrpo_jax.environments.tool_faults"])
-        }
+        needed = {str(path) for path in inside(["regrpo_jax.toolbox.failures"])}
         assert needed <= files and str(FOLDER / "toolbox" / "failures.py") in files
         parts = {Path(path).relative_to(ROOT).parts[0] for path in found}
         assert parts <= {"regrpo_jax", "tests", ".venv"}
@@ -166,7 +164,6 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
     """Name -> (where it is started, how Python is written there, how the project is)."""
     folder = tmp_path_factory.mktemp("some where")
     (folder / "py").symlink_to(Path(sys.executable).parent.parent, target_is_directory=True)
-    (folder / "bin").symlink_to(Path(sys.executable).parent, target_is_directory=True)
     (folder / "project").symlink_to(ROOT, target_is_directory=True)
     (folder / "inner").mkdir()
     name = Path(sys.executable).name
@@ -175,13 +172,11 @@ def ways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[P
         "through a link": (folder, str(folder / "py" / "bin" / name), folder / "project"),
         "relative": (folder / "inner", f"../py/bin/{name}", Path("../project")),
         "relative through the project": (ROOT / "tests", os.path.relpath(sys.executable, ROOT / "tests"), Path("..")),
-        "a link to its folder": (folder / "inner", f"..//bin/./{name}", folder / "inner" / ".." / "project"),
+        "untidy": (folder / "inner", f"..//py/bin/{name}", folder / "inner" / ".." / "project"),
     }
 
 
-@pytest.mark.parametrize(
-    "way", ["absolute", "through a link", "relative", "relative through the project", "a link to its folder"]
-)
+@pytest.mark.parametrize("way", ["absolute", "through a link", "relative", "relative through the project", "untidy"])
 def test_however_python_and_the_project_are_written_actions_are_isolated(
     way: str, ways: dict[str, tuple[Path, str, Path]]
 ) -> None:
@@ -243,4 +238,4 @@ def test_what_a_module_imports_is_followed_and_nothing_else(project: Path) -> No
     found = sources_of(["single:shout"], [project], installed)
     assert {path.name for path in found.places} == {"single.py", "other", "vocabulary.py"}
     assert found.parents == [project] and found.own == ["regrpo_jax", "regrpo_jax.errors"]
-    assert sources_of(["numpy.linalg:norm"], [], installed).places == []
+    assert sources_of(["simpleeval:SimpleEval"], [], installed).places == []

@@ -52,7 +52,7 @@ def _inside(modules: tuple[str, ...]) -> tuple[Path, ...]:
             )
         found[module] = file
         outer = module.rpartition(".")[0]
-        waiting += [(name, module) for name in (*([outer] if outer else []), *_mentioned(file, module))]
+        waiting += [(name, module) for name in (*([outer] if outer else []), *mentioned(file, module))]
     return tuple(sorted(file for module, file in found.items() if module.partition(".")[0] == PACKAGE))
 
 
@@ -69,7 +69,7 @@ def source_of(module: str) -> Path | None:
     return next((file for file in candidates if file.is_file()), None)
 
 
-def _mentioned(file: Path, module: str) -> Iterator[str]:
+def mentioned(file: Path, module: str) -> Iterator[str]:
     """Dotted names that may be modules: all that a source imports when it runs, and all that it refers to."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     waiting: list[ast.AST] = [ast.parse(file.read_bytes())]

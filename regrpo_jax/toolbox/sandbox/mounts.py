@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, PACKAGE, inside
-from regrpo_jax.toolbox.sandbox.packages import sources_of
+from regrpo_jax.toolbox.sandbox.modules import PACKAGE, inside
+from regrpo_jax.toolbox.sandbox.packages import FOLDER, sources_of
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 _SYSTEM = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -26,8 +26,6 @@ _CONFIGURATION = ("/etc/ld.so.cache", "/etc/alternatives")
 _TEMPORARY_BYTES, _SHARED_BYTES = 32 * 2**20, 16 * 2**20
 _WORKSPACES = ("/workspace", "/workspace-of-episode")  # the second where a project lies in the first
 _OF_PYTHON = ("bin", "lib", "lib64", "share", "pyvenv.cfg")
-# Imported by a worker itself: its program, and what an episode's tools are wrapped in.
-_ALWAYS = (f"{PACKAGE}.toolbox.sandbox.worker", f"{PACKAGE}.environments.tool_faults:apply_faults")
 
 
 @dataclass(frozen=True)
@@ -124,7 +122,8 @@ def view_of(settings: SandboxSettings, references: Sequence[str] = (), readable:
     python, installed = _python_paths(), libraries()
     folders = [Path(folder).resolve() for folder in settings.python_path]
     found = sources_of(references, folders, [Path(folder) for folder in installed])
-    own, packages = _distinct(inside([*_ALWAYS, *found.own])), _distinct(found.places)
+    own = _distinct(path.parent.resolve() / path.name for path in inside(found.own))
+    packages = _distinct(found.places)
     asked = [os.path.join(os.getcwd(), path).rstrip("/") for path in (*settings.readable, *readable)]
     named = _distinct(_checked(path) for path in asked)
     parents = tuple(path for path in _distinct([FOLDER.parent, *found.parents]) if path not in installed)
@@ -206,6 +205,7 @@ def _inner_mounts(view: View, made: set[str]) -> Iterator[str]:
     yield from _binds(around, made)
     for folder in view.holes:
         yield from (*_parents(folder, made), *_nothing(folder))
+        made.add(folder)
     yield from _binds(view.packages, made)
     for path in unwanted:
         yield from _nothing(path) if path in empty else ("--ro-bind", "/dev/null", path)

@@ -7,7 +7,7 @@ that is one file is that file, a package is its folder, and of what such a modul
 
 from __future__ import annotations
 
-import ast
+import contextlib
 import importlib.util
 import sys
 from collections import deque
@@ -17,7 +17,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FOLDER, PACKAGE
+from regrpo_jax.toolbox.sandbox.modules import PACKAGE, mentioned
+
+FOLDER = Path(__file__).resolve().parents[2]  # of our own package
 
 
 @dataclass
@@ -64,7 +66,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
         top = name.partition(".")[0]
         if top != PACKAGE and top not in tops:
             tops[top] = _add(sources, _named(name, top, folders), installed)
-    seen = set[str]()
+    seen, read = set[str](), set[Path]()
     while names:
         name = names.popleft()
         top, *parts = name.split(".")
@@ -78,7 +80,7 @@ def sources_of(references: Sequence[str], folders: Sequence[Path], installed: Se
             tops[top] = _add(sources, _beside(top, [*sources.parents, *folders]), installed)
         found = tops[top]
         if found is not None:
-            names.extend(_imports(found, parts, top))
+            names.extend(_imports(found, parts, top, read))
     sources.own = list(dict.fromkeys(sources.own))
     return sources
 
@@ -143,24 +145,12 @@ def _own_module(name: str) -> str:
     return ".".join(parts)
 
 
-def _imports(found: _Found, parts: Sequence[str], top: str) -> Iterator[str]:
-    """Dotted names of what a module and the packages around it import, wherever in their files."""
+def _imports(found: _Found, parts: Sequence[str], top: str, read: set[Path]) -> Iterator[str]:
+    """What a module and the packages around it import; each file is read once."""
     for length in range(len(parts) + 1):
         file = found.file_of(parts[:length])
-        if file is None or file.suffix != ".py":
+        if file is None or file.suffix != ".py" or file in read:
             continue
-        package = [top, *parts[:length]]
-        if file.name != "__init__.py":
-            package.pop()
-        try:
-            tree = ast.parse(file.read_bytes())
-        except (OSError, SyntaxError, ValueError):
-            continue  # the worker tells what is wrong with it when it imports it
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                yield from (alias.name for alias in node.names)
-            elif isinstance(node, ast.ImportFrom):
-                around = package[: len(package) - node.level + 1] if node.level else []
-                base = ".".join([*around, *([node.module] if node.module else [])])
-                if base:
-                    yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+        read.add(file)
+        with contextlib.suppress(OSError, SyntaxError, ValueError):  # the worker tells, when it imports it
+            yield from mentioned(file, ".".join([top, *parts[:length]]))
