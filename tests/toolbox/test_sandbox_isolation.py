@@ -25,14 +25,14 @@ def test_workers_are_isolated_where_the_tests_run() -> None:
 
 def test_the_environment_of_the_host_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "secret value")
-    with pool(native=True) as a_pool, a_pool.open() as session:
+    with pool() as a_pool, a_pool.open() as session:
         assert "secret" not in session.run("import os\ndict(os.environ)").text
         assert "secret" not in session.run("open('/proc/self/environ').read()").text
 
 
 def test_an_unprivileged_host_uses_a_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "_real_root", lambda: False)
-    with pool(native=True) as a_pool:
+    with pool() as a_pool:
         assert "--unshare-user" in workers_of(a_pool)[0].command.arguments
         with a_pool.open(INPUTS) as session:
             assert session.run("open('/proc/self/status').read().split('CapEff:')[1].split()[0]").text == "0" * 16
@@ -45,7 +45,7 @@ def weak_pool(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
     monkeypatch.setattr(isolation, "why_not_isolated", lambda: "bubblewrap is not installed (tested)")
     isolation._warn_once.cache_clear()
     caplog.set_level(logging.WARNING)
-    settings = SandboxSettings(**{**LIMITS, "require_isolation": False, "native": True, "workers": 2})
+    settings = SandboxSettings(**{**LIMITS, "require_isolation": False, "workers": 2})
     with SandboxPool(settings, loader=LOADER) as a_pool:
         yield a_pool
 
@@ -134,17 +134,16 @@ def test_folders_are_written_read_and_emptied_whatever_is_in_them(tmp_path: Path
     (root / "link").symlink_to(outside / "kept")
     (root / "way").symlink_to(outside)
     os.mkfifo(root / "pipe")
-    assert folders.read_file(str(root), "a/b/c.txt", 4) == b"text"
+    with os.fdopen(folders.open_file(str(root), "a/b/c.txt"), "rb") as file:
+        assert file.read() == b"text"
     for name in ("link", "way/kept", "pipe", "a", "missing", "../outside/kept", "a//b", "x" * 300, "\0"):
         with pytest.raises(folders.FolderError):
-            folders.read_file(str(root), name, 100)
-    with pytest.raises(folders.FolderError, match="more than 3 bytes"):
-        folders.read_file(str(root), "a/b/c.txt", 3)
+            folders.open_file(str(root), name)
     with pytest.raises(folders.FolderError):
         folders.write_file(str(root), "way/new", b"x")
     folders.write_file(str(root), "link", b"new")
     assert (outside / "kept").read_text() == "kept"
-    assert list(folders.digests(str(root), 10, 100)) == ["a/b/c.txt", "link"]
+    assert [name for name, _ in folders.digests(str(root), 10)] == ["a/b/c.txt", "link"]
     (root / "a" / "b").chmod(0)
     folders.empty_folder(str(root))
     assert list(root.iterdir()) == [] and (outside / "kept").exists()
