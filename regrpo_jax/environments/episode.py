@@ -1,17 +1,18 @@
 """One episode: a task, played turn by turn until it is answered or its budget is used up.
 
 An episode holds a worker of the sandbox only while it needs one. It can be parked between two turns and brought
-back by running its earlier actions again, which is sound because the same actions give the same observations; when
-they do not, that is an infra error. So more episodes may be open than there are workers.
+back by running its earlier actions again: the same actions give the same observations, and what tools of the host
+answered is on a tape, so these are asked once. So more episodes may be open than there are workers. An action that does
+not repeat itself (threads, process ids) is no reason to drop an episode: what the policy saw stands.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
+import dataclasses
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -23,12 +24,12 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.tool_faults import APPLY, settings_for, timeout_words
 from regrpo_jax.environments.workspace import Workspace, action_seed
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
+from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls, split_action
 from regrpo_jax.records.reflection import parse_reflection
 from regrpo_jax.records.types import Observation, Status, Step
 from regrpo_jax.toolbox.observation import truncate
-from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, ToolRun
-from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
+from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, Tape, TooLarge, ToolRun
+from regrpo_jax.toolbox.sandbox.session import SandboxSession
 
 if TYPE_CHECKING:
     from regrpo_jax.environments.environment import Environment
@@ -39,7 +40,6 @@ NO_CODE = (
     "End the task with final_answer(...)."
 )
 _MOST_OPENINGS = 3
-_KILLED = re.compile(rf"(?:Timeout: )?killed[^\n]* {re.escape(RESTARTED)}")
 
 
 class Outcome(StrEnum):
@@ -56,12 +56,14 @@ class Outcome(StrEnum):
 class EpisodeLimits:
     """max_steps: turns. seconds: time that actions may take together (the policy's own is not counted; looked at
     before each action, which has the sandbox's own limit). observation_characters: kept of a text, head and tail.
-    image_bytes: of one image that is kept."""
+    image_bytes, step_image_bytes, episode_image_bytes: of one image that is kept, of those of one step, of all."""
 
     max_steps: int = 8
     seconds: float = 120.0
     observation_characters: int = 8000
     image_bytes: int = 8 * 2**20
+    step_image_bytes: int = 16 * 2**20
+    episode_image_bytes: int = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -101,12 +103,14 @@ class Episode:
         self.images: dict[tuple[int, str], bytes] = {}
         self.error = ""
         self.seconds = 0.0
-        self.unexplained_kill = False  # the last action was killed, it called tools, and no fault of the task says why
+        self.killed_in = ""  # the tool at whose work the last action was killed, if no fault of the task says why
+        self.tape = Tape()  # of the next turn; one that was played before, after the same turns, brings its own
+        self.differed = 0  # repetitions of actions, to bring the episode back, that came to something else
         self._workspace = Workspace.of(task)
         self.seed = action_seed(task.instruction, self._workspace.files) if seed is None else seed
         self._settings = settings_for(task.tools, task.faults)
         self._calls: Counter[str] = Counter()  # all calls of a tool so far
-        self._since_start: list[tuple[str, ActionResult]] = []  # actions of the process that now runs, or is parked
+        self._since_start: list[tuple[str, ActionResult, Tape]] = []  # of the processes that now run, or are parked
         self._session: SandboxSession | None = None
         self._given_up = ""
         self._lock = threading.Lock()
@@ -164,7 +168,8 @@ class Episode:
             if self.done:
                 raise UserError(f"the episode of task {self.task.id} is over ({self.outcome}); reset it")
             thought, code = split_action(text)
-            result, observation = self._observed(code)
+            tape, self.tape = self.tape, Tape()
+            result, observation = self._observed(code, tape)
             known = frozenset(self.task.tools) | {FINAL_ANSWER} if self.task.tools else None
             self.steps.append(
                 Step(
@@ -183,8 +188,8 @@ class Episode:
             self.close()
         return observation
 
-    def _observed(self, code: str) -> tuple[ActionResult, Observation]:
-        self.unexplained_kill = False
+    def _observed(self, code: str, tape: Tape) -> tuple[ActionResult, Observation]:
+        self.killed_in = ""
         if not code.strip():
             return self._told(ActionResult(Status.INVALID_ACTION, NO_CODE, size=len(NO_CODE)))
         if self.seconds >= self.limits.seconds:
@@ -193,8 +198,8 @@ class Episode:
             return self._told(ActionResult(Status.TIMEOUT, words, size=len(words)))
         with self.environment.place_for(self):
             try:
-                result = self._run(code)
-                return self._told(result, self._kept_images(result))
+                result = self._run(code, tape)
+                return self._told(*self._kept_images(result))
             except SandboxError as error:
                 return self._told(ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}"))
 
@@ -202,27 +207,22 @@ class Episode:
         text = truncate(result.text, self.limits.observation_characters)
         return result, Observation(result.status, text, images, elapsed=result.elapsed, size=result.size)
 
-    def _run(self, code: str) -> ActionResult:
+    def _run(self, code: str, tape: Tape) -> ActionResult:
         session = self._session or self._brought_back()
         if self._given_up:
             return ActionResult(Status.INFRA_ERROR, self._given_up)
-        result = session.run(code)
+        result = session.run(code, tape)
         self.seconds += result.elapsed
         if result.status == Status.INFRA_ERROR:
             return result
-        failed = next((run for run in result.tool_calls if run.status == Status.INFRA_ERROR), None)
-        if failed is not None:  # the action may have caught it; what it made of it is no evidence either
-            return ActionResult(Status.INFRA_ERROR, f"the tool {failed.name} failed: {failed.result}")
-        if _KILLED.fullmatch(result.text):  # its process is replaced: the next one starts from the input files
-            called = Counter(call.name for call in extract_tool_calls(code, KNOWN_TOOLS | set(self.task.tools)))
-            self._calls += called
+        self._calls += Counter(result.called)
+        if result.killed:  # its processes are replaced: the next ones start from the input files
             self._settings["calls"] = dict(self._calls)
             self._since_start = []
-            words = self._after_a_kill(called)
-            self.unexplained_kill = bool(set(called) - {FINAL_ANSWER}) and not words
+            words = self._after_a_kill(result.called)
+            self.killed_in = "" if words else result.working
             return self._with_text(result, words)
-        self._calls += Counter(run.name for run in result.tool_calls)
-        self._since_start.append((code, result))
+        self._since_start.append((code, result, tape))
         if result.status == Status.INVALID_ACTION and self.task.tools:
             return self._with_text(result, f"Tools: {', '.join(sorted({*self.task.tools, FINAL_ANSWER}))}.")
         return result
@@ -230,10 +230,9 @@ class Episode:
     @staticmethod
     def _with_text(result: ActionResult, words: str) -> ActionResult:
         added = f"\n{words}" if words else ""
-        text = result.text + added
-        return ActionResult(**(vars(result) | {"text": text, "size": result.size + len(added.encode())}))
+        return dataclasses.replace(result, text=result.text + added, size=result.size + len(added.encode()))
 
-    def _after_a_kill(self, called: Counter[str]) -> str:
+    def _after_a_kill(self, called: Collection[str]) -> str:
         """What the faulty tools would have told, had they not been killed."""
         found = []
         for fault in self.task.faults:
@@ -246,11 +245,18 @@ class Episode:
         return "\n".join(found)
 
     def _brought_back(self) -> SandboxSession:
-        """A session in the state that the episode was parked in. SandboxError when the actions do not repeat."""
-        self._session = session = self._opened()
-        for code, before in self._since_start:
-            if session.run(code) != before:
-                raise SandboxError(f"an earlier action of the episode gives another result when repeated: {code[:200]}")
+        """A session in the state that the episode was parked in, as far as its actions repeat. SandboxError."""
+        for attempt in range(_MOST_OPENINGS):
+            self._session = session = self._opened()
+            again = [session.run(code, tape.finished()) for code, _, tape in self._since_start]
+            lost = next((result for result in again if result.killed or result.status == Status.INFRA_ERROR), None)
+            if lost is None:
+                break
+            if attempt + 1 < _MOST_OPENINGS:  # chance may not strike twice
+                self.park()
+            elif not lost.killed:
+                raise SandboxError(f"the episode cannot be brought back: {lost.text}")
+        self.differed += sum(result != before for result, (_, before, _) in zip(again, self._since_start, strict=True))
         return session
 
     def _opened(self) -> SandboxSession:
@@ -260,18 +266,25 @@ class Episode:
                 return self.environment.open_session(self)
         return self.environment.open_session(self)
 
-    def _kept_images(self, result: ActionResult) -> tuple[str, ...]:
-        """Fetch the images that the action wrote; those that are gone or too large are left out."""
-        names = []
+    def _kept_images(self, result: ActionResult) -> tuple[ActionResult, tuple[str, ...]]:
+        """Fetch the images that the action wrote; what is too large is left out, and the observation says so."""
+        names, too_large = [], []
+        kept = sum(map(len, self.images.values()))
+        room = min(self.limits.step_image_bytes, self.limits.episode_image_bytes - kept)
         for name in result.images:
             try:
-                content = self._session.read_file(name) if self._session else b""
+                content = self._session.read_file(name, min(room, self.limits.image_bytes)) if self._session else b""
+            except TooLarge:
+                too_large.append(name)
+                continue
             except OSError:
                 continue
-            if 0 < len(content) <= self.limits.image_bytes:
+            if content:
                 self.images[len(self.steps), name] = content
                 names.append(name)
-        return tuple(names)
+                room -= len(content)
+        words = f"(not shown, as there is no room for so large an image: {', '.join(too_large)})" if too_large else ""
+        return self._with_text(result, words), tuple(names)
 
     def _move_on(self, result: ActionResult) -> None:
         if result.status == Status.INFRA_ERROR or self._given_up:

@@ -1,12 +1,14 @@
 """Branches of one task that have done the same so far share one episode, until they differ.
 
-Episodes are deterministic: the same actions give the same observations, which is also what parking them relies on. So
-an action that several branches take after the same actions runs once, and a branch that goes another way gets an
-episode of its own, which first does again what the branch has done.
+The same actions give the same observations, which is also what parking an episode relies on. So an action that several
+branches take after the same actions runs once, and a branch that goes another way gets an episode of its own, which
+first does again what the branch has done. Tools of the host are not asked again: branches share the tape of the actions
+that they share. Where a repetition comes to something else, what the branch saw stands.
 
-Trouble of ours is tried again in a fresh episode, and so are two things that only look like the policy's: a turn that
-takes much longer than turns do, which would hold up all branches, and an action that was killed while it called tools.
-What hung by chance is over in a moment then; code that hangs by itself is given its full time at the last attempt.
+Trouble of ours is tried again in a fresh episode, and so are two things that may be chance: a turn that takes much longer
+than turns do, which would hold up all branches, and an action that was killed while a tool was at work. What hung by
+chance is over in a moment then. A kill at the last attempt is the policy's own, whatever was at work: it is a `timeout` or
+a `tool_error` like any other, because a policy that can have its failures dropped would learn to.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from dataclasses import dataclass
 from regrpo_jax.agent.loop import Played
 from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.episode import Episode, Outcome
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Observation, Status
+from regrpo_jax.toolbox.sandbox.results import Tape
 
 History = tuple[str, ...]  # codes, in the order in which they ran
 Node = tuple[int, History]  # number of the task, and what was done in it
@@ -41,9 +44,12 @@ class Action:
 
 
 class ResumedEpisode(Episode):
-    """An episode that does again what another one did before it takes a turn of its own."""
+    """An episode that does again what another one did before it takes a turn of its own.
 
-    def __init__(self, environment: Environment, task: Task, before: Sequence[tuple[str, str]]) -> None:
+    before: of each earlier turn its text, what came of it, and its tape.
+    """
+
+    def __init__(self, environment: Environment, task: Task, before: Sequence[tuple[str, Played, Tape]]) -> None:
         super().__init__(environment, task)
         self._before = list(before)
 
@@ -52,14 +58,18 @@ class ResumedEpisode(Episode):
         return super().actions_due + len(self._before)
 
     def step(self, text: str) -> Observation:
-        """As `Episode.step`; an infra error when an earlier turn now gives another observation."""
+        """As `Episode.step`. An earlier turn that now comes to something else is counted in `differed`."""
+        tape = self.tape
         while self._before:
-            turn, expected = self._before.pop(0)
+            turn, expected, known = self._before.pop(0)
+            self.tape = known.finished()
             found = super().step(turn)
-            if found.text != expected or self.done:
-                reason = "the same actions gave another observation than before"
-                self.give_up(self.error or reason)
-                return Observation(Status.INFRA_ERROR, self.error or reason)
+            if self.outcome == Outcome.INFRA_ERROR:
+                return Observation(Status.INFRA_ERROR, self.error)
+            if self.done or (found.status, found.text) != (expected.status, expected.text):
+                self.differed += 1
+                self.outcome, self.answer = Outcome.RUNNING, None  # as the branch saw it
+        self.tape = tape
         return super().step(text)
 
 
@@ -77,6 +87,7 @@ class SharedPlay:
         self._environment, self._tasks = environment, tasks
         self._seconds, self._retries = seconds, retries
         self._played: dict[Node, Played] = {}
+        self._tapes: dict[Node, Tape] = {}
         self._episodes: dict[Node, Episode] = {}  # where each open episode stands
         self._running: list[Episode] = []
         self.runs = self.asked = self.retried = 0
@@ -111,12 +122,14 @@ class SharedPlay:
         episodes = [self._episode(action, fresh=attempt > 0) for action in wanted.values()]
         self._running = episodes
         turns = [action.turn for action in wanted.values()]
+        for node, episode in zip(wanted, episodes, strict=True):
+            episode.tape = self._tapes.setdefault(node, Tape())
         observations = step_episodes(self._environment, episodes, turns, seconds=seconds)
         self.runs += len(turns)
         for node, episode, observation in zip(wanted, episodes, observations, strict=True):
-            if episode.unexplained_kill:  # by a tool, for all we know
-                episode.give_up(f"an action that called tools was {observation.text[:100]}")
-                observation = Observation(Status.INFRA_ERROR, episode.error)
+            if episode.killed_in and attempt < self._retries:
+                episode.give_up(f"an action was killed while {episode.killed_in} was at work")
+                observation = Observation(Status.INFRA_ERROR, episode.result.error)
             self._played[node] = _played(episode, observation)
             if not episode.done:
                 self._episodes[node] = episode
@@ -128,7 +141,9 @@ class SharedPlay:
         stands = None if fresh else self._episodes.pop((task, codes[:-1]), None)
         if stands is not None:
             return stands
-        before = [(turn, self._played[task, codes[: number + 1]].text) for number, turn in enumerate(action.before)]
+        nodes = [(task, codes[: number + 1]) for number in range(len(action.before))]
+        earlier = zip(action.before, nodes, strict=True)
+        before = [(turn, self._played[node], self._tapes.get(node, Tape())) for turn, node in earlier]
         return ResumedEpisode(self._environment, self._tasks[task], before)
 
 

@@ -7,6 +7,9 @@ exception's own words.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 from regrpo_jax.records.types import Status
 
 
@@ -17,6 +20,10 @@ class ToolFailure(Exception):
         super().__init__(message)
         self.status = status
         self.message = message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies are made without `__init__`, whose arguments differ from class to class."""
+        return copyreg.__newobj__, (type(self), *self.args), vars(self)  # type: ignore[attr-defined]
 
 
 class EmptyResult(ToolFailure):

@@ -15,7 +15,7 @@ from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from tests.environments.small_tools import LOADER
 
-SANDBOX = SandboxSettings(wall_seconds=1.0, memory_bytes=2**29, workers=2, spares=1, imports=("random",))
+SANDBOX = SandboxSettings(wall_seconds=1.0, memory_bytes=2**29, workers=2, spares=1)
 
 
 def png(color: str = "red") -> bytes:

@@ -179,16 +179,24 @@ def test_the_seed_decides_random_numbers(environment: Environment) -> None:
     assert len(seen) == 2
 
 
-def test_actions_that_do_not_repeat_are_an_infra_error_when_the_episode_is_brought_back(
-    environment: Environment,
-) -> None:
+def test_what_the_policy_saw_stands_when_an_action_does_not_repeat(environment: Environment) -> None:
+    with environment.reset(make_task()) as episode:
+        seen = episode.step(turn("import os\nx = 1\nprint(os.stat('.').st_ino, os.getpid())"))
+        environment.leave(episode)
+        code, before, tape = episode._since_start[0]
+        episode._since_start[0] = (code, replace(before, text="something else", status=Status.EMPTY), tape)
+        assert episode.step(turn("x")).text == "1"
+        assert (episode.differed, episode.done, episode.steps[0].observation) == (1, False, seen)
+
+
+def test_an_episode_goes_on_when_bringing_it_back_kills_it(environment: Environment) -> None:
     with environment.reset(make_task()) as episode:
         episode.step(turn("x = 1\nprint(x)"))
         environment.leave(episode)
-        code, before = episode._since_start[0]
-        episode._since_start[0] = (code, replace(before, text="2"))
-        assert episode.step(turn("x")).status == Status.INFRA_ERROR
-        assert "another result when repeated" in episode.error
+        _, before, tape = episode._since_start[0]
+        episode._since_start[0] = ("import os\nos._exit(0)", before, tape)
+        assert episode.step(turn("final_answer(42)")).status == Status.OK
+        assert (episode.differed, episode.success) == (1, True)
 
 
 def test_more_episodes_than_workers_may_be_open(environment: Environment) -> None:

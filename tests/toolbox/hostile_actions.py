@@ -1,8 +1,8 @@
 """Code actions that try to get out, to stay, to starve the host or to cheat; shared by the tests of the sandbox.
 
-Each runs through the interpreter, which refuses many, and as plain Python, where only the operating system holds
-it. An action that gets what it must not get prints LEAK or shows the secret. `{canary}` is a file of the host that
-holds the secret, `{pid}` the host process, `{port}` a port it listens on, `{abstract}` its abstract socket.
+Only the operating system holds them. An action that gets what it must not get prints LEAK or shows the secret. `{canary}`
+is a file of the host that holds the secret, `{pid}` the host process, `{port}` a port it listens on, `{abstract}` its
+abstract socket. What lies behind the tools, and their settings, hold the secret too.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ OK, ERROR, TIMEOUT, INVALID = Status.OK, Status.TOOL_ERROR, Status.TIMEOUT, Stat
 
 @dataclass(frozen=True)
 class Hostile:
-    """`native`: the statuses that are right when the code runs as plain Python."""
+    """statuses: those that are right; a kill is one of these, and never an infra error."""
 
     name: str
     code: str
-    native: tuple[Status, ...]
+    statuses: tuple[Status, ...]
 
 
 _CORPUS = r"""
@@ -468,8 +468,8 @@ builtins.print = builtins.open = builtins.len = lambda *a, **k: 'LEAK'
 sys.modules['json'].dumps = sys.modules['os'].listdir = lambda *a, **k: 'LEAK'
 ### change_the_sandbox ok tool_error
 import sys
-from regrpo_jax.toolbox.sandbox import episode, protocol, worker
-protocol.decode_header = worker.Zygote.condition = worker.empty_folder = lambda *a: 'LEAK'
+from regrpo_jax.toolbox.sandbox import action_process, protocol, worker
+protocol.decode_header = worker.Worker.condition = worker.empty_folder = lambda *a: 'LEAK'
 ### trace_functions ok timeout
 import sys, threading
 sys.settrace(lambda *a: None)

@@ -25,38 +25,31 @@ LIMITS: dict[str, Any] = {
     "spares": 0,
 }
 # What an episode can see of the one before it: files, environment, limits, tools, builtins, modules.
-PROBES = {
-    False: (
-        "text = read_text('notes.txt')\nprint(text)\nprint(len(text), sorted([3, 1, 2]))",
-        "print(find('pears'), add(2, 3))\nfind('nothing like it')",
-        "import random, json, numpy\nprint(random.random(), json.dumps({}), numpy.arange(4).sum())\npaint('red')",
-        "read_text('missing.txt')",
-        "undefined_name",
-        "final_answer({'sum': add(1, 2), 'text': text[:3]})",
-    ),
-    True: (
-        "import os, resource, sys, json, random, threading\nprint(read_text('notes.txt'), sorted(os.environ.items()))",
-        "print([(p, sorted(os.listdir(p))) for p in ('.', '/tmp', '/dev/shm')], oct(os.umask(0o22)))",
-        "names = sorted(n for n in dir(resource) if n[:7] == 'RLIMIT_' and n[7:] not in ('AS', 'CPU'))\n"
-        "print([resource.getrlimit(getattr(resource, n)) for n in names])",
-        "print(os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0)), threading.active_count())",
-        "print(sorted(os.listdir('/proc/self/fd')), len([p for p in os.listdir('/proc') if p.isdigit()]))",
-        "print(find('pears'), add(2, 3), len('abc'), json.dumps({'a': [1]}), random.random(), sys.gettrace())",
-        "os.sched_yield()\nos.stat('.').st_mode, os.listxattr('.'), os.stat('notes.txt').st_mtime\n",
-        "paint('red')",
-        "final_answer({'sum': add(1, 2)})",
-    ),
-}
+PROBES = (
+    "import os, resource, sys, json, random, threading\nprint(read_text('notes.txt'), sorted(os.environ.items()))",
+    "print([(p, sorted(os.listdir(p))) for p in ('.', '/tmp', '/dev/shm')], oct(os.umask(0o22)))",
+    "names = sorted(n for n in dir(resource) if n[:7] == 'RLIMIT_' and n[7:] not in ('AS', 'CPU'))\n"
+    "print([resource.getrlimit(getattr(resource, n)) for n in names])",
+    "print(os.getpriority(os.PRIO_PROCESS, 0), sorted(os.sched_getaffinity(0)), threading.active_count())",
+    "print(sorted(os.listdir('/proc/self/fd')), len([p for p in os.listdir('/proc') if p.isdigit()]))",
+    "print(find('pears'), add(2, 3), len('abc'), json.dumps({'a': [1]}), random.random(), sys.gettrace())",
+    "os.sched_yield()\nos.stat('.').st_mode, os.listxattr('.'), os.stat('notes.txt').st_mtime\n",
+    "text = read_text('notes.txt')\nprint(len(text))\nread_text('missing.txt')",
+    "find('nothing like it')",
+    "undefined_name",
+    "paint('red')",
+    "final_answer({'sum': add(1, 2), 'text': text[:3]})",
+)
 
 
-def pool(native: bool = False, **changes: Any) -> SandboxPool:
-    return SandboxPool(SandboxSettings(**{**LIMITS, "native": native, **changes}), loader=LOADER)
+def pool(**changes: Any) -> SandboxPool:
+    return SandboxPool(SandboxSettings(**{**LIMITS, **changes}), loader=LOADER)
 
 
 def probe(from_pool: SandboxPool) -> tuple[list[ActionResult], dict[str, str]]:
     """What an innocent episode sees."""
     with from_pool.open(INPUTS, seed=7) as session:
-        results = [session.run(code) for code in PROBES[from_pool.settings.native]]
+        results = [session.run(code) for code in PROBES]
         return results, session.files()
 
 
@@ -66,11 +59,11 @@ def workers_of(a_pool: SandboxPool) -> list[Any]:
 
 
 def processes_left(a_pool: SandboxPool) -> list[str]:
-    """Processes of the pool's workers beyond bubblewrap and the warm process."""
+    """Processes of the pool's workers beyond bubblewrap and the two that stay."""
     left = []
     for worker in workers_of(a_pool):
         below = kernel.descendants(worker.process.pid)
-        expected = 0 if worker.command.weak else 1
+        expected = 1 if worker.command.weak else 2
         if len(below) > expected:
             left += [f"{pid}: {_command(pid)}" for pid in sorted(below)]
     return left

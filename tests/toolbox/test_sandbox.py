@@ -26,12 +26,6 @@ def shared() -> Iterator[SandboxPool]:
         yield a_pool
 
 
-@pytest.fixture(scope="module")
-def native() -> Iterator[SandboxPool]:
-    with pool(native=True) as a_pool:
-        yield a_pool
-
-
 @pytest.fixture
 def session(shared: SandboxPool) -> Iterator[SandboxSession]:
     with shared.open(INPUTS, seed=1) as opened:
@@ -60,11 +54,11 @@ STATUSES = {
     "x = (\0)": Status.INVALID_ACTION,
     "no_such_tool(1)": Status.INVALID_ACTION,
     "no_such_name": Status.INVALID_ACTION,
-    "import os": Status.INVALID_ACTION,
-    "from subprocess import run": Status.INVALID_ACTION,
-    "().__class__": Status.INVALID_ACTION,
-    "eval('1')": Status.INVALID_ACTION,
-    "read_text = 3": Status.INVALID_ACTION,
+    "return 1": Status.INVALID_ACTION,
+    "import no_such_module": Status.INVALID_ACTION,
+    "def f():\n    print(n)\n    n = 1\nf()": Status.TOOL_ERROR,
+    "import os": Status.OK,
+    "eval('1')": Status.OK,
 }
 
 
@@ -151,7 +145,7 @@ def test_time_and_memory_are_limited_and_the_episode_goes_on() -> None:
 
 
 def test_cpu_time_is_limited() -> None:
-    with pool(native=True, cpu_seconds=1, wall_seconds=30) as a_pool, a_pool.open() as session:
+    with pool(cpu_seconds=1, wall_seconds=30) as a_pool, a_pool.open() as session:
         result = session.run("while True: pass")
         assert result.status is Status.TIMEOUT and "CPU" in result.text
         assert result.elapsed < 25
@@ -202,8 +196,8 @@ def test_tools_are_wrapped_when_an_episode_opens(shared: SandboxPool) -> None:
         assert session.run("add(1, 2)").text == "3"
 
 
-def test_plain_python_where_it_is_asked_for(native: SandboxPool) -> None:
-    with native.open(INPUTS) as session:
+def test_actions_are_plain_python(shared: SandboxPool) -> None:
+    with shared.open(INPUTS) as session:
         assert session.run("import sys, os\nx = sys.maxsize\nos.getcwd()").text == "/workspace"
         assert session.run("match [1, 2]:\n    case [a, b]: print(a + b)\nx").text.startswith("3\n9223")
         assert session.run("no_name").status is Status.INVALID_ACTION

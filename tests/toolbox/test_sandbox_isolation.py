@@ -34,14 +34,14 @@ def test_workers_are_isolated_where_the_tests_run() -> None:
 
 def test_the_environment_of_the_host_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "secret value")
-    with pool(native=True) as a_pool, a_pool.open() as session:
+    with pool() as a_pool, a_pool.open() as session:
         assert "secret" not in session.run("import os\ndict(os.environ)").text
         assert "secret" not in session.run("open('/proc/self/environ').read()").text
 
 
 def test_an_unprivileged_host_uses_a_user_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "_real_root", lambda: False)
-    with pool(native=True) as a_pool:
+    with pool() as a_pool:
         assert "--unshare-user" in workers_of(a_pool)[0].command.arguments
         with a_pool.open(INPUTS) as session:
             assert session.run("open('/proc/self/status').read().split('CapEff:')[1].split()[0]").text == "0" * 16

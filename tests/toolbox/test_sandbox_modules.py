@@ -32,7 +32,7 @@ for reference in references:
     for tool in found(None).values() if name.startswith("load") else ():
         if callable(warm_up := getattr(tool, "warm_up", None)):
             warm_up()
-import regrpo_jax.toolbox.sandbox.episode, regrpo_jax.toolbox.sandbox.worker
+import regrpo_jax.toolbox.sandbox.tool_process, regrpo_jax.toolbox.sandbox.worker
 print(json.dumps({name: module.__file__ for name, module in sys.modules.items() if name.startswith("regrpo_jax")}))
 """
 

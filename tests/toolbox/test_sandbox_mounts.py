@@ -96,7 +96,7 @@ def test_of_a_users_project_only_what_was_named_is_there(project: Path) -> None:
 
 
 def test_of_our_own_package_only_what_a_worker_needs_is_there() -> None:
-    with pool(native=True, output_bytes=2**20) as a_pool, a_pool.open() as session:
+    with pool(output_bytes=2**20) as a_pool, a_pool.open() as session:
         found = {path for path in seen(session) if path.startswith(f"{ROOT}/")}
         files = {path for path in found if path.endswith(".py") and path.startswith(str(FOLDER))}
         needed = {str(path) for path in inside(["regrpo_jax.toolbox.failures"])}
@@ -116,7 +116,7 @@ def test_a_copy_that_is_installed_is_no_way_around(tmp_path: Path, monkeypatch: 
     (copy / "answers.py").write_text("SECRET")
     known = mounts.libraries()
     monkeypatch.setattr(mounts, "libraries", lambda: (*known, str(copy.parent)))
-    with pool(native=True) as a_pool, a_pool.open() as session:
+    with pool() as a_pool, a_pool.open() as session:
         assert session.run(f"import os\nos.listdir({str(copy.parent)!r}), os.listdir({str(copy)!r})").text == (
             "(['regrpo_jax'], [])"
         )
@@ -185,7 +185,7 @@ def test_however_python_and_the_project_are_written_actions_are_isolated(
         "from regrpo_jax.toolbox.sandbox import isolation\n"
         "from tests.toolbox.sandbox_checks import pool\n"
         "assert isolation.why_not_isolated() == '', isolation.why_not_isolated()\n"
-        "with pool(native=True) as a_pool, a_pool.open() as session:\n"
+        "with pool() as a_pool, a_pool.open() as session:\n"
         "    assert not session._worker.command.weak\n"
         "    print(session.run('import os, numpy, regrpo_jax\\nprint(os.getcwd(), add(2, 3))').text)\n"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox.sandbox.journal import Journal
 from regrpo_jax.toolbox.sandbox.plain import plain, plain_or_text
 from regrpo_jax.toolbox.sandbox.protocol import (
     HEADER_BYTES,
@@ -25,7 +27,7 @@ from regrpo_jax.toolbox.sandbox.protocol import (
     decode_header,
     encode,
 )
-from regrpo_jax.toolbox.sandbox.session import _result
+from regrpo_jax.toolbox.sandbox.results import ToolRun
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
@@ -39,7 +41,7 @@ Pair = tuple[Channel, Channel, socket.socket]
 def pair() -> Iterator[Pair]:
     one, other = socket.socketpair()
     with one, other:
-        yield Channel(one, Bounds(blob=1000)), Channel(other, Bounds(blob=1000)), other
+        yield Channel(one, Bounds(blob=1000)), Channel(other, Bounds(blob=1000), descriptors=True), other
 
 
 def soon() -> float:
@@ -98,6 +100,20 @@ def test_deadlines_and_ends(pair: Pair) -> None:
         one.send({"a": 1}, deadline=later())
 
 
+def test_a_reader_that_is_interrupted_loses_nothing(pair: Pair) -> None:
+    one, other, _ = pair
+    message = encode({"a": "x" * 3000}, b"blob")
+    for piece in (message[:3], message[3:200], message[200:-1]):
+        one.socket.send(piece)
+        with pytest.raises(Late):
+            other.receive(time.monotonic() + 0.01)
+        assert other.receive_now() is None
+    one.socket.send(message[-1:] + encode({"b": 1}))
+    assert other.receive_now() == ({"a": "x" * 3000}, b"blob")
+    assert other.receive_now() == ({"b": 1}, b"")
+    assert other.receive_now() is None
+
+
 def test_too_long_a_header_is_not_sent() -> None:
     with pytest.raises(ProtocolError, match="may be sent"):
         encode({"a": "x" * HEADER_BYTES})
@@ -106,7 +122,7 @@ def test_too_long_a_header_is_not_sent() -> None:
 def test_descriptors_go_along(pair: Pair) -> None:
     one, other, _ = pair
     reading, writing = os.pipe()
-    one.send({"open": 1}, b"blob", fd=writing)
+    one.send({"open": 1}, b"blob", fds=(writing,))
     os.close(writing)
     received: list[int] = []
     assert other.receive(soon(), received) == ({"open": 1}, b"blob")
@@ -116,17 +132,44 @@ def test_descriptors_go_along(pair: Pair) -> None:
     os.close(reading)
 
 
-@given(JSON | st.dictionaries(st.sampled_from(["status", "size", "images", "runs", "answer", "done"]), JSON))
-def test_answers_of_another_shape_are_refused(value: Any) -> None:
-    with pytest.raises(ProtocolError):
-        _result({"status": "ok", "size": 0, "images": [], "runs": 5, "answer": [], **{"x": value}}, b"")
-    header = {"status": "ok", "size": 0, "images": [], "runs": [], "answer": []}
-    for key in header:
-        try:
-            result = _result({**header, key: value}, b"\xff")
-        except ProtocolError:
-            continue
-        assert isinstance(result.status, Status) and isinstance(result.size, int)
+END = {"done": "x", "raised": None, "size": 0, "images": []}
+RAISED = st.fixed_dictionaries({}, optional={"call": JSON | st.integers(0, 3), "refused": JSON | st.booleans()})
+
+
+@given(st.sampled_from(["raised", "size", "images"]), JSON | RAISED)
+def test_ends_of_another_shape_are_refused(key: str, value: Any) -> None:
+    journal = Journal()
+    journal.hear({"call": 1, "name": "read", "asked": ""})
+    journal.hear({"ended": 1, "status": "empty", "result": "", "failed": True})
+    try:
+        result = journal.result({**END, key: value}, b"\xff")
+    except ProtocolError:
+        return
+    assert isinstance(result.status, Status) and type(result.size) is int and not result.killed
+    assert result.status in (Status.EMPTY, Status.TOOL_ERROR, Status.INVALID_ACTION)
+
+
+@given(
+    st.dictionaries(st.sampled_from(["call", "name", "asked", "ended", "status", "result", "failed", "answer"]), JSON)
+)
+def test_calls_of_another_shape_are_refused(header: dict[str, Any]) -> None:
+    journal = Journal()
+    with contextlib.suppress(ProtocolError):
+        journal.hear(header)
+    assert isinstance(journal.working, str) and journal.result(END, b"").status is Status.OK
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_no_status_from_inside_is_an_infra_error(status: Status) -> None:
+    journal = Journal()
+    journal.hear({"call": 7, "name": "read", "asked": "1"})
+    assert journal.working == "read"
+    journal.hear({"ended": 7, "status": str(status), "result": "words", "failed": True})
+    expected = Status.TOOL_ERROR if status == Status.INFRA_ERROR else status
+    assert (journal.working, journal.runs) == ("", (ToolRun("read", expected, "1", "words"),))
+    assert journal.result({**END, "raised": {"call": 7, "refused": True}}, b"").status == expected
+    for number in (0, 6, 8, -1):  # of calls that never were: the exception is the action's own
+        assert journal.result({**END, "raised": {"call": number, "refused": False}}, b"").status is Status.TOOL_ERROR
 
 
 @given(JSON)

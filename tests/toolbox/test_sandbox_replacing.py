@@ -31,8 +31,8 @@ ENDED = {
 
 
 @pytest.fixture(scope="module")
-def native() -> Iterator[SandboxPool]:
-    with pool(native=True) as a_pool:
+def shared() -> Iterator[SandboxPool]:
+    with pool() as a_pool:
         yield a_pool
 
 
@@ -58,37 +58,37 @@ def test_a_host_that_is_slow_to_close_keeps_its_worker(
 
 
 @pytest.mark.parametrize("code", LEFT)
-def test_a_worker_that_differs_is_replaced(native: SandboxPool, code: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_worker_that_differs_is_replaced(shared: SandboxPool, code: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, LOGGER):
-        with native.open(INPUTS) as session:
+        with shared.open(INPUTS) as session:
             worker = session._worker
             assert worker is not None
             session.run(code)
-        assert worker not in workers_of(native)
+        assert worker not in workers_of(shared)
     (message,) = caplog.messages
     assert message.startswith(f"a sandbox worker (process {worker.process.pid}) is replaced: ")
     assert LEFT[code] in message
-    with native.open(INPUTS) as session:
+    with shared.open(INPUTS) as session:
         assert session._worker is not worker and session.run("1").text == "1"
 
 
 @pytest.mark.parametrize("code", ENDED)
 def test_a_worker_whose_episode_hung_or_died_is_cleaned_and_used_again(
-    native: SandboxPool, code: str, caplog: pytest.LogCaptureFixture
+    shared: SandboxPool, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, LOGGER):
         for _ in range(2):
-            with native.open(INPUTS) as session:
-                (worker,) = workers_of(native)
+            with shared.open(INPUTS) as session:
+                (worker,) = workers_of(shared)
                 result = session.run(f"open('left.txt', 'w').write('here')\n{code}")
                 assert ENDED[code] in result.text
                 assert "left.txt" not in session.run("import os\nos.listdir()").text
-            assert workers_of(native) == [worker]
+            assert workers_of(shared) == [worker]
     assert caplog.messages == []
 
 
 def test_without_a_namespace_it_is_replaced(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    with pool(native=True) as a_pool, caplog.at_level(logging.DEBUG, LOGGER):
+    with pool() as a_pool, caplog.at_level(logging.DEBUG, LOGGER):
         (worker,) = workers_of(a_pool)
         monkeypatch.setattr(worker, "command", dataclasses.replace(worker.command, weak=True))
         with a_pool.open(INPUTS) as session:
@@ -99,7 +99,7 @@ def test_without_a_namespace_it_is_replaced(monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_an_action_can_be_broken_off_from_another_thread() -> None:
-    with pool(native=True, wall_seconds=300.0) as patient:
+    with pool(wall_seconds=300.0) as patient:
         with patient.open(INPUTS) as session:
             timer = threading.Timer(0.3, session.break_off)
             timer.start()
@@ -111,14 +111,14 @@ def test_an_action_can_be_broken_off_from_another_thread() -> None:
 
 
 def test_a_worker_whose_episode_ended_itself_unasked_is_replaced(
-    native: SandboxPool, caplog: pytest.LogCaptureFixture
+    shared: SandboxPool, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.DEBUG, LOGGER):
-        with native.open(INPUTS) as session:
+        with shared.open(INPUTS) as session:
             worker = session._worker
             assert worker is not None
             session.run("import os, threading\nthreading.Timer(0.1, os._exit, (3,)).start()")
             assert select.select([worker.control], [], [], 10)[0], "the warm process tells of the end"
-        assert worker not in workers_of(native)
+        assert worker not in workers_of(shared)
     (message,) = caplog.messages
-    assert "its episode's process ended by itself: {'exit': 3" in message
+    assert "a process of its episode ended by itself: {'who': 'action', 'exit': 3" in message

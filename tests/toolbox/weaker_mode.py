@@ -11,7 +11,7 @@ FORKS = "import os, time\nfor _ in range(3):\n    if os.fork() == 0:\n        os
 
 
 def main() -> None:
-    with pool(native=True, workers=2, allow_unisolated=True) as weak:
+    with pool(workers=2, allow_unisolated=True) as weak:
         workers = workers_of(weak)
         workspaces = [Path(worker.command.workspace) for worker in workers]
         assert all(worker.command.weak for worker in workers) and all(path.is_dir() for path in workspaces)

@@ -1,7 +1,8 @@
 """The folders an episode writes to: put files in, read them out, empty them, know that nothing is left.
 
-Everything here runs in the zygote, on names and files that an episode may have made up: links are never
-followed, special files are never waited for, depth and number are bounded.
+Everything here runs in the warm process, on names and files that an episode may have made up: links are never
+followed, special files are never waited for, depth and number are bounded. Contents go to and from the host by
+descriptor, so that nothing of an episode stays in the memory that the next one is a copy of.
 """
 
 from __future__ import annotations
@@ -30,50 +31,68 @@ def checked_parts(name: str) -> list[str]:
     return parts
 
 
-def write_file(root: str, name: str, data: bytes) -> None:
-    """Write a file below `root`, with the folders it needs; an existing link is replaced, not followed."""
-    parts = checked_parts(name)
+def _folder_of(root: str, parts: list[str], *, make: bool) -> int:
+    """A descriptor of the folder that the last of `parts` lies in; no link is followed on the way."""
     folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for part in parts[:-1]:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(part, 0o755, dir_fd=folder)
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(part, 0o755, dir_fd=folder)
             inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
             os.close(folder)
             folder = inner
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(parts[-1], dir_fd=folder)
-        target = os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
-        with os.fdopen(target, "wb") as file:
-            file.write(data)
-        os.utime(parts[-1], (PLAIN_TIME, PLAIN_TIME), dir_fd=folder, follow_symlinks=False)
-    except (OSError, UnicodeEncodeError) as error:
-        raise FolderError(f"cannot write {name[:100]!r}: {error}") from error
-    finally:
+    except BaseException:
         os.close(folder)
+        raise
+    return folder
 
 
-def read_file(root: str, name: str, most_bytes: int) -> bytes:
-    """The bytes of a regular file below `root`. FolderError when there is none, or it is larger than `most_bytes`."""
-    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+def new_file(root: str, name: str) -> int:
+    """A descriptor to write a new file below `root` with, and the folders it needs; what had its name is replaced.
+
+    FolderError for a name or a place that cannot be written.
+    """
     try:
         parts = checked_parts(name)
-        for part in parts[:-1]:
-            inner = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=folder)
+        folder = _folder_of(root, parts, make=True)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(parts[-1], dir_fd=folder)
+            return os.open(parts[-1], os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o644, dir_fd=folder)
+        finally:
             os.close(folder)
-            folder = inner
-        source = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
-        with os.fdopen(source, "rb") as file:
-            if not stat.S_ISREG(os.fstat(source).st_mode):
-                raise FolderError(f"{name[:100]!r} is not a regular file")
-            data = file.read(most_bytes + 1)
+    except (OSError, UnicodeEncodeError) as error:
+        raise FolderError(f"cannot write {name[:100]!r}: {error}") from error
+
+
+def write_file(root: str, name: str, data: bytes) -> None:
+    """Write a file below `root`, with the folders it needs; an existing link is replaced, not followed."""
+    target = new_file(root, name)
+    try:
+        with os.fdopen(target, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.utime(target, (PLAIN_TIME, PLAIN_TIME))
+    except OSError as error:
+        raise FolderError(f"cannot write {name[:100]!r}: {error}") from error
+
+
+def open_file(root: str, name: str) -> int:
+    """A descriptor to read a regular file below `root` with. FolderError when there is none of that name."""
+    try:
+        parts = checked_parts(name)
+        folder = _folder_of(root, parts, make=False)
+        try:
+            source = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+        finally:
+            os.close(folder)
     except (OSError, UnicodeEncodeError) as error:
         raise FolderError(f"cannot read {name[:100]!r}: {error}") from error
-    finally:
-        os.close(folder)
-    if len(data) > most_bytes:
-        raise FolderError(f"{name[:100]!r} has more than {most_bytes} bytes")
-    return data
+    if not stat.S_ISREG(os.fstat(source).st_mode):
+        os.close(source)
+        raise FolderError(f"{name[:100]!r} is not a regular file")
+    return source
 
 
 def regular_files(
@@ -96,18 +115,25 @@ def regular_files(
             yield prefix + entry.name, status
 
 
-def digests(root: str, most_files: int, most_bytes: int) -> dict[str, str]:
-    """SHA-256 of the regular files below `root` by name, sorted; names that are no text are left out."""
-    found: dict[str, str] = {}
+def digests(root: str, most_files: int) -> Iterator[tuple[str, str]]:
+    """Name and SHA-256 of the regular files below `root`; names that are too long or no text are left out."""
+    buffer = bytearray(2**16)
+    found = 0
     for name, _ in regular_files(root, most_files):
-        if len(found) >= most_files:
-            break
+        if found >= most_files:
+            return
         try:
             name.encode("utf-8")
-            found[name] = hashlib.sha256(read_file(root, name, most_bytes)).hexdigest()
+            source = open_file(root, name)
         except (FolderError, UnicodeEncodeError):
             continue
-    return dict(sorted(found.items()))
+        found += 1
+        digest = hashlib.sha256()
+        with os.fdopen(source, "rb", buffering=0) as file:
+            while read := file.readinto(buffer):
+                digest.update(memoryview(buffer)[:read])
+        yield name, digest.hexdigest()
+    buffer[:] = bytes(len(buffer))  # the next episode is a copy of this process
 
 
 def empty_folder(root: str, depth: int = _DEEPEST, keep: Container[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The host's hold on one worker: start it, ask its zygote for things, kill all of it."""
+"""The host's hold on one worker: start it, ask its first process for things, kill all of it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,58 @@ import subprocess
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.toolbox.sandbox import kernel
+from regrpo_jax.toolbox.sandbox.folders import PLAIN_TIME
 from regrpo_jax.toolbox.sandbox.isolation import Command, filter_file
 from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header, Late, ProtocolError
-from regrpo_jax.toolbox.sandbox.results import SandboxError
+from regrpo_jax.toolbox.sandbox.results import SandboxError, TooLarge
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 _DEATH_SECONDS = 10.0
+_NAME_BYTES = 4200  # of a file, with its digest
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What an episode starts with.
+
+    files: of the workspace. behind: what only its tools read. seed: of the action's random numbers. wrap,
+    wrap_settings, tool_seed: of the tools' faults and random numbers. The action's process gets `files` and `seed` alone.
+    """
+
+    files: Mapping[str, bytes]
+    seed: int = 0
+    wrap: str = ""
+    wrap_settings: Any = None
+    behind: Mapping[str, bytes] = field(default_factory=dict)
+    tool_seed: int = 0
+
+    def message(self) -> tuple[Header, bytes]:
+        """For the process of the tools."""
+        header = {
+            "files": [[name, len(data)] for name, data in self.files.items()],
+            "behind": [[name, len(data)] for name, data in self.behind.items()],
+            "wrap": self.wrap,
+            "wrap_settings": self.wrap_settings,
+            "seed": self.tool_seed,
+        }
+        return header, b"".join((*self.files.values(), *self.behind.values()))
+
+
+@dataclass(frozen=True)
+class Line:
+    """The host's channels to the two processes of an episode."""
+
+    action: Channel
+    tools: Channel
+
+    def close(self) -> None:
+        self.action.close()
+        self.tools.close()
 
 
 class HostWorker:
@@ -30,12 +72,13 @@ class HostWorker:
 
     def __init__(self, command: Command, settings: SandboxSettings, start: Any) -> None:
         self.command, self.settings = command, settings
-        self.ended: Header | None = None  # how the episode's process ended, once the zygote told
+        self.ended: Header | None = None  # how the episode ended, once the worker told
         ours, theirs = socket.socketpair()
-        self.control = Channel(ours, Bounds(header=2**20, blob=settings.file_bytes))
+        self.control = Channel(ours, Bounds(blob=settings.max_files * _NAME_BYTES), descriptors=True)
+        self._asking = threading.RLock()  # one request at a time, from whichever thread
         self._killing, self._dead = threading.Lock(), False
         self.errors = os.memfd_create("sandbox-errors")  # what the worker says before it is ready
-        self.child = -1  # a pidfd of the zygote, with bubblewrap
+        self.child = -1  # a pidfd of the first process, with bubblewrap
         try:
             self.process = self._spawn(command, theirs.fileno())
         except OSError as error:
@@ -86,7 +129,7 @@ class HostWorker:
     def wait_ready(self) -> None:
         """Until the tools are loaded. UserError when they cannot be, SandboxError when the worker cannot start."""
         try:
-            answer = self._reply(time.monotonic() + self.settings.start_seconds)
+            answer, _ = self._reply(time.monotonic() + self.settings.start_seconds)
         except (Closed, Late, ProtocolError) as error:
             words = os.pread(self.errors, 2**20, 0)[-2000:].decode("utf-8", "replace").strip()
             late = "is not ready in time" if isinstance(error, Late) else "ended while starting"
@@ -96,18 +139,15 @@ class HostWorker:
             self.kill()
             raise UserError(f"the tools cannot be loaded in the sandbox: {answer['failed']}")
 
-    def _reply(self, deadline: float) -> Header:
-        return self._reply_with_blob(deadline)[0]
-
-    def _reply_with_blob(self, deadline: float) -> tuple[Header, bytes]:
+    def _reply(self, deadline: float, fds: list[int] | None = None) -> tuple[Header, bytes]:
         while True:
-            header, blob = self.control.receive(deadline)
+            header, blob = self.control.receive(deadline, fds)
             if "ended" not in header:
                 return header, blob
             self.ended = header["ended"]
 
     def wait_ended(self, seconds: float) -> Header | None:
-        """How the episode's process ended, if the zygote tells within `seconds`. Closed when it is gone itself."""
+        """How the episode ended, if the worker tells within `seconds`. Closed when the worker is gone itself."""
         deadline = time.monotonic() + seconds
         while self.ended is None:
             try:
@@ -118,41 +158,77 @@ class HostWorker:
         return self.ended
 
     def ask(
-        self, request: Header, blob: bytes = b"", fd: int | None = None, seconds: float = 20.0
-    ) -> tuple[Header, bytes]:
-        """One request to the zygote. SandboxError when it cannot answer, OSError when it refuses."""
+        self, request: Header, *, give: Sequence[int] = (), take: list[int] | None = None, seconds: float = 20.0
+    ) -> bytes:
+        """One request to the worker's first process; what it answers. Descriptors are given and taken along.
+
+        SandboxError when it cannot answer, OSError when it refuses.
+        """
         deadline = time.monotonic() + seconds
-        try:
-            self.control.send(request, blob, deadline=deadline, fd=fd)
-            answer, data = self._reply_with_blob(deadline)
-        except (Closed, Late, ProtocolError) as error:
-            raise SandboxError(f"a sandbox worker is {type(error).__name__.lower()}") from error
+        with self._asking:
+            try:
+                self.control.send(request, deadline=deadline, fds=give)
+                answer, data = self._reply(deadline, take)
+            except (Closed, Late, ProtocolError) as error:
+                raise SandboxError(f"a sandbox worker is {type(error).__name__.lower()}") from error
         if "failed" in answer:
             raise OSError(str(answer["failed"]))
-        return answer, data
+        return data
 
-    def open(
-        self, files: Mapping[str, bytes], seed: int, wrap: str, wrap_settings: Any, behind: Mapping[str, bytes]
-    ) -> Channel:
-        """Start an episode; the channel that its process listens to. SandboxError, OSError (a file name refused)."""
-        ours, theirs = socket.socketpair()
+    def open(self, opening: Opening) -> Line:
+        """Start an episode. UserError when its files or tools cannot be set up, SandboxError, OSError."""
+        action, inner_action = socket.socketpair()
+        tools, inner_tools = socket.socketpair()
+        line = Line(Channel(action, Bounds(blob=self.settings.output_bytes)), Channel(tools, Bounds(blob=0)))
         self.ended = None
-        request = {
-            "do": "open",
-            "seed": seed,
-            "wrap": wrap,
-            "wrap_settings": wrap_settings,
-            "files": [[name, len(data)] for name, data in files.items()],
-            "behind": [[name, len(data)] for name, data in behind.items()],
-        }
         try:
-            self.ask(request, b"".join([*files.values(), *behind.values()]), fd=theirs.fileno())
+            with inner_action, inner_tools:
+                request = {"do": "open", "seed": opening.seed, "wrap": opening.wrap}
+                self.ask(request, give=(inner_tools.fileno(), inner_action.fileno()))
+            self._set_up(line, opening)
         except BaseException:
-            ours.close()
+            line.close()
             raise
-        finally:
-            theirs.close()
-        return Channel(ours, Bounds(header=2**20, blob=self.settings.output_bytes))
+        return line
+
+    def _set_up(self, line: Line, opening: Opening) -> None:
+        deadline = time.monotonic() + self.settings.start_seconds
+        try:
+            line.tools.send(*opening.message(), deadline=deadline)
+            opened, _ = line.tools.receive(deadline)
+        except (Closed, Late, ProtocolError) as error:
+            words = f"the episode's tools do not start: {type(error).__name__} {error}"
+            raise SandboxError(words) from error
+        if "failed" in opened:
+            what = "the episode cannot be opened" if "files" in opened else "the tools cannot be set up for the episode"
+            raise UserError(f"{what}: {opened['failed']}")
+
+    def read_file(self, name: str, most_bytes: int | None = None) -> bytes:
+        """A regular file of the workspace. OSError when there is none, TooLarge, SandboxError."""
+        most = self.settings.file_bytes if most_bytes is None else most_bytes
+        taken: list[int] = []
+        self.ask({"do": "read", "name": name}, take=taken)
+        with os.fdopen(taken[0], "rb") as file:
+            data = file.read(most + 1)
+        if len(data) > most:
+            raise TooLarge(f"{name[:100]!r} has more than {most} bytes")
+        return data
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Put a file into the workspace. OSError, SandboxError."""
+        if len(data) > self.settings.file_bytes:
+            raise OSError(f"{name} has {len(data)} bytes; at most {self.settings.file_bytes} fit")
+        taken: list[int] = []
+        self.ask({"do": "write", "name": name}, take=taken)
+        with os.fdopen(taken[0], "wb") as file:
+            file.write(data)
+            file.flush()
+            os.utime(file.fileno(), (PLAIN_TIME, PLAIN_TIME))
+
+    def files(self) -> dict[str, str]:
+        """SHA-256 of each file of the workspace, by name. SandboxError."""
+        listed = self.ask({"do": "files"}).decode("utf-8")
+        return {entry[64:]: entry[:64] for entry in sorted(listed.split("\0"), key=lambda entry: entry[64:]) if entry}
 
     def alive(self) -> bool:
         return self.process.poll() is None

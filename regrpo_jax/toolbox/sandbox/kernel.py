@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
@@ -79,12 +79,35 @@ def processes() -> Iterator[int]:
 
 
 def resident_bytes(pid: int | str = "self") -> int:
-    """Memory of a process that is in RAM, shared pages included; 0 when it is gone."""
+    """Memory of a process that is in RAM, shared pages included; 0 when it is gone.
+
+    Of a process whose main thread has ended the kernel shows none; its other threads tell.
+    """
+    found = _resident(f"/proc/{pid}/statm")
+    if found:
+        return found
+    return max((_resident(f"/proc/{pid}/task/{thread}/statm") for thread in _threads(pid)), default=0)
+
+
+def _resident(path: str) -> int:
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+        with open(path, encoding="ascii") as file:
             return int(file.read().split()[1]) * PAGE_BYTES
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def _threads(pid: int | str) -> list[str]:
+    try:
+        return os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return []
+
+
+def sockets() -> int:
+    """How many sockets there are in this network namespace, those too that are only under way to another process."""
+    with open("/proc/self/net/sockstat", encoding="ascii") as file:
+        return int(file.readline().split()[-1])
 
 
 def address_space_bytes() -> int:
@@ -122,18 +145,30 @@ def kill_all(pids: Iterable[int]) -> None:
             continue
 
 
-def kill_descendants(root: int, rounds: int = 50) -> None:
+def alive(pids: Iterable[int]) -> set[int]:
+    """Those of `pids` of which something still runs."""
+    return {pid for pid in pids if not is_over(pid)}
+
+
+def kill_descendants(root: int, keep: Container[int] = (), rounds: int = 50) -> None:
     """SIGKILL for all that `root` started, again until nothing that runs is left: what is killed may fork meanwhile."""
     for _ in range(rounds):
-        found = {pid for pid in descendants(root) if not _is_zombie(pid)}
+        found = alive(pid for pid in descendants(root) if pid not in keep)
         if not found:
             return
         kill_all(found)
 
 
-def _is_zombie(pid: int) -> bool:
+def is_over(pid: int) -> bool:
+    """Whether nothing of a process runs any more. Its main thread may have ended and others not."""
+    if not _has_ended(f"/proc/{pid}/stat"):
+        return False
+    return all(_has_ended(f"/proc/{pid}/task/{thread}/stat") for thread in _threads(pid))
+
+
+def _has_ended(path: str) -> bool:
     try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        with open(path, encoding="utf-8", errors="replace") as file:
             return file.read().rpartition(")")[2].split()[0] in ("Z", "X")
     except (OSError, IndexError):
         return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import pickle
 import queue
 import threading
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.host_worker import HostWorker, modules_of
+from regrpo_jax.toolbox.sandbox.host_worker import HostWorker, Opening, modules_of
 from regrpo_jax.toolbox.sandbox.isolation import worker_command
 from regrpo_jax.toolbox.sandbox.results import SandboxError
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
@@ -48,7 +49,8 @@ class SandboxPool:
         remote_tools: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         self.settings = settings or SandboxSettings()
-        self._start = Start(self.settings, loader, toolset_settings)
+        self._start = Start(self.settings, loader, pickle.dumps(toolset_settings))
+        self._toolset_settings = toolset_settings
         self._remote_tools = remote_tools
         self._lock = threading.Lock()
         self._free = threading.Semaphore(self.settings.workers)
@@ -80,9 +82,9 @@ class SandboxPool:
     def _start_workers(self) -> None:
         while (order := self._orders.get()) is not None:
             try:
-                readable = tuple(getattr(self._start.toolset_settings, "readable_paths", ()))
+                readable = tuple(getattr(self._toolset_settings, "readable_paths", ()))
                 command = worker_command(
-                    self.settings, modules_of(self._start.loader, self._start.toolset_settings), readable
+                    self.settings, modules_of(self._start.loader, self._toolset_settings), readable
                 )
                 worker = HostWorker(command, self.settings, self._start)
                 with self._lock:
@@ -130,20 +132,29 @@ class SandboxPool:
         files: Mapping[str, bytes | Path] | None = None,
         seed: int = 0,
         *,
+        behind: Mapping[str, bytes] | None = None,
         wrap: str = "",
         wrap_settings: Any = None,
-        behind: Mapping[str, bytes] | None = None,
+        tool_seed: int | None = None,
     ) -> SandboxSession:
         """An episode with these files in its workspace; waits while all workers are in use.
 
-        wrap: "package.module:function" of an importable package, called once in the episode's process as
-        function(tools, wrap_settings, seed) and returning the tools to use; wrap_settings is plain data. behind: what
-        the tools look up and the workspace does not have (`toolbox.behind`).
-        UserError for files that cannot be read or named so, SandboxError when no worker can be had.
+        seed: of the action's random numbers. behind: files that only tools read, see `toolbox.behind`.
+        wrap: "package.module:function" of an importable package, called once in the process of the episode's tools as
+        function(tools, wrap_settings, tool_seed) and returning the tools to use; wrap_settings is plain data, tool_seed
+        is `seed` if None. The process of the actions gets none of these but `seed`.
+        UserError for files that cannot be read or named so and tools that cannot be set up, SandboxError when no worker
+        can be had.
         """
+        given = files or {}
+        paths = {name: source for name, source in given.items() if isinstance(source, Path)}
+        contents = {name: source for name, source in given.items() if not isinstance(source, Path)}
+        opening = Opening(
+            contents, seed, wrap, wrap_settings, dict(behind or {}), seed if tool_seed is None else tool_seed
+        )
         self._free.acquire()
         try:
-            session = SandboxSession(self, files or {}, seed, wrap, wrap_settings, behind or {})
+            session = SandboxSession(self, opening, paths)
         except BaseException:
             self._free.release()
             raise
@@ -178,7 +189,7 @@ class SandboxPool:
             if worker.ended is None:
                 worker.ask({"do": "close"})  # the news of an end that came first is read with the answer
             if worker.ended is not None:
-                raise SandboxError(f"its episode's process ended by itself: {worker.ended}")
+                raise SandboxError(f"a process of its episode ended by itself: {worker.ended}")
         except (SandboxError, OSError) as error:
             self.discard(worker, str(error))
         else:
@@ -218,7 +229,7 @@ class SandboxPool:
         with self._lock:
             if self._remote_tools is None:
                 module, _, name = self._start.loader.partition(":")
-                loaded = getattr(importlib.import_module(module), name)(self._start.toolset_settings)
+                loaded = getattr(importlib.import_module(module), name)(self._toolset_settings)
                 self._remote_tools = {key: tool for key, tool in loaded.items() if getattr(tool, "remote", False)}
             return self._remote_tools
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +20,40 @@ class ToolRun:
 
 
 @dataclass(frozen=True)
-class ActionResult:
-    """What came of one code action.
+class RemoteCall:
+    """A call of a tool that runs on the host: what was asked, what was answered, the files that it wrote."""
 
-    images: files of the workspace that the action wrote, sorted. final_answer: plain data, None when
-    final_answer(...) was not called (`ended` tells None from not called). size: bytes of the text before it was
-    cut. elapsed: seconds, which two equal results need not share.
+    name: str
+    arguments: list[Any]
+    keywords: Mapping[str, Any]
+    answer: Mapping[str, Any]
+    files: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass
+class Tape:
+    """The calls of remote tools that an action makes. When it runs again with its tape, they are answered from it.
+
+    complete: whether the action made these calls and no others, so that any other is refused, and not recorded.
+    """
+
+    calls: list[RemoteCall] = field(default_factory=list)
+    complete: bool = False
+
+    def finished(self) -> Tape:
+        """The same calls, for a repetition of what came to its end."""
+        return Tape(list(self.calls), complete=True)
+
+
+@dataclass(frozen=True)
+class ActionResult:
+    """What came of one code action. All of it but the text, its size and the images' names is the host's own word.
+
+    images: files of the workspace that the action wrote, sorted. tool_calls: the first ones; called: how often each
+    tool was called. final_answer: plain data, None when final_answer(...) was not called (`ended` tells None from not
+    called). size: bytes of the text before it was cut. killed: why its processes were killed ("wall", "cpu", "memory",
+    "files", "sockets", "signal", "exit", "protocol"), "" when they were not; the next action then starts from the input
+    files. working: the tool that was at work at that moment. elapsed: seconds, which two equal results need not share.
     """
 
     status: Status
@@ -34,7 +63,14 @@ class ActionResult:
     final_answer: Any | None = None
     ended: bool = False
     size: int = 0
+    killed: str = ""
+    working: str = ""
+    called: Mapping[str, int] = field(default_factory=dict)
     elapsed: float = field(default=0.0, compare=False)
+
+
+class TooLarge(OSError):
+    """A file of the workspace has more bytes than are wanted of it."""
 
 
 class SandboxError(Exception):

@@ -1,98 +1,73 @@
 """One episode as the host sees it: run actions, read files, close.
 
-What comes from the episode's process is checked field by field here; whatever does not fit ends that process.
+What comes from the episode's processes is checked field by field here; whatever does not fit ends them. Statuses,
+kills and infra errors are decided here and nowhere else: by what the process of the tools tells of its calls, by how
+processes ended, and by the clock. Nothing that an action prints or sends is taken for any of these.
 """
 
 from __future__ import annotations
 
-import queue
+import dataclasses
 import secrets
 import select
 import signal
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.failures import ToolFailure
-from regrpo_jax.toolbox.sandbox.host_worker import HostWorker
-from regrpo_jax.toolbox.sandbox.plain import plain_or_text
-from regrpo_jax.toolbox.sandbox.protocol import Channel, Closed, Header, Late, ProtocolError
-from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, ToolRun
-from regrpo_jax.toolbox.sandbox.tool_calls import MOST_RUNS, described
+from regrpo_jax.toolbox.sandbox.host_worker import HostWorker, Line, Opening
+from regrpo_jax.toolbox.sandbox.journal import Journal
+from regrpo_jax.toolbox.sandbox.protocol import Closed, Late, ProtocolError
+from regrpo_jax.toolbox.sandbox.remote_calls import RemoteCalls, Room
+from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, Tape
 
 if TYPE_CHECKING:
     from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 
 RESTARTED = "The sandbox was restarted: variables and files made so far are gone, the input files are there again."
 _MOST_CODE = 2**20
-_MOST_REMOTE_CALLS = 64  # of one action
-_ANSWER_BYTES = 2**19
 _LOOK_SECONDS = 0.05  # between looks at whether the action is still wanted
+_ENDED_SECONDS = 2.0  # for the worker to tell how a process ended whose channel is closed
 
 
 class _Killed(Exception):
-    """The episode's process is (to be) gone; carries the result of the action.
+    """The episode's processes are (to be) gone, and why.
 
-    suspect: it did more than to hang or die, so that its worker is thrown away.
+    suspect: they did more than to hang or die, so that their worker is thrown away.
     """
 
-    def __init__(self, status: Status, text: str, *, suspect: bool = False) -> None:
-        super().__init__(text)
-        self.result = ActionResult(status, text, size=len(text.encode("utf-8", "replace")))
-        self.suspect = suspect
+    def __init__(self, reason: str, words: str, status: Status = Status.TOOL_ERROR, *, suspect: bool = False) -> None:
+        super().__init__(words)
+        self.reason, self.text, self.status, self.suspect = reason, f"{words} {RESTARTED}", status, suspect
 
 
 class _BrokenOff(Exception):
     """Somebody wants the action no more."""
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ProtocolError(f"{type(value).__name__} where a text belongs")
-    return value.encode("utf-8", "replace").decode("utf-8")
+class _Run:
+    """An action that is being run: what is known of it so far."""
 
-
-def _result(header: Header, blob: bytes) -> ActionResult:
-    """An answer of the episode's process, checked. ProtocolError."""
-    try:
-        runs = tuple(
-            ToolRun(_text(name), Status(status), _text(asked), _text(result))
-            for name, status, asked, result in header["runs"][:MOST_RUNS]
-        )
-        answer = header["answer"]
-        if not isinstance(answer, list) or len(answer) > 1 or type(header["size"]) is not int:
-            raise ProtocolError("an answer of another shape")
-        return ActionResult(
-            status=Status(header["status"]),
-            text=blob.decode("utf-8", "replace"),
-            images=tuple(_text(name) for name in header["images"][:256]),
-            tool_calls=runs,
-            final_answer=answer[0] if answer else None,
-            ended=bool(answer),
-            size=header["size"],
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ProtocolError(f"an answer of another shape: {type(error).__name__}") from error
+    def __init__(self, remote: RemoteCalls, seconds: float) -> None:
+        self.token = secrets.token_hex(8)
+        self.journal, self.remote = Journal(), remote
+        self.deadline = time.monotonic() + seconds
 
 
 class SandboxSession:
     """An open episode; made by `SandboxPool.open`, used by one thread at a time."""
 
-    def __init__(
-        self, pool: SandboxPool, files: Mapping[str, bytes | Path], seed: int, wrap: str, wrap_settings: Any,
-        behind: Mapping[str, bytes],
-    ) -> None:  # fmt: skip
-        self._pool, self._files, self._seed = pool, dict(files), seed
-        self._wrap, self._wrap_settings, self._behind = wrap, wrap_settings, behind
+    def __init__(self, pool: SandboxPool, opening: Opening, paths: Mapping[str, Path]) -> None:
+        self._pool, self._opening, self._paths = pool, opening, dict(paths)
         self._settings = pool.settings
         self._worker: HostWorker | None = None
-        self._channel: Channel | None = None
+        self._line: Line | None = None
         self._closed = self._broken_off = False
+        self._room = Room(self._settings.workspace_bytes)
         self._open()
 
     def __enter__(self) -> SandboxSession:
@@ -103,200 +78,194 @@ class SandboxSession:
     ) -> None:
         self.close()
 
-    def _inputs(self) -> dict[str, bytes]:
-        found = {}
-        for name, source in self._files.items():
-            if isinstance(source, Path):
-                try:
-                    found[name] = source.read_bytes()
-                except OSError as error:
-                    raise UserError(f'the input file "{name}" cannot be read: {error}') from error
-            else:
-                found[name] = source
+    def _with_inputs(self) -> Opening:
+        found = dict(self._opening.files)
+        for name, path in self._paths.items():
+            try:
+                found[name] = path.read_bytes()
+            except OSError as error:
+                raise UserError(f'the input file "{name}" cannot be read: {error}') from error
         size = sum(map(len, found.values()))
         if size > self._settings.workspace_bytes:
             raise UserError(
                 f"the input files have {size:,} bytes, the workspace {self._settings.workspace_bytes:,}; "
                 "raise sandbox.workspace_bytes"
             )
-        return found
+        return dataclasses.replace(self._opening, files=found)
 
     def _open(self) -> None:
-        inputs = self._inputs()
+        opening = self._with_inputs()
         worker = self._pool.take()
         try:
-            channel = worker.open(inputs, self._seed, self._wrap, self._wrap_settings, self._behind)
-            try:
-                opened, _ = channel.receive(time.monotonic() + self._settings.start_seconds)
-            except BaseException:
-                channel.close()
-                raise
+            self._line = worker.open(opening)
+        except UserError:
+            self._pool.give_back(worker)
+            raise
         except OSError as error:
             self._pool.give_back(worker)
             raise UserError(f"the episode cannot be opened: {error}") from error
-        except (Closed, Late, ProtocolError, SandboxError) as error:
-            words = f"the episode's process does not start: {type(error).__name__} {error}"
-            self._pool.discard(worker, words)
-            raise SandboxError(words) from error
         except BaseException as error:
-            self._pool.discard(worker, f"opening an episode broke off: {type(error).__name__}")
+            self._pool.discard(worker, f"opening an episode broke off: {type(error).__name__} {error}")
             raise
-        if "failed" in opened:
-            channel.close()
-            self._pool.discard(worker, "the tools cannot be set up for its episode")
-            raise UserError(f"the tools cannot be set up for the episode: {_text(opened['failed'])}")
-        self._worker, self._channel = worker, channel
+        self._worker = worker
 
-    def run(self, code: str) -> ActionResult:
-        """Run one action. Never raises for what the action does; INFRA_ERROR when the sandbox itself failed."""
+    def run(self, code: str, tape: Tape | None = None) -> ActionResult:
+        """Run one action. Never raises for what the action does; INFRA_ERROR when the sandbox itself failed.
+
+        tape: takes the calls of remote tools; it has those that this action made when it ran before.
+        """
         if self._closed:
             raise UserError("this session is closed")
         started = time.monotonic()
         try:
-            result = self._run(code)
-        except _Killed as killed:
-            result = killed.result
-            self._drop(result.text, suspect=killed.suspect)
+            result = self._run(code, Tape() if tape is None else tape)
         except _BrokenOff:
             result = ActionResult(Status.INFRA_ERROR, "the action was broken off from outside")
             self._drop(result.text, suspect=False)
         except SandboxError as error:
             result = ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}")
             self._drop(result.text)
-        return ActionResult(**(vars(result) | {"elapsed": time.monotonic() - started}))
+        return dataclasses.replace(result, elapsed=time.monotonic() - started)
 
-    def _run(self, code: str) -> ActionResult:
+    def _run(self, code: str, tape: Tape) -> ActionResult:
         data = code.encode("utf-8", "surrogatepass")
         if len(data) > _MOST_CODE:
-            text = f"Error: the code has {len(data)} bytes; at most {_MOST_CODE} are run."
-            return ActionResult(Status.INVALID_ACTION, text, size=len(text))
+            words = f"Error: the code has {len(data)} bytes; at most {_MOST_CODE} are run."
+            return ActionResult(Status.INVALID_ACTION, words, size=len(words))
         if self._worker is None:
             self._open()
-        assert self._worker is not None and self._channel is not None
-        worker, channel, token = self._worker, self._channel, secrets.token_hex(8)
-        deadline = time.monotonic() + self._settings.wall_seconds
-        remote_calls = 0
+        assert self._worker is not None and self._line is not None
+        worker, line = self._worker, self._line
+        remote = RemoteCalls(self._pool.remote_tools, worker, self._room, tape, lambda: not self._broken_off)
+        run = _Run(remote, self._settings.wall_seconds)
         try:
-            channel.send({"run": token}, data, deadline=deadline)
+            result = self._played(worker, line, run, data)
+        except _Killed as killed:
+            result = self._of_a_kill(run, killed)
+            self._drop(killed.text, suspect=killed.suspect)
+        if remote.infra:
+            result = dataclasses.replace(result, status=Status.INFRA_ERROR, text=remote.infra)
+        return dataclasses.replace(result, called=dict(run.journal.called))
+
+    def _played(self, worker: HostWorker, line: Line, run: _Run, code: bytes) -> ActionResult:
+        """What came of an action that came to its end. _Killed, _BrokenOff, SandboxError."""
+        try:
+            line.tools.send({"action": True}, deadline=run.deadline)
+            line.action.send({"run": run.token}, code, deadline=run.deadline)
             while True:
-                self._await(worker, channel, deadline)
-                header, blob = channel.receive(deadline)
-                if header.get("done") == token:
-                    return _result(header, blob)
-                if header.get("remote") != token or remote_calls >= _MOST_REMOTE_CALLS:
-                    raise ProtocolError("a message nobody asked for")
-                remote_calls += 1
-                asked = time.monotonic()
-                channel.send({"answer": token, **self._remote(header)}, deadline=asked + self._settings.wall_seconds)
-                deadline += time.monotonic() - asked
+                done = line.action.receive_now()
+                self._hear_tools(worker, line, run)  # all that they told before the end has arrived by now
+                if done is not None:
+                    if done[0].get("done") != run.token:
+                        raise ProtocolError("a message nobody asked for")
+                    return run.journal.result(*done)
+                self._await(worker, line, run.deadline)
         except Late:
-            seconds = self._settings.wall_seconds
-            raise _Killed(Status.TIMEOUT, f"Timeout: killed after {seconds:g} seconds. {RESTARTED}") from None
+            words = f"Timeout: killed after {self._settings.wall_seconds:g} seconds."
+            raise _Killed("wall", words, Status.TIMEOUT) from None
         except ProtocolError:
-            words = f"killed: the action interfered with the sandbox's own messages. {RESTARTED}"
-            raise _Killed(Status.TOOL_ERROR, words, suspect=True) from None
+            raise _interfered() from None
         except Closed:
             raise self._ended(worker) from None
 
-    def _await(self, worker: HostWorker, channel: Channel, deadline: float) -> None:
-        """Until the episode's process says something, or the zygote says that it ended."""
+    def _hear_tools(self, worker: HostWorker, line: Line, run: _Run) -> None:
+        while (message := line.tools.receive_now()) is not None:
+            header, _ = message
+            if "remote" in header:
+                asked = time.monotonic()
+                line.tools.send({"answer": run.remote.answer(header)}, deadline=asked + self._settings.wall_seconds)
+                run.deadline += time.monotonic() - asked
+            elif "broken" in header:
+                if header["broken"] == "closed":  # by the end of the action's process, or by its code
+                    raise self._ended(worker)
+                raise _interfered()
+            else:
+                run.journal.hear(header)
+
+    def _await(self, worker: HostWorker, line: Line, deadline: float) -> None:
+        """Until a process of the episode says something, or the worker says that one ended."""
         if worker.ended is not None:
             raise Closed
         poll = select.poll()
-        poll.register(channel, select.POLLIN)
-        poll.register(worker.control, select.POLLIN)
+        for channel in (line.action, line.tools, worker.control):
+            poll.register(channel, select.POLLIN)
         ready: set[int] = set()
         while not ready:
             if self._broken_off:
                 raise _BrokenOff
             left = deadline - time.monotonic()
-            ready = {fd for fd, _ in poll.poll(min(_LOOK_SECONDS, max(0.0, left)) * 1000)}
-            if not ready and left <= 0:
+            if left <= 0:
                 raise Late
-        if channel.fileno() not in ready:
+            ready = {fd for fd, _ in poll.poll(min(_LOOK_SECONDS, left) * 1000)}
+        if ready == {worker.control.fileno()}:
             worker.wait_ended(1.0)
             raise Closed
 
+    @staticmethod
+    def _of_a_kill(run: _Run, killed: _Killed) -> ActionResult:
+        return ActionResult(
+            killed.status,
+            killed.text,
+            tool_calls=run.journal.runs,
+            size=len(killed.text),
+            killed=killed.reason,
+            working=run.journal.working,
+        )
+
     def _ended(self, worker: HostWorker) -> Exception:
-        """What the end of the episode's process means for the action that was running."""
+        """What the end of a process of the episode means for the action that was running."""
         try:
-            ended = worker.wait_ended(2.0)
+            ended = worker.wait_ended(_ENDED_SECONDS)
         except Closed:
-            return SandboxError("the warm process is gone")
+            if worker.command.weak:  # nothing keeps an action from ending it
+                return _Killed("signal", "killed: the worker's first process is gone.", suspect=True)
+            return SandboxError("the worker's first process is gone")
         if ended is None:  # it closed its channel and lives on
-            words = f"killed: the action closed the sandbox's own channel. {RESTARTED}"
-            return _Killed(Status.TOOL_ERROR, words, suspect=True)
+            return _Killed("protocol", "killed: the action closed the sandbox's own channel.", suspect=True)
+        suspect = "limit" in ended or "unclean" in ended
+        if "limit" in ended:
+            return _Killed(ended["limit"], f"killed: exceeded {ended['words']}.", suspect=True)
         number = ended.get("signal")
-        if ended.get("limit"):
-            return _Killed(Status.TOOL_ERROR, f"killed: exceeded {ended['limit']}. {RESTARTED}", suspect=True)
         if number == signal.SIGXCPU:
-            seconds = self._settings.cpu_seconds
-            return _Killed(Status.TIMEOUT, f"Timeout: killed after {seconds} CPU seconds. {RESTARTED}")
+            words = f"Timeout: killed after {self._settings.cpu_seconds} CPU seconds."
+            return _Killed("cpu", words, Status.TIMEOUT, suspect=suspect)
+        whose = "the action's process" if ended["who"] == "action" else "the tools' process"
         if number:
             name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-            return _Killed(Status.TOOL_ERROR, f"killed: the action's process died of {name}. {RESTARTED}")
-        return _Killed(Status.TOOL_ERROR, f"killed: the action ended its own process. {RESTARTED}")
-
-    def _remote(self, header: Header) -> Header:
-        """Run a remote tool here, with a deadline; its answer as a message's fields."""
-        name, arguments, keywords = header.get("name"), header.get("arguments"), header.get("keywords")
-        if not (isinstance(name, str) and isinstance(arguments, list) and isinstance(keywords, dict)):
-            raise ProtocolError("a call of another shape")
-        tool = self._pool.remote_tools().get(name)
-        if tool is None:
-            raise ProtocolError("a call of something that is no remote tool")
-        done: queue.Queue[Header] = queue.Queue()
-        threading.Thread(target=lambda: done.put(self._called(name, tool, arguments, keywords)), daemon=True).start()
-        try:
-            return done.get(timeout=self._settings.remote_seconds)
-        except queue.Empty:
-            words = f"{name} did not answer within {self._settings.remote_seconds:g} seconds"
-            return {"failed": words, "status": str(Status.TIMEOUT)}
-
-    def _called(self, name: str, tool: Any, arguments: list[Any], keywords: dict[str, Any]) -> Header:
-        on_host: Callable[..., Any] | None = getattr(tool, "run_on_host", None)
-        try:
-            value = on_host(self, *arguments, **keywords) if on_host else tool(*arguments, **keywords)
-            return {"value": plain_or_text(value, _ANSWER_BYTES)}
-        except Exception as error:
-            status = error.status if isinstance(error, ToolFailure) else Status.TOOL_ERROR
-            return {"failed": described(name, error)[:8000], "status": str(status)}
+            return _Killed("signal", f"killed: {whose} died of {name}.", suspect=suspect)
+        if ended["who"] == "tools":
+            return _Killed("exit", "killed: the tools ended their own process.", suspect=suspect)
+        return _Killed("exit", "killed: the action ended its own process.", suspect=suspect)
 
     def break_off(self) -> None:
         """From any thread: the action that runs is not wanted any more; it becomes an infra error within moments."""
         self._broken_off = True
 
-    def _asked(self, request: Header, blob: bytes = b"") -> tuple[Header, bytes]:
+    def _open_worker(self) -> HostWorker:
         if self._closed:
             raise UserError("this session is closed")
         if self._worker is None:
             self._open()
         assert self._worker is not None
-        return self._worker.ask(request, blob)
+        return self._worker
 
-    def read_file(self, name: str) -> bytes:
-        """A file of the workspace. OSError when there is no regular file of that name; SandboxError."""
-        return self._asked({"do": "read", "name": name})[1]
-
-    def write_file(self, name: str, data: bytes) -> None:
-        """Put a file into the workspace, as remote tools do that make images. OSError, SandboxError."""
-        if len(data) > self._settings.file_bytes:
-            raise OSError(f"{name} has {len(data)} bytes; at most {self._settings.file_bytes} fit")
-        self._asked({"do": "write", "name": name}, data)
+    def read_file(self, name: str, most_bytes: int | None = None) -> bytes:
+        """A regular file of the workspace. OSError when there is none, TooLarge, SandboxError."""
+        return self._open_worker().read_file(name, most_bytes)
 
     def files(self) -> dict[str, str]:
         """SHA-256 of each file of the workspace, by name. SandboxError."""
-        return dict(self._asked({"do": "files"})[0]["files"])
+        return self._open_worker().files()
 
     def _drop(self, reason: str, *, suspect: bool = True) -> None:
         """Give up the worker; the next action gets another. A suspect one is killed."""
-        if self._channel is not None:
-            self._channel.close()
-        if self._worker is not None and suspect:
-            self._pool.discard(self._worker, reason)
-        elif self._worker is not None:
-            self._pool.clean_up(self._worker, reason)
-        self._worker = self._channel = None
+        worker, line, self._worker, self._line = self._worker, self._line, None, None
+        if line is not None:
+            line.close()
+        if worker is not None and suspect:
+            self._pool.discard(worker, reason)
+        elif worker is not None:
+            self._pool.clean_up(worker, reason)
 
     def close(self) -> None:
         """End the episode: all its processes are killed, its files deleted. May be called again."""
@@ -305,7 +274,11 @@ class SandboxSession:
         self._closed = True
         if self._worker is not None:
             self._pool.give_back(self._worker)
-        if self._channel is not None:  # not before, see `give_back`
-            self._channel.close()
-        self._worker = self._channel = None
+        if self._line is not None:  # not before, see `give_back`
+            self._line.close()
+        self._worker = self._line = None
         self._pool.finished(self)
+
+
+def _interfered() -> _Killed:
+    return _Killed("protocol", "killed: the action interfered with the sandbox's own messages.", suspect=True)

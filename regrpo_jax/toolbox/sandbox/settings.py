@@ -6,25 +6,17 @@ from dataclasses import dataclass
 
 from regrpo_jax.errors import UserError
 
-# `time` is left out on purpose: what an action prints must not depend on when it ran.
-IMPORTS = (
-    "bisect cmath collections copy csv datetime decimal fractions functools heapq itertools json math numbers operator "
-    "random re statistics string textwrap typing unicodedata PIL PIL.Image PIL.* numpy numpy.* pandas pandas.*"
-)
-
 
 @dataclass(frozen=True)
 class SandboxSettings:
     """Limits of one action and one episode; bytes and seconds.
 
     wall_seconds: of an action, on the host's clock; time spent waiting for a remote tool is not counted.
-    cpu_seconds: of an action, for each process. memory_bytes: what an episode may take beyond the warm process,
-    for each process (address space) and for all together (resident). max_processes: processes and threads.
-    file_bytes: of one file. workspace_bytes, max_files: of everything an episode writes. output_bytes: of an
+    cpu_seconds: of an action, for each process. memory_bytes: what an episode may take beyond the warm processes,
+    for each process (address space) and for all together (resident). max_processes: processes and threads of the
+    action. file_bytes: of one file. workspace_bytes, max_files: of everything an episode writes. output_bytes: of an
     action's text; more is cut in the middle. remote_seconds: of one call of a remote tool.
     workers: episodes at the same time. spares: more warm workers, to take the place of killed ones.
-    native: run actions as plain Python instead of smolagents' interpreter (see docs/security.md first).
-    imports: modules the interpreter lets an action import; those not installed are left out.
     readable: further files or folders of the host an episode may read. python_path: folders where the modules of user
     tools are searched; only the modules are readable. allow_unisolated: where workers cannot be isolated, run
     them without (never as root) instead of refusing; see docs/security.md, "The weaker mode".
@@ -44,8 +36,6 @@ class SandboxSettings:
     allow_unisolated: bool = False
     workers: int = 2
     spares: int = 1
-    native: bool = False
-    imports: tuple[str, ...] = tuple(IMPORTS.split())
     readable: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
 

@@ -1,8 +1,9 @@
-"""The warm process of a worker ("zygote"): loads the tools once and forks one process per episode.
+"""The first process of a worker: small, and the one that nothing inside can kill.
 
-It runs inside the sandbox but never runs an action. In its pid namespace it is process 1, so nothing inside can
-kill it; it kills everything else and empties the folders between episodes, looks after the memory of all
-processes together, and tells the host how an episode ended. Started by `isolation.py` as
+It starts the process that holds the tools, forks the process of each episode's actions, kills everything of an episode
+and empties the folders afterwards, looks after the memory, files and sockets of all processes together, and tells the
+host how an episode's processes ended. It sees neither contents of files nor anything that an action must not know: the
+next episode's action is a copy of it. Started by `isolation.py` as
 `python -m regrpo_jax.toolbox.sandbox.worker <socket> <uid> <weak> <workspace>`.
 """
 
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
 import os
 import pickle
 import resource
@@ -24,66 +24,77 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from regrpo_jax.toolbox.sandbox import kernel
-from regrpo_jax.toolbox.sandbox.folders import (
-    FolderError,
-    digests,
-    empty_folder,
-    read_file,
-    write_file,
-)
-from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header
+from regrpo_jax.toolbox.sandbox.action_process import run_action_process
+from regrpo_jax.toolbox.sandbox.folders import FolderError, digests, empty_folder, new_file, open_file
+from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header, Late, ProtocolError
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.toolbox.sandbox.tool_zygote import ending, run_tool_zygote
 
-_LOOK_SECONDS = 0.05  # between looks at the memory of an open episode
-_CONTROL = Bounds(header=2**20, blob=2**31)  # what the host sends is trusted and bounded there
+_LOOK_SECONDS = 0.05  # between looks at what an open episode takes
+_KILL_SECONDS = 2.0  # until all processes of an episode must be gone
+_MOST_SOCKETS = 64
+_SPARE_FILES = 16
+_WARM = (
+    "asyncio base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions "
+    "functools glob heapq hashlib html io itertools json math numbers operator pathlib pprint random re secrets shutil "
+    "statistics string struct tempfile textwrap traceback typing unicodedata uuid"
+)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What the host tells a worker first."""
+    """What the host tells a worker first. toolset: the pickled settings of the tools, which only their loader needs."""
 
     settings: SandboxSettings
     loader: str
-    toolset_settings: Any
+    toolset: bytes
 
 
-def named(reference: str) -> Callable[..., Any]:
-    """The thing called "package.module:name"."""
-    module, _, name = reference.partition(":")
-    return getattr(importlib.import_module(module), name)
+class _Broken(Exception):
+    """The worker can be used no more."""
 
 
-class Zygote:
-    """The state of a worker: its tools, and the episode that is open."""
+class Worker:
+    """The process that holds the tools, and the episode that is open."""
 
     def __init__(self, control: Channel, start: Start, workspace: str, weak: bool) -> None:
-        # Here and not above: the host imports this module for `Start`, and has no use for the interpreter.
-        from regrpo_jax.toolbox.sandbox.episode import run_episode
-        from regrpo_jax.toolbox.sandbox.interpreter import interpreter
-
-        self.run_episode = run_episode
         self.control, self.settings, self.workspace, self.weak = control, start.settings, workspace, weak
         folders = [workspace] if weak else [workspace, "/tmp", "/dev/shm"]
         # Python or the project may lie below /tmp, and are mounted there.
         self.folders = {folder: frozenset(os.listdir(folder)) for folder in folders}
-        self.tools = named(start.loader)(start.toolset_settings)
-        for tool in self.tools.values():
-            if callable(warm_up := getattr(tool, "warm_up", None)):
-                warm_up()
-        self.executor = None if self.settings.native else interpreter(self.settings.imports)
-        self.child = 0
-        self.over_limit = ""
+        self.episode = self.action = self.tools = 0  # number of the open episode, and its processes
+        self.action_end = -1
         os.chdir(workspace)
+        self.zygote, self.zygote_channel = self._start_tools(start)
         self._empty_folders()  # libraries keep caches where they are first used
+        for name in _WARM.split():
+            __import__(name)
         gc.collect()
         gc.freeze()
-        self.resident = kernel.resident_bytes()
+        self.resident = {0: kernel.resident_bytes(), 1: kernel.resident_bytes(self.zygote)}
+        self.sockets = 0 if weak else kernel.sockets()
+        self.standing = len(os.listdir(f"/proc/{self.zygote}/task")) + 2
         self.untouched = self.condition()
 
+    def _start_tools(self, start: Start) -> tuple[int, Channel]:
+        ours, theirs = socket.socketpair()
+        child = os.fork()
+        if child == 0:
+            run_tool_zygote(theirs, self.settings, start.loader, start.toolset, self.weak)
+        theirs.close()
+        channel = Channel(ours, Bounds())
+        told, _ = channel.receive()
+        if "failed" in told:
+            raise _Broken(told["failed"])
+        return child, channel
+
     def condition(self) -> dict[str, Any]:
-        """What an episode could have changed of this process and its folders, by name, to compare."""
+        """What an episode could have changed of the processes that stay and of the folders, by name, to compare."""
         limits = tuple(resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name[:7] == "RLIMIT_")
-        scheduling = (os.sched_getaffinity(0), os.sched_getscheduler(0), os.getpriority(os.PRIO_PROCESS, 0))
+        scheduling = tuple(
+            (os.sched_getaffinity(pid), os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid))
+            for pid in (os.getpid(), self.zygote)
+        )
         folders = tuple((os.stat(folder).st_mode, *os.listxattr(folder)) for folder in self.folders)
         usage = () if self.weak else tuple(self._usage(folder) for folder in self.folders)
         return {"limits": limits, "scheduling": scheduling, "folder modes": folders, "disk usage": usage}
@@ -95,118 +106,176 @@ class Zygote:
 
     def serve(self) -> None:
         """Until the host is gone."""
-        poll = select.poll()
-        poll.register(self.control, select.POLLIN)
         while True:
-            if poll.poll(_LOOK_SECONDS * 1000 if self.child else None):
+            poll = select.poll()
+            poll.register(self.control, select.POLLIN)
+            if self.zygote:
+                poll.register(self.zygote_channel, select.POLLIN)
+            if self.action:
+                poll.register(self.action_end, select.POLLIN)
+            ready = {descriptor for descriptor, _ in poll.poll(_LOOK_SECONDS * 1000 if self.action else None)}
+            if self.zygote_channel.fileno() in ready:
+                self._hear_all()
+            if self.control.fileno() in ready:
                 descriptors: list[int] = []
-                header, blob = self.control.receive(fds=descriptors)
-                self.control.send(*self._answer(header, blob, descriptors))
-            if self.child:
+                header, _ = self.control.receive(fds=descriptors)
+                self._answer(header, descriptors)
+            if self.action:
                 self._look()
 
-    def _answer(self, header: Header, blob: bytes, descriptors: list[int]) -> tuple[Header, bytes]:
+    def _answer(self, header: Header, descriptors: list[int]) -> None:
+        blob, given = b"", []
         try:
             match header["do"]:
                 case "open":
-                    self._open(header, blob, socket.socket(fileno=descriptors[0]))
-                    return {"opened": True}, b""
+                    self._open(header, descriptors)
                 case "close":
                     self._close()
-                    return {"clean": True}, b""
                 case "read":
-                    return {"read": True}, read_file(self.workspace, header["name"], self.settings.file_bytes)
+                    given = [open_file(self.workspace, header["name"])]
                 case "write":
-                    write_file(self.workspace, header["name"], blob)
-                    return {"written": True}, b""
+                    given = [new_file(self.workspace, header["name"])]
                 case "files":
-                    found = digests(self.workspace, self.settings.max_files, self.settings.file_bytes)
-                    return {"files": found}, b""
-            return {"failed": f"unknown request {header['do']!r}"}, b""
+                    found = digests(self.workspace, self.settings.max_files)
+                    blob = "\0".join(f"{digest}{name}" for name, digest in found).encode("utf-8")
+            answer: Header = {"done": header["do"]}
         except (FolderError, OSError) as error:
-            return {"failed": str(error)[:4000]}, b""
-        except Exception as error:
-            return {"failed": f"{type(error).__name__}: {error}"[:4000]}, b""
+            answer = {"failed": str(error)[:4000]}
+        self.control.send(answer, blob, fds=given)
+        for descriptor in given:
+            os.close(descriptor)
 
-    def _open(self, header: Header, blob: bytes, end: socket.socket) -> None:
-        wrap = named(header["wrap"]) if header["wrap"] else None
-        position = 0
-        for name, size in header["files"]:
-            write_file(self.workspace, name, blob[position : position + size])
-            position += size
-        behind = {}
-        for name, size in header["behind"]:
-            behind[name] = blob[position : position + size]
-            position += size
-        self.over_limit = ""
-        self.child = os.fork()
-        if self.child == 0:
+    def _open(self, header: Header, descriptors: list[int]) -> None:
+        """Fork the episode's two processes. descriptors: the host's channels to the tools, and to the action."""
+        tools, action = descriptors
+        ours, theirs = socket.socketpair()
+        self.episode += 1
+        processes = self.standing + self.settings.max_processes
+        request = {"fork": self.episode, "wrap": header["wrap"], "processes": 2 * processes}
+        self.zygote_channel.send(request, fds=(tools, theirs.fileno()))
+        self.action = os.fork()
+        if self.action == 0:
             if self.weak:
                 kernel.die_with_parent()
-            channel = Channel(end, Bounds(header=2**20, blob=2**24))
-            self.run_episode(
-                channel, self.settings, self.tools, self.executor, wrap, header["wrap_settings"], header["seed"], behind
-            )
-        end.close()
+            run_action_process(action, ours.fileno(), self.settings, header["seed"], processes)
+        self.action_end = os.pidfd_open(self.action)
+        self.tools = -1  # until it is known
+        for end in (ours, theirs):
+            end.close()
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _hear_all(self) -> None:
+        try:
+            while (message := self.zygote_channel.receive_now()) is not None:
+                self._hear(message[0])
+        except (Closed, ProtocolError):
+            self._lose_the_tools()
+
+    def _hear(self, header: Header) -> None:
+        """What the process that holds the tools tells of its child."""
+        if header["episode"] != self.episode:
+            return
+        if "forked" in header:
+            self.tools = header["forked"]
+            return
+        self.tools = 0
+        if self.action:
+            self._end({"who": "tools", **header["ended"]})
+
+    def _lose_the_tools(self) -> None:
+        """The process that holds the tools is gone: during an episode, somebody in it did that."""
+        self.zygote = self.tools = 0
+        if not self.action:
+            raise _Broken
+        self._end({"who": "tools", "signal": signal.SIGKILL})
 
     def _look(self) -> None:
-        """Tell the host if the episode's process ended; end it if all its processes together take too much."""
-        status = 0
+        """Tell the host if the action's process ended; end the episode if its processes together take too much."""
         while True:
             try:
-                pid, found = os.waitpid(-1, os.WNOHANG)
+                pid, status = os.waitpid(-1, os.WNOHANG)
             except ChildProcessError:
-                pid, found = self.child, status
-            if pid == self.child:
-                self._end(found)
+                break
+            if pid == self.action:
+                self._end({"who": "action", **ending(status)})
                 return
             if pid == 0:
                 break
-        others = kernel.descendants(os.getpid()) if self.weak else set(kernel.processes()) - {os.getpid()}
-        taken = sum(max(0, kernel.resident_bytes(pid) - self.resident) for pid in others)
+        limit, words = self._over_limit()
+        if limit:
+            self._end({"who": "action", "signal": signal.SIGKILL, "limit": limit, "words": words})
+
+    def _over_limit(self) -> tuple[str, str]:
+        of_tools = self.resident[1]
+        taken = sum(
+            max(0, kernel.resident_bytes(pid) - (of_tools if self.tools in (pid, -1) else self.resident[0]))
+            for pid in self._of_the_episode()
+        )
         if taken > self.settings.memory_bytes * 1.25:  # RLIMIT_AS, which is exact, should be met first
-            self.over_limit = f"memory of {self.settings.memory_bytes} bytes"
-        elif (
-            not self.weak and os.statvfs(self.workspace).f_files - os.statvfs(self.workspace).f_ffree > self.most_files
-        ):
-            self.over_limit = f"{self.settings.max_files} files"
-        if self.over_limit:
-            self._kill_episode()
-            self._end(signal.SIGKILL)
+            return "memory", f"memory of {self.settings.memory_bytes} bytes"
+        if self.weak:
+            return "", ""
+        if sum(self._usage(folder)[1] for folder in self.folders) > self.settings.max_files + self.inodes:
+            return "files", f"{self.settings.max_files} files"
+        if kernel.sockets() > self.sockets + _MOST_SOCKETS:
+            return "sockets", f"{_MOST_SOCKETS} sockets"
+        return "", ""
 
     @property
-    def most_files(self) -> int:
-        return self.settings.max_files + 16
+    def inodes(self) -> int:
+        return sum(used for _, used in self.untouched["disk usage"]) + _SPARE_FILES
 
-    def _end(self, status: int) -> None:
-        self.child = 0
-        self._kill_episode()
-        ended = (
-            {"signal": os.WTERMSIG(status)} if os.WIFSIGNALED(status) else {"exit": os.waitstatus_to_exitcode(status)}
-        )
-        self.control.send({"ended": ended | {"limit": self.over_limit}})
+    def _of_the_episode(self) -> set[int]:
+        """All processes of the episode; without a namespace, those whose parents tell."""
+        staying = {os.getpid(), self.zygote}
+        if self.weak:
+            return kernel.alive(kernel.descendants(os.getpid()) - staying)
+        return set(kernel.processes()) - staying
+
+    def _end(self, told: Header) -> None:
+        try:
+            self._kill_episode()
+        except FolderError as error:  # the host will not use this worker again
+            told["unclean"] = str(error)
+        self.control.send({"ended": told})
 
     def _kill_episode(self) -> None:
-        """SIGKILL for everything but this process, until it is gone."""
-        while True:
-            if self.weak:
-                kernel.kill_descendants(os.getpid())
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(-1, signal.SIGKILL)
-            try:
-                while os.waitpid(-1, os.WNOHANG if self.weak else 0)[0]:
+        """SIGKILL for everything but the processes that stay, until it is gone. FolderError when that is not soon."""
+        deadline = time.monotonic() + _KILL_SECONDS
+        self.action = 0
+        if self.action_end >= 0:
+            os.close(self.action_end)
+            self.action_end = -1
+        self._hear_until(deadline, lambda: self.tools >= 0)
+        kernel.kill_all(self._of_the_episode())
+        self._hear_until(deadline, lambda: self.tools == 0)
+        while left := self._of_the_episode():
+            kernel.kill_all(left)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
-                time.sleep(0.001)
-            except ChildProcessError:
-                return
+            if time.monotonic() > deadline:
+                raise FolderError(f"{len(left)} processes of the episode cannot be killed")
+            time.sleep(0.0005)
+        if not self.zygote:
+            raise FolderError("the process that holds the tools is gone")
+
+    def _hear_until(self, deadline: float, told: Callable[[], bool]) -> None:
+        """Until the process that holds the tools has told of its child: so it lives, and answers."""
+        while self.zygote and not told():
+            try:
+                self._hear(self.zygote_channel.receive(deadline)[0])
+            except (Closed, ProtocolError):
+                self.zygote = self.tools = 0
+            except Late:
+                raise FolderError("the process that holds the tools does not answer") from None
 
     def _empty_folders(self) -> None:
         for folder, mounted in self.folders.items():
             empty_folder(folder, keep=mounted)
 
     def _close(self) -> None:
-        self.child = 0
         self._kill_episode()
         self._empty_folders()
         changed = [name for name, value in self.condition().items() if value != self.untouched[name]]
@@ -228,31 +297,28 @@ def main(arguments: list[str]) -> NoReturn:
     kernel.hide_memory()
     if not weak:
         kernel.die_with_parent()  # again: the change of uid undid bubblewrap's
-    control = Channel(socket.socket(fileno=descriptor), _CONTROL)
+    control = Channel(socket.socket(fileno=descriptor), Bounds(blob=2**24), descriptors=True)
     os.set_inheritable(descriptor, False)
-    zygote = None
-    try:
+    with contextlib.suppress(Closed):  # the host is gone or is done with us
         _, blob = control.receive()
         try:
-            zygote = Zygote(control, pickle.loads(blob), workspace, weak)
+            worker = Worker(control, pickle.loads(blob), workspace, weak)
         except Exception as error:
-            control.send({"failed": f"{type(error).__name__}: {error}"[:4000]})
+            words = str(error) if isinstance(error, _Broken) else f"{type(error).__name__}: {error}"
+            control.send({"failed": words[:4000]})
         else:
-            control.send({"ready": True, "tools": sorted(zygote.tools)})
+            control.send({"ready": True})
             nowhere = os.open(os.devnull, os.O_RDWR)
             for standard in (0, 1, 2):
                 os.dup2(nowhere, standard)
             os.close(nowhere)
-            zygote.serve()
-    except Closed:
-        pass  # the host is gone or is done with us
+            with contextlib.suppress(_Broken):
+                worker.serve()
     if weak:  # nobody else would
         kernel.kill_descendants(os.getpid())
-        try:
+        with contextlib.suppress(FolderError, OSError):
             empty_folder(workspace)
             os.rmdir(workspace)
-        except (FolderError, OSError):
-            pass
     os._exit(0)
 
 

@@ -1,0 +1,58 @@
+"""What a process of an episode may take, set right after it is forked, and the descriptors it keeps."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Collection
+
+from regrpo_jax.toolbox.sandbox import kernel
+from regrpo_jax.toolbox.sandbox.protocol import Bounds
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+
+_CALL_HEADER_BYTES = 2**23
+
+
+def call_bounds(settings: SandboxSettings) -> Bounds:
+    """Of the messages between an action and its tools: a value is as long as a file, or takes a quarter of the memory."""
+    return Bounds(_CALL_HEADER_BYTES, max(settings.file_bytes, settings.memory_bytes // 4))
+
+
+def set_limits(settings: SandboxSettings, processes: int) -> None:
+    """Resource limits, hard ones too, so that nothing that runs here can raise them.
+
+    processes: that the user of the worker may have, all that stand beside this one counted.
+    """
+    address_space = kernel.address_space_bytes() + settings.memory_bytes
+    for limit, value in (
+        (resource.RLIMIT_AS, address_space),
+        (resource.RLIMIT_NPROC, processes),
+        (resource.RLIMIT_NOFILE, settings.max_open_files),
+        (resource.RLIMIT_FSIZE, settings.file_bytes),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+        (resource.RLIMIT_SIGPENDING, 256),
+    ):
+        hard = resource.getrlimit(limit)[1]
+        value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (value, value))
+
+
+def limit_cpu(seconds: int) -> None:
+    """SIGXCPU, which kills, when this process has used `seconds` more."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def only_keep(descriptors: Collection[int]) -> None:
+    """Close every file descriptor but these; the three standard ones lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nowhere, standard)
+    position = 3
+    for descriptor in sorted(descriptors):
+        os.closerange(position, descriptor)
+        position = descriptor + 1
+    os.closerange(position, 65_536)
