@@ -6,7 +6,7 @@ import pytest
 
 from regrpo_jax.base_config import base_config
 from regrpo_jax.command_line import field_values, load_config, parse_command_line
-from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, SHARES, STAGES, TARGETS, check_config
+from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, SHARES, STAGES, LISTED, check_config
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError
@@ -27,10 +27,10 @@ def test_targets_are_the_projections_of_the_blocks(gated: bool) -> None:
     vision = VisionConfig(depth=1, embed_dim=16, num_heads=2, intermediate_size=16, patch_size=2, gated=gated)
     shapes = param_shapes(PolicyConfig(8, 16, 16, 1, 2, 2, 8, vision=vision))
     projections = {path.rsplit("/", 2)[-2] for path in shapes if path.endswith("kernel") and path.startswith("layers")}
-    assert set(TARGETS["lora.targets"]) == projections
+    assert set(LISTED["lora.targets"]) == projections
     tower = {path.split("/")[2] for path in shapes if path.endswith("kernel") and path.startswith("vision/blocks")}
     other = {"fc1", "fc2"} if gated else {"gate_proj", "up_proj", "down_proj"}
-    assert set(TARGETS["lora.vision_targets"]) == tower | other
+    assert set(LISTED["lora.vision_targets"]) == tower | other
 
 
 def test_every_field_of_the_tables_exists_and_every_number_is_looked_at() -> None:
