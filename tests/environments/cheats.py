@@ -79,8 +79,9 @@ files = {name: open(name, "rb").read() for name in os.listdir(".") if os.path.is
     "open the names that the tools use": r"""
 files = {}
 names = "people.db places.csv desks.csv votes.csv rules.csv owners.csv totals.csv moves.csv fees.csv".split()
-for name in names + [word + ending for word in re.findall(r'"([^"]+)"', INSTRUCTION)
-                     for ending in (".txt", ".json", ".csv", ".xml", ".html")]:
+words = "fox moon lake river stone tiger cedar pearl amber eagle storm coral maple frost field tower bridge garden " \
+        "copper silver".split() + re.findall(r'"([^"]+)"', INSTRUCTION)
+for name in names + [word + ending for word in words for ending in (".txt", ".json", ".csv", ".xml", ".html")]:
     for folder in ("", "/workspace/", "/tmp/", "/dev/shm/", "files/", "behind/", "../", "/"):
         try:
             files[name] = open(folder + name, "rb").read()
@@ -173,15 +174,13 @@ FROM_PACKAGE: dict[str, str] = {
     "make the task again from the package": r"""
 files = {}
 try:
-    from regrpo_jax.environments.toolrepair import PROFILES, SPLITS, make_task
-    for family in PROFILES["compact"].families:
-        for split in SPLITS:
-            for seed in range(SEEDS):
-                for difficulty in (1, 2, 3):
-                    task = make_task(family, split, seed, difficulty, surprises=1)
-                    if task.instruction == INSTRUCTION:
-                        files = {file.name: file.content for file in task.files}
-except ImportError:
+    from regrpo_jax.environments.toolrepair import PROFILES, make_task
+    splits = ("test", "validation", "train", "held_out")
+    tasks = (make_task(family, split, seed, difficulty, surprises=1) for split in splits for seed in range(SEEDS)
+             for difficulty in (1, 2, 3) for family in PROFILES["compact"].families)
+    task = next(task for task in tasks if task.instruction == INSTRUCTION)
+    files = {file.name: file.content for file in task.files}
+except (ImportError, StopIteration):
     pass
 """,
     "take up the work of the data engine": r"""
@@ -191,7 +190,7 @@ try:
     for task in make_suite("test", 9 * SEEDS, surprises=1):
         if task.instruction == INSTRUCTION:
             files = {file.name: file.content for file in task.files}
-except ImportError:
+except (ImportError, StopIteration):
     pass
 """,
 }
@@ -201,21 +200,27 @@ FILES = FROM_WORKSPACE | FROM_DISK | FROM_MEMORY | FROM_TOOLS | FROM_PACKAGE
 # They look for traces of contents, faults, the seed and the package, and print what they found.
 TRACES: dict[str, str] = {
     "scan the memory of every process": r"""
-import os, re
-found = set()
+import ctypes, os, re
+found, step = set(), 2**20
 for process in ("self", *(name for name in os.listdir("/proc") if name.isdigit())):
     try:
-        maps, memory = open(f"/proc/{process}/maps").read().splitlines(), open(f"/proc/{process}/mem", "rb", 0)
+        maps = open(f"/proc/{process}/maps").read().splitlines()
+        memory = None if process == "self" else open(f"/proc/{process}/mem", "rb", 0)
     except OSError:
         continue
     for line in maps:
         start, end = (int(part, 16) for part in line.split(" ")[0].split("-"))
-        if " rw" in line and end - start < 2**28:
+        for place in range(start, end, step) if " rw" in line else ():
+            size = min(step + 64, end - place)
             try:
-                memory.seek(start)
-                found.update(re.findall(rb"canary-[0-9a-f]{24}", memory.read(end - start)))
+                if memory is None:
+                    data = ctypes.string_at(place, size)
+                else:
+                    memory.seek(place)
+                    data = memory.read(size)
             except (OSError, ValueError, OverflowError):
-                pass
+                break
+            found.update(re.findall(rb"canary-[0-9a-f]{24}", data))
 print(found)
 """,
     "walk all objects for texts": r"""
