@@ -1,12 +1,14 @@
 """Trouble of ours, made on purpose: a share of all tool calls hangs, kills its process or fails as infrastructure.
 
 The calls are drawn inside the sandbox, where the tools run; the host knows the same draws, and so which runs of which
-actions were hit, without asking the code that has to cope with it. `experiments/online_faults` uses it as well.
+actions were hit, without asking the code that has to cope with it. It is the host, too, that lets a call fail as
+infrastructure, because nothing inside can. `experiments/online_faults` uses it as well.
 """
 
 from __future__ import annotations
 
 import functools
+import inspect
 import itertools
 import os
 import random
@@ -24,15 +26,15 @@ from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.tool_faults import apply_faults
 from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
-from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_tool_calls, split_action
+from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.failures import ToolFailure
-from regrpo_jax.toolbox.sandbox.results import ActionResult
-from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
+from regrpo_jax.rollouts.shared_play import SharedPlay
+from regrpo_jax.toolbox.sandbox.results import ActionResult, Tape
+from regrpo_jax.toolbox.sandbox.session import SandboxSession
 
 KINDS = ("hang", "crash", "infra")
+RETRIES = inspect.signature(SharedPlay).parameters["retries"].default
 LOADER, WRAP = f"{__name__}:load_tools", f"{__name__}:with_trouble"
-COMPACT = frozenset(load_compact_tools())
 Tools = dict[str, Callable[..., Any]]
 
 
@@ -57,8 +59,6 @@ def with_trouble(tools: Tools, settings: Mapping[str, Any], seed: int) -> Tools:
             time.sleep(1)
         if trouble == "crash":
             os.kill(os.getpid(), signal.SIGKILL)
-        if trouble == "infra":
-            raise ToolFailure(Status.INFRA_ERROR, "the service behind this tool is gone")
         return tool(*arguments, **keywords)
 
     made = apply_faults(tools, settings["faults"], seed)
@@ -75,17 +75,16 @@ class _Session:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
-    def run(self, code: str) -> ActionResult:
-        result = self._session.run(code)
-        made = sum(run.name != FINAL_ANSWER for run in result.tool_calls)
-        ended = result.status == Status.INFRA_ERROR or RESTARTED in result.text
-        if ended and not made:  # its process told nothing: as many as the code has, at most
-            made = sum(call.name != FINAL_ANSWER for call in extract_tool_calls(code, KNOWN_TOOLS | COMPACT))
-        for call in range(self._calls + 1, self._calls + 1 + made):
-            if trouble := self._trouble(call):
-                self._hit(trouble)
-                break
+    def run(self, code: str, tape: Tape | None = None) -> ActionResult:
+        result = self._session.run(code, tape)
+        made = sum(number for name, number in result.called.items() if name != FINAL_ANSWER)
+        met = [trouble for call in range(made) if (trouble := self._trouble(self._calls + 1 + call))]
+        if met:
+            self._hit(met[0])
+        ended = result.status == Status.INFRA_ERROR or bool(result.killed)
         self._calls = 0 if ended else self._calls + made
+        if "infra" in met:
+            return ActionResult(Status.INFRA_ERROR, "the service behind a tool is gone")
         return result
 
 
@@ -140,12 +139,16 @@ class FaultyEnvironment(Environment):
 
 
 def untouched(environment: FaultyEnvironment, task: Task, rollout: Rollout, before: Sequence[str] = ()) -> bool:
-    """Whether every action of a rollout had a run without trouble, which its observation can be from."""
+    """Whether every action of a rollout had a run without trouble, which its observation can be from.
+
+    One that was killed in each of its runs is the policy's own doing, for all that anybody can know.
+    """
     runs = environment.runs_of(task)
     codes = [split_action(text)[1] for text in before]
     for turn in rollout.turns:
         codes.append(split_action(turn.text)[1])
         ran = turn.status is not None and codes[-1].strip()
-        if ran and "" not in runs.get(tuple(codes), []):
+        met = runs.get(tuple(codes), [])
+        if ran and "" not in met and not (len(met) > RETRIES and set(met) <= {"hang", "crash"}):
             return False
     return True

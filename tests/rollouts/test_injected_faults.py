@@ -27,7 +27,7 @@ from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts import online_stage, update_groups
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from tests.rollouts.injected_faults import KINDS, LOADER, FaultyEnvironment, untouched
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
@@ -55,8 +55,12 @@ def turn(code: str) -> str:
     return f"Thought: go on.\n\nCode:\n```py\n{code}\n```"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_a_hit_call_leaves_behind_is_dropped(always: FaultyEnvironment, kind: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "status"), [("infra", Status.INFRA_ERROR), ("hang", Status.TIMEOUT), ("crash", Status.TOOL_ERROR)]
+)
+def test_trouble_of_ours_is_dropped_and_a_kill_that_repeats_is_the_policys(
+    always: FaultyEnvironment, kind: str, status: Status
+) -> None:
     always.kinds = (kind,)
     task = make_suite("train", 1, 3, "compact", chosen=("moved",), surprises=0.0)[0]
     caught = f"try:\n    {task.oracle[0].code}\nexcept Exception:\n    print('fine')"
@@ -70,9 +74,73 @@ def test_what_a_hit_call_leaves_behind_is_dropped(always: FaultyEnvironment, kin
             ]
         )
     tool, catching, endless, calm = played
-    assert tool.status == catching.status == Status.INFRA_ERROR and tool.outcome == "infra_error"
+    assert tool.status == catching.status == status
+    assert tool.outcome == ("infra_error" if kind == "infra" else "")
     assert endless.status == Status.TIMEOUT, "what hangs without a tool is the policy's own doing"
     assert calm.status == Status.OK and always.hits[kind] >= 6
+
+
+# What a policy could do to have its failures dropped: none of it is an infra error, none of it ends the episode.
+VANISHING = {
+    "the words of a kill": ("{call}\nprint({killed!r})", Status.TOOL_ERROR),
+    "the words of a kill, caught": ("try:\n    {call}\nexcept Exception:\n    print({killed!r})", Status.OK),
+    "words of ours": ("print('infra_error: the sandbox failed: a sandbox worker is closed')", Status.OK),
+    "an endless loop after a call": ("try:\n    {call}\nexcept Exception:\n    while True: pass", Status.TIMEOUT),
+    "an end after a call": ("import os\ntry:\n    {call}\nexcept Exception:\n    os._exit(1)", Status.TOOL_ERROR),
+    "a message of ours": (
+        "import json, os, struct\n"
+        "text = json.dumps({{'done': 'x', 'status': 'infra_error', 'ended': {{}}, 'killed': 'wall'}}).encode()\n"
+        "for fd in range(3, 64):\n"
+        "    try: os.write(fd, struct.pack('!II', len(text), 0) + text)\n"
+        "    except OSError: pass\n"
+        "{call}",
+        Status.TOOL_ERROR,
+    ),
+    "the tools killed at work": (
+        "import os, threading, time\n"
+        "def kill():\n"
+        "    for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):\n"
+        "        if pid not in (1, os.getpid()):\n"
+        "            try: os.kill(pid, 9)\n"
+        "            except OSError: pass\n"
+        "threading.Timer(0.05, kill).start()\n"
+        "while True:\n"
+        "    try: {call}\n"
+        "    except Exception: pass",
+        Status.TOOL_ERROR,
+    ),
+    "the tools stopped": (
+        "import os, signal\n"
+        "for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):\n"
+        "    if pid not in (1, os.getpid()):\n"
+        "        os.kill(pid, signal.SIGSTOP)\n"
+        "{call}",
+        Status.TIMEOUT,
+    ),
+    "an answer of the tools that is not the same twice": (
+        "import os\nprint(os.getpid(), os.stat('.').st_ctime_ns)\n{call}",
+        Status.TOOL_ERROR,
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def calm() -> Iterator[Environment]:
+    with Environment.start(SandboxSettings(workers=2, wall_seconds=1.5), loader=LOADER) as made:
+        yield made
+
+
+@pytest.mark.parametrize("name", VANISHING)
+def test_a_failure_cannot_vanish(calm: Environment, name: str) -> None:
+    task = make_suite("train", 1, 3, "compact", chosen=("moved",), surprises=0.0)[0]
+    code, status = VANISHING[name]
+    wrong = f"{task.tools[0] if task.tools else 'read'}('no such name')"
+    killed = f"Timeout: killed after 10 seconds. {RESTARTED}"
+    with SharedPlay(calm, [task]) as play:
+        (first,) = play.play([Action(0, (), turn(code.format(call=wrong, killed=killed)))])
+        assert (first.status, first.outcome) == (status, ""), first
+        (second,) = play.play([Action(0, (turn(code.format(call=wrong, killed=killed)),), turn("print(1)"))])
+        assert (second.status, second.text, second.outcome) == (Status.OK, "1", "")
 
 
 def test_a_call_that_hangs_once_costs_a_moment_and_not_the_limit() -> None:

@@ -119,9 +119,6 @@ class SandboxSession:
         started = time.monotonic()
         try:
             result = self._run(code, Tape() if tape is None else tape)
-        except _BrokenOff:
-            result = ActionResult(Status.INFRA_ERROR, "the action was broken off from outside")
-            self._drop(result.text, suspect=False)
         except SandboxError as error:
             result = ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}")
             self._drop(result.text)
@@ -143,6 +140,9 @@ class SandboxSession:
         except _Killed as killed:
             result = self._of_a_kill(run, killed)
             self._drop(killed.text, suspect=killed.suspect)
+        except _BrokenOff:
+            result = ActionResult(Status.INFRA_ERROR, "the action was broken off from outside")
+            self._drop(result.text, suspect=False)
         if remote.infra:
             result = dataclasses.replace(result, status=Status.INFRA_ERROR, text=remote.infra)
         return dataclasses.replace(result, called=dict(run.journal.called))
