@@ -62,7 +62,7 @@ def run_episodes(
         return episode.result
 
     def late(number: int) -> EpisodeResult:
-        episodes[number].give_up(f"not over after {seconds:g} seconds")
+        episodes[number].give_up("broken off" if seconds is None else f"not over after {seconds:g} seconds")
         return episodes[number].result
 
     def allowed(number: int) -> float:

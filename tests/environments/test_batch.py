@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 import time
@@ -12,13 +13,14 @@ from types import SimpleNamespace
 import pytest
 
 from regrpo_jax.environments import batch
-from regrpo_jax.environments.batch import run_episodes, step_episodes
+from regrpo_jax.environments.batch import _in_threads, run_episodes, step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status, Step
+from regrpo_jax.rollouts.shared_play import ResumedEpisode
 from tests.environments.conftest import SANDBOX, make_task, turn
 from tests.environments.small_tools import LOADER
 from tests.toolbox.sandbox_checks import workers_of
@@ -77,6 +79,37 @@ def test_one_worker_or_eight_byte_for_byte(short: Environment) -> None:
         again = run_episodes(eight, tasks, agent)
     with Environment.start(replace(SANDBOX, workers=1), loader=LOADER, limits=short.limits) as one:
         assert run_episodes(one, tasks, agent) == many == again
+
+
+def test_who_may_take_longer_is_not_late() -> None:
+    """Each has its own time: a turn that repeats many actions has more."""
+    release = threading.Event()
+
+    def play(number: int) -> str:
+        if number == 0:
+            release.wait()
+        else:
+            time.sleep(0.4)
+        return "played"
+
+    try:
+        found = _in_threads(play, lambda number: "late", lambda number: (0.2, 600.0, math.inf)[number], 3, 3, None)
+    finally:
+        release.set()
+    assert found == ["late", "played", "played"]
+
+
+def test_a_turn_has_time_for_the_actions_that_bring_its_episode_back(short: Environment) -> None:
+    (task,) = tasks_of("right")
+    with short.reset(task) as episode:
+        for number in range(3):
+            assert episode.actions_due == 1 + number
+            seen = episode.step(turn(f"print({number})"))
+        told = [(step.text, step.observation.text) for step in episode.steps if step.observation]
+    assert seen.text == "2"
+    with ResumedEpisode(short, task, told) as resumed:
+        assert resumed.actions_due == 1 + len(told)
+        assert resumed.step(turn("print(7)")).text == "7" and resumed.actions_due == 2 + len(told)
 
 
 def test_an_agent_that_hangs_or_raises_loses_its_own_episode_alone(short: Environment) -> None:
@@ -182,7 +215,7 @@ def test_a_thread_that_is_held_up_after_its_result_goes_on(monkeypatch: pytest.M
     found: list[list[int]] = []
 
     def play() -> None:
-        found.append(batch._in_threads(lambda number: number, lambda number: -number, 6, 2, 60.0, None))
+        found.append(_in_threads(lambda number: number, lambda number: -number, lambda number: 60.0, 6, 2, None))
 
     thread = threading.Thread(target=play, daemon=True)
     thread.start()

@@ -36,12 +36,29 @@ def test_a_task_survives_json() -> None:
     assert Task.from_json(json.loads(json.dumps(FULL.to_json()))) == FULL
 
 
+CONTENTS = st.dictionaries(
+    st.text(st.characters(codec="utf-8"), min_size=1), st.tuples(st.binary(), st.booleans()), max_size=4
+)
+
+
 @settings(deadline=None)
-@given(st.dictionaries(st.text(st.characters(codec="utf-8"), min_size=1), st.binary(), max_size=4))
-def test_any_content_survives_json(files: dict[str, bytes]) -> None:
-    task = make_task(files=tuple(TaskFile(name, content) for name, content in files.items()), images=())
+@given(CONTENTS)
+def test_any_content_survives_json(files: dict[str, tuple[bytes, bool]]) -> None:
+    task = make_task(files=tuple(TaskFile(name, *told) for name, told in files.items()), images=())
     assert Task.from_json(json.loads(json.dumps(task.to_json()))) == task
-    assert {name: task.file(name) for name in files} == files
+    assert {name: task.file(name) for name in files} == {name: content for name, (content, _) in files.items()}
+    place = Workspace.of(task)
+    for found, behind in ((place.files, False), (place.behind, True)):
+        assert found == {name: content for name, (content, kept) in files.items() if kept == behind}
+
+
+def test_a_task_that_was_written_before_anything_was_behind_is_read(tmp_path: Path) -> None:
+    told = json.loads(json.dumps(FULL.to_json()))
+    assert all("behind" not in file for file in told["files"])  # and is written as it was
+    assert Task.from_json(told) == FULL
+    behind = make_task(files=(TaskFile("a.txt", b"total 42"), TaskFile("b.txt", b"total 17", behind=True)), images=())
+    write_tasks([behind], tmp_path)
+    assert read_tasks(tmp_path) == [behind]
 
 
 def test_tasks_survive_a_folder_and_share_contents(tmp_path: Path) -> None:
@@ -72,8 +89,12 @@ def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
 def test_parts_that_do_not_fit_are_told() -> None:
     with pytest.raises(UserError, match="two files called 'a'"):
         make_task(files=(TaskFile("a", b""), TaskFile("a", b"")), images=())
+    with pytest.raises(UserError, match="two files called 'a'"):
+        make_task(files=(TaskFile("a", b""), TaskFile("a", b"", behind=True)), images=())
     with pytest.raises(UserError, match="'b.png' is not among"):
         make_task(images=("b.png",))
+    with pytest.raises(UserError, match="'sign.png' is not among its files: a.txt"):
+        make_task(files=(TaskFile("a.txt", b""), TaskFile("sign.png", b"", behind=True)))
     with pytest.raises(KeyError):
         FULL.file("nothing")
 
@@ -88,3 +109,13 @@ def test_an_oracle_step_is_a_turn() -> None:
 def test_a_workspace_has_the_files_after_the_faults() -> None:
     assert list(Workspace.of(FULL).files) == ["b.txt", "sign.png", "sum.txt"]
     assert Workspace.of(FULL).files["sum.txt"] == FULL.file("a.txt")
+
+
+def test_faults_of_files_happen_where_the_files_are() -> None:
+    faults = (
+        Fault(FaultKind.EMPTY_FILE, "b.txt", {"copy": "kept.txt"}),
+        Fault(FaultKind.RENAMED_FILE, "a.txt", {"name": "c.txt"}),
+    )
+    files = (TaskFile("a.txt", b"total 42"), TaskFile("b.txt", b"total 17", behind=True))
+    place = Workspace.of(make_task(files=files, images=(), faults=faults))
+    assert place.files == {"c.txt": b"total 42"} and place.behind == {"b.txt": b"", "kept.txt": b"total 17"}

@@ -93,6 +93,10 @@ def test_a_page_shows_the_run() -> None:
     families = [found["data-family"] for found in page.attributes("details") if found.get("class") == "episode"]
     assert families == ["reading", "looking", "reading"]
     assert words.count("cannot be shown") == 1  # the image that nobody kept
+    assert "only the tools read it" not in words
+    behind = solved(files=(TaskFile("a.txt", b"x"), TaskFile("b.txt", b"total 9", behind=True)), images=())
+    words = " ".join(" ".join(Page(render_run("A run", [behind])).texts).split())
+    assert words.count("only the tools read it") == 1 and "b.txt 7 bytes, only the tools read it" in words
 
 
 def test_a_page_needs_nothing_else() -> None:
@@ -159,6 +163,7 @@ def test_an_empty_run_is_a_page_too() -> None:
 def test_the_summary_leaves_infra_errors_out() -> None:
     found = summary([solved(), failed(), broken()])
     assert found["episodes"] == 2 and found["dropped"] == 1
+    assert found["success at worst"] == pytest.approx(1 / 3)
     assert (found["success"], found["met a failure"], found["success after a failure"]) == (0.5, 1.0, 0.5)
     assert found["steps"] == "1.50"
     assert summary([])["success"] == 0.0

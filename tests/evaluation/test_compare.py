@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -9,14 +10,28 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from regrpo_jax.environments.toolrepair import make_task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.compare import check_same_tasks, differences, read_arm
-from regrpo_jax.evaluation.recovery_metrics import NAMES, Row, grouped, intervals, row_of, task_means
+from regrpo_jax.evaluation.recovery_metrics import (
+    AT_WORST,
+    DROPPED,
+    NAMES,
+    Row,
+    grouped,
+    intervals,
+    lost_row,
+    row_of,
+    task_means,
+)
 from regrpo_jax.rollouts.rollout_metrics import rollout_metrics
 from tests.data.rollout_groups import make_group
 
 ROOT = Path(__file__).parents[2]
+LOST = (AT_WORST, DROPPED)
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +45,42 @@ def test_a_row_holds_what_its_episodes_add_to_the_pooled_numbers() -> None:
         row, pooled = row_of(group), rollout_metrics(group.rollouts)
         assert row["dropped"] == pooled["dropped"]
         assert len(row["success"]) == pooled["episodes"]
-        for name in ("success", "first_attempt_success", "recovery", "repair_at_1", "tokens", "tool_calls"):
+        for name in ("success", "first_attempt_success", "recovery", "repair_at_1", "tokens", "tool_calls", *LOST):
             mean = task_means([row], name)[0]
             assert pooled[name] is None if np.isnan(mean) else mean == pytest.approx(pooled[name]), name
+
+
+OUTCOMES = st.lists(st.sampled_from(["right", "wrong", "dropped"]), min_size=1, max_size=8)
+
+
+def row(outcomes: list[str]) -> Row:
+    group = make_group(1, 0, branches=8)
+    rollouts = [
+        dataclasses.replace(group.rollouts[place], success=one == "right", dropped=one == "dropped")
+        for place, one in enumerate(outcomes)
+    ]
+    return row_of(dataclasses.replace(group, rollouts=tuple(rollouts)))
+
+
+@settings(deadline=None)
+@given(OUTCOMES)
+def test_a_failure_cannot_vanish_from_success_at_worst(outcomes: list[str]) -> None:
+    """What happens to it: dropped instead, it raises success alone."""
+    told = row(outcomes)
+    hidden = row(["dropped" if one == "wrong" else one for one in outcomes])
+    assert (
+        task_means([told], AT_WORST)[0] == task_means([hidden], AT_WORST)[0] == outcomes.count("right") / len(outcomes)
+    )
+    assert task_means([hidden], DROPPED)[0] == pytest.approx(1 - outcomes.count("right") / len(outcomes))
+    assert not task_means([hidden], "success")[0] < task_means([told], "success")[0]
+
+
+def test_a_task_that_could_not_begin_is_a_row_of_dropped_episodes(rows: list[Row]) -> None:
+    task = make_task("moved", "test", 1)
+    lost = lost_row(task, 6)
+    assert lost.keys() == rows[0].keys() and lost["task"] == task.id
+    told = intervals([[lost]])
+    assert told["success"] is None and told[AT_WORST] == [0.0] * 3 and told[DROPPED] == [1.0] * 3
 
 
 def test_intervals_hold_their_means_and_say_none_of_nothing(rows: list[Row]) -> None:
@@ -60,8 +108,12 @@ def test_the_difference_is_taken_task_by_task(rows: list[Row]) -> None:
 
 
 def test_other_tasks_are_refused(rows: list[Row]) -> None:
-    with pytest.raises(UserError, match="other tasks"):
-        check_same_tasks({"a": [rows], "b": [rows[1:]]})
+    told = [row | {"content": str(number)} for number, row in enumerate(rows)]
+    changed = [*told[:-1], told[-1] | {"content": "another task of the same name"}]
+    check_same_tasks({"a": [rows], "b": [told], "c": [rows, told]})  # rows of earlier runs have no contents
+    for other in (rows[1:], [], changed):
+        with pytest.raises(UserError, match="other tasks"):
+            check_same_tasks({"a": [told], "b": [other]})
 
 
 def written(folder: Path, rows: list[Row]) -> Path:
@@ -84,6 +136,10 @@ def test_a_person_reads_a_table(tmp_path: Path, rows: list[Row]) -> None:
     assert "24 x 6 x 2" in done.stdout and "ReGRPO - SFT" in done.stdout
     mean = 100 * np.mean(task_means(rows, "success"))
     assert f"{mean:.1f} %" in done.stdout
+    for name in LOST:
+        assert f"{100 * np.mean(task_means(rows, name)):.1f} %" in done.stdout
+    assert "ALARM: SFT: 12 of 288 episodes were dropped" in done.stdout
+    assert "success if all dropped had failed" in done.stdout and "dropped episodes" in done.stdout
 
 
 @pytest.mark.parametrize("argument", ["ReGRPO", "=x", "name="])

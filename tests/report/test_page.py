@@ -97,6 +97,7 @@ def numbers(success: float, words: str, group: Sequence[RolloutGroup]) -> dict[s
             "needless": 0.02,
             "reflection_tokens": 11.5,
             "episodes": 24.0,
+            "dropped": 3.0,
             "grounded": None,
         },
         "intervals": intervals,
@@ -187,6 +188,7 @@ def test_a_report_tells_the_run(text: str) -> None:
         "my_run|warm start (SFT) → online training|1 alarm|fail on purpose|after ReGRPO, bare retry|50%|40% – 60%|"
         "Find the total.|the gate opened it|opens: tool error (confidence 0.750)|nothing at|expected 42|Update 1|"
         "Update 2|advantage|ArgInvalid|12 tasks|fields of the configuration|"
+        "Alarm: after ReGRPO: 3 of 27 episodes were dropped|solved at worst|"
         "config.online.eta|Unseen tasks as played by after ReGRPO : a fixed"
     )
     for expected in told.split("|"):

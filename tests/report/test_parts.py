@@ -23,6 +23,8 @@ from regrpo_jax.report.files import LeftOut, Played, slug
 from regrpo_jax.report.images import ImageShelf
 from regrpo_jax.report.plots import Bar, Bars, bar_plot
 from regrpo_jax.report.tables import (
+    PART_LABELS,
+    dropped_alarms,
     headline,
     length_row,
     number_text,
@@ -175,16 +177,28 @@ def test_better_and_worse_need_intervals_that_do_not_meet() -> None:
 
 
 def test_parts_have_a_row_for_every_name_that_any_policy_met() -> None:
+    told = {"success": [0.5, 0.4, 0.6], "recovery": None, "success_at_worst": [0.45, 0.4, 0.5]}
+    told["dropped_share"] = [0.1, 0.0, 0.2]
     policies = {
-        "one": {"families": {"b": {"tasks": 3, "intervals": {"success": [0.5, 0.4, 0.6], "recovery": None}}}},
+        "one": {"families": {"b": {"tasks": 3, "intervals": told}}},
         "two": {"families": {"a": {"metrics": {"recovery": 0.25}}}},
     }
     found = {
         name: (tasks, [[c.text for c in cells] for cells in of]) for name, tasks, of in part_table(policies, "families")
     }
-    assert found == {"a": ("", [["–"] * 3, ["–", "–", "25%"]]), "b": ("3", [["50%", "–", "–"], ["–"] * 3])}
+    unknown = ["–"] * len(PART_LABELS)
+    assert found == {
+        "a": ("", [unknown, ["–", "–", "25%", "–", "–"]]),
+        "b": ("3", [["50%", "–", "–", "45%", "10%"], unknown]),
+    }
     with pytest.raises(LeftOut, match="error types"):
         part_table(policies, "error_types")
+
+
+def test_policies_that_lost_more_than_two_in_a_hundred_are_named() -> None:
+    metrics = {"one": (98.0, 2.0), "two": (97.0, 3.0), "three": (0.0, 0.0), "old": (None, None)}
+    policies = {name: {"metrics": {"episodes": n, "dropped": lost}} for name, (n, lost) in metrics.items()}
+    assert dropped_alarms(policies) == ["two: 3 of 100 episodes were dropped as trouble of the sandbox"]
 
 
 def test_the_training_speaks_where_no_held_out_task_was_played() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from regrpo_jax.agent.loop import Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import REFLECTION_OPENING, Branch
 from regrpo_jax.agent.rollout import Opener, Rollout
@@ -21,6 +22,7 @@ from regrpo_jax.environments.toolrepair import LOADERS, make_suite
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation, Status
+from regrpo_jax.rollouts import collect
 from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, middle_states, with_forced_failures
@@ -214,6 +216,50 @@ def test_an_oracle_that_cannot_be_played_refuses_the_task(
     groups, counts = collect_groups(environment, policy, blind, rules, seed=1, expected=expected)
     assert len(groups) == len(blind) - 1 and blind[0].id not in expected
     assert blind[0].id in counts.refused[0]
+
+
+class Clock:
+    """Time that passes only when somebody says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize("who", ["sampling", "actions"])
+def test_the_clock_of_a_collection_counts_actions_and_stops_the_run(
+    environment: Environment,
+    renderer: ChatRenderer,
+    blind: list[Task],
+    rules: CollectSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    who: str,
+) -> None:
+    """A minute passes at each turn: in the policy, which may be compiling, or in the sandbox. Nothing is dropped."""
+    clock, act, script = Clock(), SharedPlay.play, Actors(blind[:1])
+    monkeypatch.setattr(collect, "time", clock)
+
+    def slow(branch: Branch, opening: str, number: int) -> str:
+        clock.now += 60.0 * (who == "sampling")
+        return script(branch, opening, number)
+
+    def play(self: SharedPlay, actions: Sequence[Action]) -> list[Played]:
+        clock.now += 60.0 * (who == "actions")
+        return act(self, actions)
+
+    monkeypatch.setattr(SharedPlay, "play", play)
+    policy = ScriptedPolicy(renderer, slow)
+    expected: dict = {}
+    groups, counts = collect_groups(environment, policy, blind[:1], rules, seed=1, expected=expected)
+    assert counts.dropped == 0 and len(groups[0].rollouts) == 4  # no limit is the default
+    limited = dataclasses.replace(rules, seconds=30.0)
+    if who == "sampling":
+        assert collect_groups(environment, policy, blind[:1], limited, seed=1, expected=expected)[1].dropped == 0
+    else:
+        with pytest.raises(UserError, match=r"taken 60 seconds, \d of 4 episodes are not over.*collect_seconds=30"):
+            collect_groups(environment, policy, blind[:1], limited, seed=1, expected=expected)
 
 
 def test_an_episode_that_does_again_what_was_done_notices_a_difference(

@@ -5,18 +5,31 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from regrpo_jax.agent.rollout import RolloutGroup
+from regrpo_jax.engine.tool_shapes import tool_shapes
 from regrpo_jax.environments.task import read_tasks
+from regrpo_jax.environments.toolrepair import make_suite
 from regrpo_jax.evaluation.compare import read_rows
-from regrpo_jax.evaluation.recovery_metrics import row_of
 from regrpo_jax.records import load_rot
+from regrpo_jax.rollouts import recovery_stage
+from regrpo_jax.rollouts.online_stage import collect_settings
+from regrpo_jax.rollouts.recovery_stage import played_digest, rows_of
+from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[2]
-POLICIES = ("before", "before-bare-retry", "after-sft", "after-sft-bare-retry")
+POLICIES_BY_FOLDER = {
+    "before": "before",
+    "before-bare-retry": "before, bare retry",
+    "after-sft": "after SFT",
+    "after-sft-bare-retry": "after SFT, bare retry",
+}
+POLICIES = tuple(POLICIES_BY_FOLDER)
 OPTIONS = (
     f"--config={ROOT / 'tests' / 'tiny_config.py'}",
     '--config.stages=("recovery", "sft", "recovery")',
@@ -56,11 +69,69 @@ def test_every_policy_is_played_and_kept(workdir: Path) -> None:
         groups = [
             RolloutGroup.from_json(json.loads(line)) for line in (folder / "groups.jsonl").read_text().splitlines()
         ]
-        assert [row_of(group) for group in groups] == read_rows(folder)
-        assert [group.task_id for group in groups] == [task.id for task in read_tasks(folder / "tasks")]
+        tasks = read_tasks(folder / "tasks")
+        assert rows_of(tasks, groups, 2) == read_rows(folder)
+        assert [group.task_id for group in groups] == [task.id for task in tasks]
+        assert numbers[POLICIES_BY_FOLDER[policy]]["metrics"]["dropped"] == 0
         assert len(groups) == 6 and all(len(group.rollouts) == 2 for group in groups)
         if "bare" in policy:
             assert not any(turn.gate and turn.gate.open for g in groups for r in g.rollouts for turn in r.turns)
+
+
+def test_a_task_that_could_not_begin_is_counted(workdir: Path) -> None:
+    folder = workdir / "recovery" / "before"
+    lines = (folder / "groups.jsonl").read_text().splitlines()
+    groups, tasks = [RolloutGroup.from_json(json.loads(line)) for line in lines], read_tasks(folder / "tasks")
+    found = rows_of(tasks, groups[1:], 2)
+    assert found[1:] == read_rows(folder)[1:] and found[0]["dropped"] == 2 and found[0]["success"] == []
+    assert found[0]["task"] == tasks[0].id and found[0]["content"] == read_rows(folder)[0]["content"]
+
+
+def digest(**changes: Any) -> str:
+    """Of what a run of `changes` to the tiny configuration plays."""
+    config = get_config()
+    config.recovery.tasks = 6
+    config.update_from_flattened_dict(changes)
+    tasks = make_suite(
+        config.recovery.split, config.recovery.tasks, config.recovery.seed, config.online.profile,
+        surprises=config.recovery.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
+    )  # fmt: skip
+    return played_digest(config, tasks, collect_settings(config, Path("."), branches=config.recovery.episodes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"online.profile": "full"},
+        {"online.families": ("moved",)},
+        {"online.difficulties": (1,)},
+        {"recovery.surprises": 1.0},
+        {"recovery.split": "held_out"},
+        {"recovery.temperature": 0.5},
+        {"recovery.episodes": 3},
+        {"agent.gate": "never"},
+        {"agent.max_steps": 3},
+        {"environment.wall_seconds": 1.0},
+        {"player.base_url": "http://localhost:1/v1"},
+    ],
+)
+def test_numbers_of_another_suite_or_setting_are_not_taken(changes: dict[str, Any]) -> None:
+    assert digest(**changes) != digest()
+
+
+def test_numbers_are_taken_again_where_nothing_that_was_played_changed() -> None:
+    free = {"recovery.tasks_at_once": 3, "player.concurrency": 1, "environment.workers": 5, "online.eta": 0.5}
+    assert digest(**free) == digest() == digest()
+
+
+def test_a_tool_that_says_or_does_something_else_is_another_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, kept = digest(), tool_shapes
+    monkeypatch.setattr(
+        recovery_stage,
+        "tool_shapes",
+        lambda loader: {name: replace(shape, version=f"{shape.version}!") for name, shape in kept(loader).items()},
+    )
+    assert digest() != before
 
 
 def test_the_same_tasks_before_and_after(workdir: Path) -> None:

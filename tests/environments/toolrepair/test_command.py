@@ -50,7 +50,15 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path) -> None:
     done = command(f"--workdir={tmp_path}", "--config.environment.tasks=18", "--config.environment.viewer_episodes=3")
     assert done.returncode == 0, done.stderr[-3000:]
-    for words in ("oracle on 18 tasks of toolrepair, compact, test", "100.0%", "moved", "GroundingDrift", "statuses"):
+    for words in (
+        "oracle on 18 tasks of toolrepair, compact, test",
+        "100.0%",
+        "moved",
+        "GroundingDrift",
+        "statuses",
+        "at worst",
+        "dropped",
+    ):
         assert words in done.stdout
     imported = {line.split("|")[-1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "ml_collections" in imported and not imported & {"jax", "flax", "torch"}
