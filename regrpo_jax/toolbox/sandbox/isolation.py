@@ -105,8 +105,9 @@ def _environment(python_path: Sequence[str], home: str) -> dict[str, str]:
 def bubblewrap_arguments(settings: SandboxSettings, view: View) -> list[str]:
     """The bubblewrap command up to its `--`, without the descriptors of one start."""
     root = _real_root()
-    arguments = [os.path.abspath(shutil.which("bwrap") or "/usr/bin/bwrap"), "--unshare-pid", "--unshare-net"]
-    arguments += ["--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+    found = shutil.which("bwrap")
+    arguments = [os.path.abspath(found) if found else "bwrap", "--unshare-pid", "--unshare-net", "--unshare-ipc"]
+    arguments += ["--unshare-uts", "--unshare-cgroup-try"]
     if root:
         arguments += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"]
     else:
