@@ -21,7 +21,9 @@ UNITS = "units.csv"  # note, unit, amount
 
 
 class KeyedRecord(dict[str, str]):
-    """A record that tells, when a key is missing, which keys stand for what."""
+    """A record that tells, when a key is missing, which keys stand for what. It stays with the tools (`sandbox.served`)."""
+
+    served = ("__contains__", "__getitem__", "__iter__", "__len__", "__repr__", "get", "keys")
 
     def __init__(self, entries: list[list[str]]) -> None:
         super().__init__({key: value for key, _, value in entries})
