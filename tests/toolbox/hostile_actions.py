@@ -133,7 +133,9 @@ while True:
         ends = socket.socketpair()
         kept.append(ends)
         for end in ends:
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**30)
+            try: end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**30)
+            except OSError: pass
+            else: print('LEAK')
             end.setblocking(False)
             while True: end.send(b'x' * 2**16)
     except BlockingIOError: pass
@@ -749,7 +751,7 @@ while True: add(1, 2)
 try: final_answer(1)
 except BaseException: pass
 print(add(1, 2))
-final_answer('LEAK')
+final_answer(2)
 ### close_the_line_to_the_tools tool_error timeout
 import os
 for fd in range(4, 64):
