@@ -58,6 +58,8 @@ def apply_faults(tools: Tools, settings: Mapping[str, Any], seed: int) -> Tools:
     for fault in faults:
         if fault.target not in chosen:
             raise KeyError(f"fault {fault.kind} concerns {fault.target!r}, which is not among the episode's tools")
+    if not faults:
+        return chosen
     gone = {fault.target for fault in faults if fault.kind == FaultKind.TOOL_UNAVAILABLE and not fault.calls}
     listing = "; ".join(f"{name} ({_purpose(tool)})" for name, tool in sorted(chosen.items()) if name not in gone)
     faulty = dict(chosen)

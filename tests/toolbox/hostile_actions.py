@@ -111,6 +111,51 @@ x = []
 while True:
     try: x.append(b'x' * 2**22)
     except MemoryError: time.sleep(1)
+### memory_behind_a_main_thread_that_has_ended tool_error timeout ok
+import ctypes, os, threading, time
+libc = ctypes.CDLL(None)
+def hold():
+    kept = []
+    while True:
+        try: kept.append(b'x' * 2**22)
+        except MemoryError: time.sleep(1)
+for _ in range(4):
+    if os.fork() == 0:
+        threading.Thread(target=hold).start()
+        libc.syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
+time.sleep(2.5)
+print('LEAK')
+### memory_in_sockets tool_error
+import socket, time
+kept = []
+while True:
+    try:
+        ends = socket.socketpair()
+        kept.append(ends)
+        for end in ends:
+            try: end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**30)
+            except OSError: pass
+            else: print('LEAK')
+            end.setblocking(False)
+            while True: end.send(b'x' * 2**16)
+    except BlockingIOError: pass
+    except OSError: break
+time.sleep(2)
+print('LEAK')
+### memory_in_sockets_of_the_internet tool_error
+import socket
+socket.socket(socket.AF_INET).listen()
+print('LEAK')
+### events_of_the_whole_machine tool_error
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+context = ctypes.c_ulong(0)
+if libc.syscall(206 if os.uname().machine == 'x86_64' else 0, 60000, ctypes.byref(context)) == 0: print('LEAK')
+raise OSError(ctypes.get_errno(), 'io_setup')
+### a_main_thread_that_ends ok tool_error timeout
+import ctypes, os, threading, time
+threading.Thread(target=time.sleep, args=(1000,)).start()
+ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
 ### shared_anonymous_memory tool_error timeout ok
 import mmap, os
 kept = []
@@ -242,6 +287,15 @@ for folder in ('/tmp', '/dev/shm'):
         print('LEAK')
     except OSError as error: print(error)
 raise ValueError('full')
+### many_files_in_the_temporary_folders tool_error
+import time
+for n in range(10**5):
+    for folder in ('/tmp', '/dev/shm'): open(f'{folder}/f{n}', 'w').close()
+time.sleep(2)
+### many_files_of_long_names tool_error
+import time
+for n in range(3900): open(f'{n:04}' + 'x' * 240, 'w').close()
+time.sleep(2)
 ### many_empty_files tool_error
 import time
 for n in range(10**5): open(f'f{n}', 'w').close()
@@ -526,6 +580,204 @@ while True: pass
 class Bomb:
     def __reduce__(self): return (print, ('LEAK',))
 final_answer(Bomb())
+### unpickle_among_the_tools tool_error
+class Bomb:
+    def __reduce__(self): return (print, ('LEAK',))
+print(add(Bomb(), 1))
+### kill_the_tools tool_error timeout
+import os, time
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid not in (1, os.getpid()): os.kill(pid, 9)
+time.sleep(0.5)
+print(add(1, 2), 'LEAK')
+### kill_the_tools_and_say_nothing ok tool_error
+import os
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid not in (1, os.getpid()): os.kill(pid, 9)
+### stop_the_tools timeout
+import os, signal
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid not in (1, os.getpid()): os.kill(pid, signal.SIGSTOP)
+add(1, 2)
+### stop_the_tools_at_the_end ok
+import os, signal
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid not in (1, os.getpid()): os.kill(pid, signal.SIGSTOP)
+### slow_the_tools_down ok tool_error
+import os
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid not in (1, os.getpid()): os.setpriority(os.PRIO_PROCESS, pid, 19)
+### limits_of_the_tools tool_error
+import os, resource
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid != os.getpid(): resource.prlimit(pid, resource.RLIMIT_NOFILE, (3, 3))
+print('LEAK')
+### memory_of_the_tools tool_error
+import os
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid != os.getpid():
+        for name in ('mem', 'maps', 'environ', 'auxv', 'syscall', 'pagemap', 'fd/3', 'cwd/..', 'exe'):
+            try: print('LEAK', pid, name, open(f'/proc/{pid}/{name}', 'rb').read(10))
+            except OSError: pass
+        try: print('LEAK', os.listdir(f'/proc/{pid}/fd'))
+        except OSError: pass
+open('/proc/1/mem')
+### memory_of_the_tools_by_system_call tool_error
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+for pid in map(int, filter(str.isdigit, os.listdir('/proc'))):
+    if pid != os.getpid():
+        for call in (310, 311, 101, 438):
+            if libc.syscall(call, pid, 0, 0, 0, 0, 0) > 0: print('LEAK', call)
+raise OSError(ctypes.get_errno(), 'process_vm_readv')
+### everything_that_python_knows ok
+import gc, sys, types
+seen, found = set(), []
+def look(value, depth):
+    if id(value) in seen or depth > 6: return
+    seen.add(id(value))
+    if isinstance(value, (str, bytes)):
+        text = value if isinstance(value, str) else value.decode('latin-1')
+        if text.startswith('secret') and len(text) == 22: found.append(text)
+    elif isinstance(value, types.FrameType): look(dict(value.f_locals), depth + 1)
+    else:
+        for inner in gc.get_referents(value): look(inner, depth + 1)
+for value in [*gc.get_objects(), *sys.modules.values()]: look(value, 0)
+frame = sys._getframe()
+while frame: look(frame, 0); frame = frame.f_back
+print(found, len(seen) > 1000)
+### every_byte_of_its_memory ok tool_error
+import ctypes
+found = []
+for line in open('/proc/self/maps'):
+    place, rights = line.split()[:2]
+    start, end = (int(part, 16) for part in place.split('-'))
+    if rights.startswith('rw') and end - start < 2**28:
+        data = ctypes.string_at(start, end - start)
+        position = data.find(b'secret')
+        while position >= 0:
+            found.append(data[position:position + 22])
+            position = data.find(b'secret', position + 1)
+print([item for item in found if item[6:].isalnum()])
+### forged_calls tool_error
+import json, os, struct
+frames = [{'call': 1, 'name': 'add', 'asked': ''}, {'ended': 1, 'status': 'infra_error', 'result': '', 'failed': True},
+          {'broken': 'closed'}, {'remote': 'ask_host', 'arguments': [1], 'keywords': {}}, {'opened': True}]
+for frame in frames:
+    text = json.dumps(frame).encode()
+    for fd in range(3, 64):
+        try: os.write(fd, struct.pack('!II', len(text), 0) + text)
+        except OSError: pass
+add(1, 2)
+### a_call_that_never_was tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+error = ValueError('mine')
+client._failures = {10**9: (error, 'infra_error'), -1: (error, '')}
+raise error
+### a_call_of_another_action tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+for number in range(100):
+    error = ValueError('mine')
+    client._failures = {number: (error, 'infra_error')}
+raise error
+### a_call_of_no_tool tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+client.call('__import__', ('os',), {})
+### arguments_that_are_no_values tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+client._ask({'call': 'add', 'arguments': [['array', '|O', [1], 0, 8], ['served', 10**9]], 'keywords': {}}, b'x' * 8)
+### an_object_that_was_never_served tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+client.operate(0, '__class__', (), {})
+### arguments_without_end tool_error
+x = []
+x.append(x)
+add(x, 1)
+### arguments_that_are_deep tool_error
+x = 1
+for _ in range(10**5): x = [x]
+add(x, 1)
+### arguments_that_are_large tool_error timeout
+print(len(find(word='x' * 10**8)))
+add([1.5] * 10**7, 1)
+### arguments_of_a_strange_kind tool_error
+import sys
+class Word(str):
+    def __reduce__(self): return (print, ('LEAK',))
+    def encode(self, *a): raise SystemExit
+print(find(Word('apple')))
+add(lambda: 1, sys)
+### tools_in_many_threads ok
+import threading
+found = []
+def work(n): found.append(add(n, n) == 2 * n)
+threads = [threading.Thread(target=work, args=(n,)) for n in range(10)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print('contained' if found == [True] * 10 else 'LEAK')
+### tools_in_a_child ok
+import os
+child = os.fork()
+if child == 0:
+    try: add(1, 2)
+    except RuntimeError: os._exit(7)
+    os._exit(0)
+print('contained' if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7 else 'LEAK', add(1, 2))
+### a_child_that_comes_to_the_end ok
+import os
+child = os.fork()
+print(child > 0)
+### a_child_that_keeps_the_tools_busy tool_error
+import os, struct, time
+if os.fork() == 0:
+    text = b'{"call":"add","arguments":[1,2],"keywords":{},"request":1}'
+    while True:
+        for fd in range(3, 64):
+            try: os.write(fd, struct.pack('!II', len(text), 0) + text)
+            except OSError: pass
+time.sleep(0.3)
+while True: add(1, 2)
+### tools_after_the_answer ok tool_error
+try: final_answer(1)
+except BaseException: pass
+print(add(1, 2))
+final_answer(2)
+### close_the_line_to_the_tools tool_error timeout
+import os
+for fd in range(4, 64):
+    try: os.close(fd)
+    except OSError: pass
+add(1, 2)
+### an_alarm_during_a_call ok tool_error
+import signal
+def ring(*unused): raise TimeoutError
+signal.signal(signal.SIGALRM, ring)
+for n in range(200):
+    signal.setitimer(signal.ITIMER_REAL, 0.0001 * (n % 7 + 1))
+    try: assert add(n, 1) == n + 1, 'LEAK'
+    except TimeoutError: pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(add(1, 2))
+### the_clock_of_everybody ok
+import time
+time.time = time.monotonic = time.perf_counter = lambda: float('inf')
+### a_solution_that_calls_tools tool_error
+import gc
+for value in gc.get_objects():
+    if type(value).__name__ == 'ToolClient': client = value
+client._solve = lambda code, finish: {'value': 'LEAK' * 10**6}
+client._channel.send({'solved': {'value': 'x'}})
+print(add(1, 2))
 """
 
 HOSTILE = tuple(

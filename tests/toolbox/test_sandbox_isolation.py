@@ -167,10 +167,10 @@ def test_what_forbids_isolation_is_told_with_what_allows_it(
     assert words in reason and told in reason
 
 
-def run_filter(program: bytes, machine: str, number: int, argument: int) -> int:
+def run_filter(program: bytes, machine: str, number: int, argument: int, third: int = 0) -> int:
     """The filter's verdict on a call, computed as the kernel does."""
     audit = system_calls.ARCHITECTURES[machine].audit
-    data = struct.pack("=IIQQ", number, audit, 0, argument)
+    data = struct.pack("=IIQQQQ", number, audit, 0, argument, 0, third)
     instructions = list(struct.iter_unpack("=HBBI", program))
     position, loaded = 0, 0
     while True:
@@ -191,7 +191,7 @@ def test_the_filter_decides_as_it_says(machine: str) -> None:
     assert program is not None
     known = system_calls.ARCHITECTURES[machine]
     refused, allowed = 0x00050000 | errno.EPERM, 0x7FFF0000
-    special = {known.clone, known.clone3, known.prlimit, *known.sockets}
+    special = {known.clone, known.clone3, known.prlimit, known.setsockopt, *known.sockets}
     assert not special & set(known.denied) and len(set(known.denied)) == len(known.denied)
     for number in set(range(460)) - special:
         assert run_filter(program, machine, number, 0) == (refused if number in known.denied else allowed)
@@ -200,9 +200,11 @@ def test_the_filter_decides_as_it_says(machine: str) -> None:
     assert run_filter(program, machine, known.clone, 0x10000011) == refused
     assert run_filter(program, machine, known.prlimit, 0) == allowed
     assert run_filter(program, machine, known.prlimit, 1) == refused
+    sizes = {option for option in range(80) if run_filter(program, machine, known.setsockopt, 1, option) == refused}
+    assert sizes == {7, 8, 32, 33}  # SO_SNDBUF, SO_RCVBUF and their forced forms
     for number in known.sockets:
         assert [run_filter(program, machine, number, family) == allowed for family in (1, 2, 10, 16, 17, 38, 40)] == [
-            *(True, True, True),
+            *(True, False, False),
             *(False, False, False, False),
         ]
     if machine == "x86_64":

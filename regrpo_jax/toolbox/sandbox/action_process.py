@@ -79,7 +79,9 @@ def _is_name(name: str) -> bool:
         return False
 
 
-def run_action_process(host: int, calls: int, settings: SandboxSettings, seed: int, processes: int) -> None:
+def run_action_process(
+    host: int, calls: int, settings: SandboxSettings, seed: int, address_space: int, processes: int
+) -> None:
     """What the forked child does; never returns."""
     code = 1
     try:
@@ -94,7 +96,7 @@ def run_action_process(host: int, calls: int, settings: SandboxSettings, seed: i
             Channel(socket.socket(fileno=calls), call_bounds(settings)),
             settings,
         )
-        set_limits(settings, processes)
+        set_limits(settings, address_space, processes)
         process.serve()
         code = 0
     except Closed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import signal
 from collections.abc import Container, Iterable, Iterator
@@ -15,6 +16,7 @@ _LAST_CAPABILITY = 63
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

@@ -6,7 +6,6 @@ import os
 import resource
 from collections.abc import Collection
 
-from regrpo_jax.toolbox.sandbox import kernel
 from regrpo_jax.toolbox.sandbox.protocol import Bounds
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
@@ -18,14 +17,14 @@ def call_bounds(settings: SandboxSettings) -> Bounds:
     return Bounds(_CALL_HEADER_BYTES, max(settings.file_bytes, settings.memory_bytes // 4))
 
 
-def set_limits(settings: SandboxSettings, processes: int) -> None:
+def set_limits(settings: SandboxSettings, address_space: int, processes: int) -> None:
     """Resource limits, hard ones too, so that nothing that runs here can raise them.
 
-    processes: that the user of the worker may have, all that stand beside this one counted.
+    address_space: bytes of the warm process that this one is a fork of. processes: that the user of the worker may
+    have, all that stand beside this one counted.
     """
-    address_space = kernel.address_space_bytes() + settings.memory_bytes
     for limit, value in (
-        (resource.RLIMIT_AS, address_space),
+        (resource.RLIMIT_AS, address_space + settings.memory_bytes),
         (resource.RLIMIT_NPROC, processes),
         (resource.RLIMIT_NOFILE, settings.max_open_files),
         (resource.RLIMIT_FSIZE, settings.file_bytes),

@@ -64,6 +64,11 @@ def decode_header(text: bytes) -> Header:
     return header
 
 
+def _closed(error: OSError) -> Exception:
+    """What an error of a socket means; one without a number is a signal handler's, and none of ours."""
+    return error if error.errno is None else Closed()
+
+
 class Channel:
     """One end of a stream socket. Deadlines are times of `time.monotonic()`; None waits for ever.
 
@@ -109,7 +114,7 @@ class Channel:
                 self._wait(select.POLLOUT, deadline)
                 continue
             except OSError as error:
-                raise Closed from error
+                raise _closed(error) from error
             data = data[sent:]
 
     def _take(self) -> Message | None:
@@ -139,7 +144,7 @@ class Channel:
         except BlockingIOError:
             return False
         except OSError as error:
-            raise Closed from error
+            raise _closed(error) from error
         if not piece:
             raise Closed
         self._arrived += piece

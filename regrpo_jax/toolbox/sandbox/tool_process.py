@@ -251,7 +251,7 @@ def _with_output(output: Output, function: Tool, arguments: tuple[Any, ...], key
 
 
 def run_tool_process(
-    host: int, action: int, settings: SandboxSettings, loaded: Mapping[str, Any], processes: int
+    host: int, action: int, settings: SandboxSettings, loaded: Mapping[str, Any], address_space: int, processes: int
 ) -> None:
     """What the forked child does; never returns."""
     code = 1
@@ -268,7 +268,7 @@ def run_tool_process(
         )
         if process.open(loaded):
             solutions.run_with(process.solve)
-            set_limits(settings, processes)
+            set_limits(settings, address_space, processes)
             process.serve()
         process.host.receive()  # it failed, and was told so: until the host is gone
         code = 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import os
 import pickle
 import select
 import signal
 import socket
+import sys
 from typing import Any
 
 from regrpo_jax.toolbox.sandbox import kernel
@@ -34,10 +36,13 @@ class ToolZygote:
         for tool in self.tools.values():
             if callable(warm_up := getattr(tool, "warm_up", None)):
                 warm_up()
+        if "numpy" in sys.modules:
+            importlib.import_module("numpy.random")  # which each episode seeds; numpy loads it when it is first named
         self.child = self.child_end = -1
         self.episode = 0
         gc.collect()
         gc.freeze()
+        self.address_space = kernel.address_space_bytes()
 
     def serve(self) -> None:
         """Until the worker's first process is gone."""
@@ -62,7 +67,8 @@ class ToolZygote:
         self.child = os.fork()
         if self.child == 0:
             host, action = descriptors
-            self.run_tool_process(host, action, self.settings, self.tools, header["processes"])
+            limits = self.address_space, header["processes"]
+            self.run_tool_process(host, action, self.settings, self.tools, *limits)
         for descriptor in descriptors:
             os.close(descriptor)
         self.child_end = os.pidfd_open(self.child)

@@ -35,7 +35,7 @@ _KILL_SECONDS = 2.0  # until all processes of an episode must be gone
 _MOST_SOCKETS = 64
 _SPARE_FILES = 16
 _WARM = (
-    "asyncio base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions "
+    "base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions "
     "functools glob heapq hashlib html io itertools json math numbers operator pathlib pprint random re secrets shutil "
     "statistics string struct tempfile textwrap traceback typing unicodedata uuid"
 )
@@ -63,7 +63,7 @@ class Worker:
         # Python or the project may lie below /tmp, and are mounted there.
         self.folders = {folder: frozenset(os.listdir(folder)) for folder in folders}
         self.episode = self.action = self.tools = 0  # number of the open episode, and its processes
-        self.action_end = -1
+        self.action_end, self.next_look = -1, 0.0
         os.chdir(workspace)
         self.zygote, self.zygote_channel = self._start_tools(start)
         self._empty_folders()  # libraries keep caches where they are first used
@@ -71,6 +71,7 @@ class Worker:
             __import__(name)
         gc.collect()
         gc.freeze()
+        self.address_space = kernel.address_space_bytes()
         self.resident = {0: kernel.resident_bytes(), 1: kernel.resident_bytes(self.zygote)}
         self.sockets = 0 if weak else kernel.sockets()
         self.standing = len(os.listdir(f"/proc/{self.zygote}/task")) + 2
@@ -120,8 +121,9 @@ class Worker:
                 descriptors: list[int] = []
                 header, _ = self.control.receive(fds=descriptors)
                 self._answer(header, descriptors)
-            if self.action:
+            if self.action and (time.monotonic() > self.next_look or self.action_end in ready):
                 self._look()
+                self.next_look = time.monotonic() + _LOOK_SECONDS
 
     def _answer(self, header: Header, descriptors: list[int]) -> None:
         blob, given = b"", []
@@ -157,7 +159,8 @@ class Worker:
         if self.action == 0:
             if self.weak:
                 kernel.die_with_parent()
-            run_action_process(action, ours.fileno(), self.settings, header["seed"], processes)
+            limits = self.address_space, processes
+            run_action_process(action, ours.fileno(), self.settings, header["seed"], *limits)
         self.action_end = os.pidfd_open(self.action)
         self.tools = -1  # until it is known
         for end in (ours, theirs):
