@@ -140,6 +140,8 @@ def groups_to_visit(
     Args:
       most: groups that the stage visits; None builds all of them.
       keep: which groups the stage can learn from; it never comes to the others.
+    Raises:
+      UserError: as `build_all`.
     """
     order = np.random.default_rng(config.seed).permutation(len(records))
 

@@ -108,7 +108,7 @@ def group_batches(
 
     Args:
       groups: in the order of the first pass; later passes are shuffled. A stage that never gets further than a part
-        of them needs only that part, and sees the same batches (`corpus.rot_groups`).
+        of them needs only that part, and sees the same batches (`corpus.groups_to_visit`).
       pacer: decides how many of the groups are in play, and shuffles them from the first pass on; None always plays
         all.
     Raises:

@@ -21,7 +21,7 @@ from regrpo_jax.training.stages import reference_logprobs
 from regrpo_jax.training.steps import group_logprobs
 from tests.many_devices import QUICK_COMPILING, run_on_many_devices
 
-BUCKETS = {"prefix_buckets": (4, 8, 16), "branch_buckets": (4, 8)}
+BUCKETS = {"prefix_buckets": (8, 16), "branch_buckets": (8,)}
 
 
 def make_groups(count: int) -> list[Group]:
@@ -42,11 +42,17 @@ def make_groups(count: int) -> list[Group]:
 GROUPS = make_groups(13)
 
 
-@pytest.fixture
-def context(functions: PolicyFunctions, tmp_path: Path) -> RunContext:
-    config = base_config()
+@pytest.fixture(scope="module")
+def context(functions: PolicyFunctions, tmp_path_factory: pytest.TempPathFactory) -> RunContext:
+    config, folder = base_config(), tmp_path_factory.mktemp("run")
     config.data.update(BUCKETS)
-    return RunContext(config, tmp_path, functions, device_mesh(jax.devices()[:1]), -1, MetricsWriter(tmp_path))
+    return RunContext(config, folder, functions, device_mesh(jax.devices()[:1]), -1, MetricsWriter(folder))
+
+
+@pytest.fixture(scope="module")
+def alone(context: RunContext, variables: dict) -> list[np.ndarray]:
+    """The references of `GROUPS`, each scored by itself."""
+    return reference_logprobs(context, variables, GROUPS, at_once=1, microbatches=1)
 
 
 @pytest.mark.parametrize("microbatches", [1, 2, 4])
@@ -70,11 +76,10 @@ def test_parts_take_less_memory(functions: PolicyFunctions, variables: dict, gro
     assert needed[1] < needed[0] / 4
 
 
-@pytest.mark.parametrize(("at_once", "microbatches"), [(1, 1), (4, 1), (4, 2), (4, 4), (3, 2), (40, 1)])
+@pytest.mark.parametrize(("at_once", "microbatches"), [(4, 2), (3, 2), (40, 1)])
 def test_references_are_the_same_however_they_are_scored(
-    context: RunContext, variables: dict, at_once: int, microbatches: int
+    context: RunContext, variables: dict, alone: list[np.ndarray], at_once: int, microbatches: int
 ) -> None:
-    alone = reference_logprobs(context, variables, GROUPS, at_once=1, microbatches=1)
     found = reference_logprobs(context, variables, GROUPS, at_once=at_once, microbatches=microbatches)
     for group, logprobs, expected in zip(GROUPS, found, alone, strict=True):
         assert logprobs.shape == (2, max(len(branch.tokens) for branch in group.branches))
@@ -83,13 +88,13 @@ def test_references_are_the_same_however_they_are_scored(
 
 def test_references_do_not_depend_on_who_else_is_scored(context: RunContext, variables: dict) -> None:
     whole = reference_logprobs(context, variables, GROUPS, at_once=4, microbatches=1)
-    for most in (1, 6, 12):
+    for most in (1, 6):
         few = reference_logprobs(context, variables, GROUPS[:most], at_once=4, microbatches=1)
         for logprobs, expected in zip(few, whole, strict=False):
             np.testing.assert_array_equal(logprobs, expected)
 
 
-# Prints the largest difference to one device, for passes that devices and microbatches do not divide.
+# Prints the largest difference to one device, for passes of three groups on four devices in two parts each.
 SCRIPT = """
 import json, runpy, tempfile
 from pathlib import Path
@@ -111,19 +116,11 @@ def scored(devices, at_once, microbatches):
 
 
 alone = scored(1, 1, 1)
-differences = {
-    f"{devices} {at_once} {parts}": max(
-        float(np.max(np.abs(a - b))) for a, b in zip(scored(devices, at_once, parts), alone)
-    )
-    for devices, at_once, parts in ((8, 3, 1), (4, 2, 2))
-}
-print(json.dumps(differences))
+print(json.dumps(max(float(np.max(np.abs(a - b))) for a, b in zip(scored(4, 3, 2), alone, strict=True))))
 """
 
 
 def test_devices_that_do_not_divide_a_pass() -> None:
     done = run_on_many_devices(SCRIPT, flags=(QUICK_COMPILING,))
     assert done.returncode == 0, done.stderr
-    differences = json.loads(done.stdout.splitlines()[-1])
-    assert differences.keys() == {"8 3 1", "4 2 2"}
-    assert max(differences.values()) < 1e-5
+    assert json.loads(done.stdout.splitlines()[-1]) < 1e-5
