@@ -19,7 +19,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError, Unavailable
 from regrpo_jax.toolbox.remote_tools import RemoteTool, Workspace
 
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0  # until a server answers for the first time, which may be a program that is loaded
 _JSON_TYPES = frozenset(("string", "integer", "number", "boolean", "array", "object", "null"))
 
 
@@ -104,13 +104,14 @@ def _client(server: McpServer) -> Any:
 
     from mcp import Client, StdioServerParameters
 
+    patience = max(server.seconds, _START_SECONDS)  # of the first answer; calls have a limit of their own
     if server.url:
-        return Client(server.url, read_timeout_seconds=server.seconds)
+        return Client(server.url, read_timeout_seconds=patience)
     environment = {name: os.environ[name] for name in server.environment if name in os.environ}
     parameters = StdioServerParameters(
         command=server.command[0], args=list(server.command[1:]), env=environment or None
     )
-    return Client(parameters, read_timeout_seconds=server.seconds)
+    return Client(parameters, read_timeout_seconds=patience)
 
 
 _connections: dict[McpServer, _Connection] = {}
@@ -153,7 +154,7 @@ def describe_server(server: McpServer) -> tuple[McpToolDescription, ...]:
     if bool(server.command) == bool(server.url):
         raise UserError(f'MCP server "{server.name}": give either a command or a url')
     try:
-        listed = _connection(server).run(lambda client: client.list_tools(), server.seconds)
+        listed = _connection(server).run(lambda client: client.list_tools(), _START_SECONDS)
     except Exception as error:
         what = " ".join(server.command) or server.url
         words = str(error) or type(error).__name__

@@ -192,7 +192,7 @@ def test_remote_search_reads_both_engines(address: str, monkeypatch: pytest.Monk
 @pytest.fixture(scope="module")
 def server() -> Iterator[McpServer]:
     script = Path(__file__).with_name("ask_server.py")
-    yield McpServer("tests", (sys.executable, str(script)), prefix="demo_", seconds=20.0)
+    yield McpServer("tests", (sys.executable, str(script)), prefix="demo_", seconds=120.0)
     close_connections()
 
 

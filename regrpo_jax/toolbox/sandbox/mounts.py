@@ -7,7 +7,6 @@ is known by what lies beside its link to Python, and a module by its own name.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import site
 import sys
@@ -212,10 +211,7 @@ def _inner_mounts(view: View, made: set[str]) -> Iterator[str]:
     yield from _binds([*view.readable, *(path for path in view.python if path not in around)], made)
     for folder in view.masks:
         yield from _nothing(folder)
-    for path in view.own:
-        compiled = importlib.util.cache_from_source(path)
-        yield from _binds([path], made)
-        yield from (*_parents(compiled, made), "--ro-bind-try", compiled, compiled)
+    yield from _binds(view.own, made)
     for where, target in view.links:
         yield from _parents(where if target else os.path.join(where, "inside"), made)
         yield from ("--symlink", target, where) if target else ()
