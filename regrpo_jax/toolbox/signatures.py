@@ -98,11 +98,13 @@ def check_call(tool: Tool, arguments: Sequence[Any], keywords: Mapping[str, Any]
 class CheckedTool(Tool):
     """A tool whose calls are checked against its inputs before they run; all built-in tools are one.
 
-    `remote` tools need the network, so they run on the host and not in the sandbox.
+    `remote` tools need the network, so they run on the host and not in the sandbox. `stateless` ones keep nothing from
+    one call to the next, nor a cache of what files hold: where all are, one process serves many episodes.
     """
 
     name: str = ""
     remote: bool = False
+    stateless: bool = False
 
     def __call__(self, *arguments: Any, sanitize_inputs_outputs: bool = False, **keywords: Any) -> Any:
         check_call(self, arguments, keywords)

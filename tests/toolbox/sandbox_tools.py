@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,9 @@ from typing import Any
 from smolagents import Tool
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.failures import EmptyResult, ToolFailure
+from regrpo_jax.toolbox.solutions import run_solution
 
 
 class ReadText(Tool):
@@ -69,9 +74,55 @@ class AskHost(Tool):
         return {"asked": question}
 
 
-def load(settings: Any) -> dict[str, Tool]:
-    tools = [ReadText(), Add(), Find(), Paint(), AskHost()]
-    return {tool.name: tool for tool in tools}
+class Record(dict[str, str]):
+    """What its printed form does not tell; it stays with the tools."""
+
+    served = ("__getitem__", "__len__", "__iter__", "__repr__")
+
+    def __repr__(self) -> str:
+        return f"keys {sorted(self)}"
+
+    def __missing__(self, key: str) -> str:
+        raise LookupError(f"no {key}; try {min(self)}")
+
+
+def behind_the_tools(name: str = "") -> Any:
+    """The names of the files that only tools read, or the text of one."""
+    return (behind.read(name) or b"").decode() if name else behind.names()
+
+
+def noisy() -> None:
+    print("heard")
+
+
+def leave() -> None:
+    os._exit(0)
+
+
+def say_goodbye() -> None:
+    sys.exit(1)
+
+
+def hang() -> None:
+    time.sleep(1000)
+
+
+def look_at(value: Any) -> str:
+    return f"{type(value).__name__} {value['colour']}"
+
+
+def solve_it(code: str) -> str:
+    return run_solution(code, "text", "solve_it")
+
+
+def load(settings: Any) -> dict[str, Any]:
+    tools: list[Any] = [ReadText(), Add(), Find(), Paint(), AskHost()]
+    functions: list[Any] = [behind_the_tools, noisy, leave, say_goodbye, hang, look_at, solve_it]
+    return {tool.name: tool for tool in tools} | {tool.__name__: tool for tool in functions} | {"record": record}
+
+
+def record() -> Record:
+    return Record(colour="red")
 
 
 def break_tools(tools: dict[str, Callable[..., Any]], settings: Any, seed: int) -> dict[str, Callable[..., Any]]:

@@ -31,7 +31,10 @@ def load_compact_tools(settings: Any = None) -> dict[str, Tool]:
     """Every compact tool, held-out ones included; `settings` is not used."""
     openers = [_named(text.Opener, name) for name in text.OPENERS]
     openers += [_named(text.HeldoutOpener, name) for name in text.HELD_OUT_OPENERS]
-    return {kind.name: kind() for kind in (*_SHARED, *_HELD_OUT, *openers)}
+    tools = {kind.name: kind() for kind in (*_SHARED, *_HELD_OUT, *openers)}
+    for tool in tools.values():
+        tool.stateless = True  # each call reads what it needs anew
+    return tools
 
 
 TRAINING_TOOLS = frozenset({kind.name for kind in _SHARED} | set(text.OPENERS))

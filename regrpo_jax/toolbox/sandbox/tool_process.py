@@ -7,6 +7,7 @@ status. What it reads from the action is checked as anything from a stranger is.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import os
@@ -60,10 +61,13 @@ class RemoteTool:
 
 
 class ToolProcess:
-    """Serves the calls of one episode. host: the channel to the host; action: the one to the action's process."""
+    """Serves the calls of one episode.
 
-    def __init__(self, host: Channel, action: Channel, settings: SandboxSettings) -> None:
-        self.host, self.action, self.settings = host, action, settings
+    zygote: the channel that says when it is over; host: the one to the host; action: the one to the action's process.
+    """
+
+    def __init__(self, zygote: Channel, host: Channel, action: Channel, settings: SandboxSettings) -> None:
+        self.zygote, self.host, self.action, self.settings = zygote, host, action, settings
         self.tools: dict[str, Tool] = {}
         self.objects = ServedObjects()
         self.calls = self.told = 0
@@ -107,11 +111,13 @@ class ToolProcess:
         }
 
     def serve(self) -> None:
-        """Until the host closes its channel or kills us."""
+        """Until the episode is over, or the host is gone, or kills us."""
         poll = select.poll()
-        poll.register(self.host, select.POLLIN)
-        poll.register(self.action, select.POLLIN)
+        for channel in (self.zygote, self.host, self.action):
+            poll.register(channel, select.POLLIN)
         while True:
+            if self.zygote.receive_now() is not None:
+                return
             while (message := self.host.receive_now()) is not None:
                 self._begin(message[0])
             try:
@@ -119,12 +125,10 @@ class ToolProcess:
                     self._answer(*request)
                     continue
             except (ProtocolError, Wrong, Closed) as error:
-                poll.unregister(self.action)
                 self.host.send({"broken": "closed" if isinstance(error, Closed) else "protocol"})
-                break
+                break  # the host decides what this means for the episode
             poll.poll()
-        while True:  # the host decides what this means for the episode
-            self._begin(self.host.receive()[0])
+        self.zygote.receive()
 
     def _begin(self, header: Header) -> None:
         """A new action begins."""
@@ -251,27 +255,43 @@ def _with_output(output: Output, function: Tool, arguments: tuple[Any, ...], key
 
 
 def run_tool_process(
-    host: int, action: int, settings: SandboxSettings, loaded: Mapping[str, Any], address_space: int, processes: int
+    line: int,
+    host: int,
+    action: int,
+    settings: SandboxSettings,
+    loaded: Mapping[str, Any],
+    address_space: int,
+    processes: int,
 ) -> None:
-    """What the forked child does; never returns."""
+    """What the forked child does; never returns. line: to the process that it is a fork of."""
     code = 1
     try:
         os.setsid()
-        only_keep((host, action))
+        only_keep((line, host, action))
         kernel.hide_memory()
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         sys.stdin = io.StringIO()
-        process = ToolProcess(
-            Channel(socket.socket(fileno=host), Bounds(blob=2**31)),
-            Channel(socket.socket(fileno=action), call_bounds(settings)),
-            settings,
-        )
-        if process.open(loaded):
+        zygote = Channel(socket.socket(fileno=line), Bounds(), descriptors=True)
+        while True:
+            ends = socket.socket(fileno=host), socket.socket(fileno=action)
+            process = ToolProcess(
+                zygote, Channel(ends[0], Bounds(blob=2**31)), Channel(ends[1], call_bounds(settings)), settings
+            )
             solutions.run_with(process.solve)
-            set_limits(settings, address_space, processes)
-            process.serve()
-        process.host.receive()  # it failed, and was told so: until the host is gone
-        code = 0
+            if process.open(loaded):
+                set_limits(settings, address_space, processes)
+                process.serve()
+            else:
+                zygote.receive()  # the host was told, and ends the episode
+            del process
+            behind.install({})
+            for end in ends:
+                end.close()
+            gc.collect()  # closes files that a tool has left open
+            zygote.send({"idle": True})
+            descriptors: list[int] = []
+            zygote.receive(fds=descriptors)
+            host, action = descriptors
     except Closed:
         code = 0
     finally:

@@ -19,16 +19,16 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from regrpo_jax.toolbox.sandbox import kernel
 from regrpo_jax.toolbox.sandbox.action_process import run_action_process
 from regrpo_jax.toolbox.sandbox.folders import FolderError, digests, empty_folder, new_file, open_file
-from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header, Late, ProtocolError
+from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from regrpo_jax.toolbox.sandbox.tool_zygote import ending, run_tool_zygote
+from regrpo_jax.toolbox.sandbox.tool_zygote import ending
+from regrpo_jax.toolbox.sandbox.tools_line import ToolsLine, ToolsLost
 
 _LOOK_SECONDS = 0.05  # between looks at what an open episode takes
 _KILL_SECONDS = 2.0  # until all processes of an episode must be gone
@@ -50,55 +50,39 @@ class Start:
     toolset: bytes
 
 
-class _Broken(Exception):
-    """The worker can be used no more."""
-
-
 class Worker:
-    """The process that holds the tools, and the episode that is open."""
+    """The episode that is open, and what it may do."""
 
     def __init__(self, control: Channel, start: Start, workspace: str, weak: bool) -> None:
         self.control, self.settings, self.workspace, self.weak = control, start.settings, workspace, weak
         folders = [workspace] if weak else [workspace, "/tmp", "/dev/shm"]
         # Python or the project may lie below /tmp, and are mounted there.
         self.folders = {folder: frozenset(os.listdir(folder)) for folder in folders}
-        self.episode = self.action = self.tools = 0  # number of the open episode, and its processes
+        self.episode = self.action = 0  # the number of the open episode, and the process of its actions
         self.action_end, self.next_look = -1, 0.0
         os.chdir(workspace)
-        self.zygote, self.zygote_channel = self._start_tools(start)
+        self.line = ToolsLine(self.settings, start.loader, start.toolset, weak)
         self._empty_folders()  # libraries keep caches where they are first used
         for name in _WARM.split():
             __import__(name)
         gc.collect()
         gc.freeze()
-        self.address_space = kernel.address_space_bytes()
-        self.resident = {0: kernel.resident_bytes(), 1: kernel.resident_bytes(self.zygote)}
+        self.address_space, self.resident = kernel.address_space_bytes(), kernel.resident_bytes()
         self.sockets = 0 if weak else kernel.sockets()
-        self.standing = len(os.listdir(f"/proc/{self.zygote}/task")) + 2
+        self.standing = len(os.listdir(f"/proc/{self.line.zygote}/task")) + 2
+        self.inodes = 0 if weak else sum(self._usage(folder)[1] for folder in self.folders)
         self.untouched = self.condition()
-
-    def _start_tools(self, start: Start) -> tuple[int, Channel]:
-        ours, theirs = socket.socketpair()
-        child = os.fork()
-        if child == 0:
-            run_tool_zygote(theirs, self.settings, start.loader, start.toolset, self.weak)
-        theirs.close()
-        channel = Channel(ours, Bounds())
-        told, _ = channel.receive()
-        if "failed" in told:
-            raise _Broken(told["failed"])
-        return child, channel
 
     def condition(self) -> dict[str, Any]:
         """What an episode could have changed of the processes that stay and of the folders, by name, to compare."""
         limits = tuple(resource.getrlimit(getattr(resource, name)) for name in dir(resource) if name[:7] == "RLIMIT_")
-        scheduling = tuple(
-            (os.sched_getaffinity(pid), os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid))
-            for pid in (os.getpid(), self.zygote)
-        )
         folders = tuple((os.stat(folder).st_mode, *os.listxattr(folder)) for folder in self.folders)
         usage = () if self.weak else tuple(self._usage(folder) for folder in self.folders)
+        scheduling = _scheduling(os.getpid()), _scheduling(self.line.zygote)
         return {"limits": limits, "scheduling": scheduling, "folder modes": folders, "disk usage": usage}
+
+    def _changed(self) -> list[str]:
+        return [name for name, value in self.condition().items() if value != self.untouched[name]]
 
     @staticmethod
     def _usage(folder: str) -> tuple[int, int]:
@@ -106,17 +90,17 @@ class Worker:
         return status.f_blocks - status.f_bfree, status.f_files - status.f_ffree
 
     def serve(self) -> None:
-        """Until the host is gone."""
+        """Until the host is gone. ToolsLost when the tools are, and no episode is open that could have done it."""
         while True:
             poll = select.poll()
             poll.register(self.control, select.POLLIN)
-            if self.zygote:
-                poll.register(self.zygote_channel, select.POLLIN)
+            if self.line.zygote:
+                poll.register(self.line.channel, select.POLLIN)
             if self.action:
                 poll.register(self.action_end, select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll(_LOOK_SECONDS * 1000 if self.action else None)}
-            if self.zygote_channel.fileno() in ready:
-                self._hear_all()
+            if self.line.channel.fileno() in ready:
+                self._hear()
             if self.control.fileno() in ready:
                 descriptors: list[int] = []
                 header, _ = self.control.receive(fds=descriptors)
@@ -141,7 +125,7 @@ class Worker:
                     found = digests(self.workspace, self.settings.max_files)
                     blob = "\0".join(f"{digest}{name}" for name, digest in found).encode("utf-8")
             answer: Header = {"done": header["do"]}
-        except (FolderError, OSError) as error:
+        except (FolderError, ToolsLost, OSError) as error:
             answer = {"failed": str(error)[:4000]}
         self.control.send(answer, blob, fds=given)
         for descriptor in given:
@@ -153,8 +137,10 @@ class Worker:
         ours, theirs = socket.socketpair()
         self.episode += 1
         processes = self.standing + self.settings.max_processes
-        request = {"fork": self.episode, "wrap": header["wrap"], "processes": 2 * processes}
-        self.zygote_channel.send(request, fds=(tools, theirs.fileno()))
+        try:
+            self.line.ask(self.episode, header["wrap"], (tools, theirs.fileno()), 2 * processes)
+        except ToolsLost as error:
+            raise OSError(str(error)) from error
         self.action = os.fork()
         if self.action == 0:
             if self.weak:
@@ -162,36 +148,21 @@ class Worker:
             limits = self.address_space, processes
             run_action_process(action, ours.fileno(), self.settings, header["seed"], *limits)
         self.action_end = os.pidfd_open(self.action)
-        self.tools = -1  # until it is known
         for end in (ours, theirs):
             end.close()
         for descriptor in descriptors:
             os.close(descriptor)
 
-    def _hear_all(self) -> None:
+    def _hear(self) -> None:
+        """What the process that holds the tools tells."""
         try:
-            while (message := self.zygote_channel.receive_now()) is not None:
-                self._hear(message[0])
-        except (Closed, ProtocolError):
-            self._lose_the_tools()
-
-    def _hear(self, header: Header) -> None:
-        """What the process that holds the tools tells of its child."""
-        if header["episode"] != self.episode:
-            return
-        if "forked" in header:
-            self.tools = header["forked"]
-            return
-        self.tools = 0
-        if self.action:
-            self._end({"who": "tools", **header["ended"]})
-
-    def _lose_the_tools(self) -> None:
-        """The process that holds the tools is gone: during an episode, somebody in it did that."""
-        self.zygote = self.tools = 0
-        if not self.action:
-            raise _Broken
-        self._end({"who": "tools", "signal": signal.SIGKILL})
+            self.line.hear_all()
+        except ToolsLost:
+            if not self.action:
+                raise
+            self._end({"who": "tools", "signal": signal.SIGKILL})  # somebody in the episode did that
+        if self.line.ended is not None and self.action:
+            self._end({"who": "tools", **self.line.ended})
 
     def _look(self) -> None:
         """Tell the host if the action's process ended; end the episode if its processes together take too much."""
@@ -210,49 +181,63 @@ class Worker:
             self._end({"who": "action", "signal": signal.SIGKILL, "limit": limit, "words": words})
 
     def _over_limit(self) -> tuple[str, str]:
-        of_tools = self.resident[1]
-        taken = sum(
-            max(0, kernel.resident_bytes(pid) - (of_tools if self.tools in (pid, -1) else self.resident[0]))
-            for pid in self._of_the_episode()
-        )
+        """Which limit of all processes together is exceeded, and its words; ("", "") for none."""
+        taken = 0
+        for pid in self._of_the_episode():
+            from_tools = self.line.tools in (pid, -1)
+            taken += self.line.taken(pid) if from_tools else max(0, kernel.resident_bytes(pid) - self.resident)
         if taken > self.settings.memory_bytes * 1.25:  # RLIMIT_AS, which is exact, should be met first
             return "memory", f"memory of {self.settings.memory_bytes} bytes"
         if self.weak:
             return "", ""
-        if sum(self._usage(folder)[1] for folder in self.folders) > self.settings.max_files + self.inodes:
+        inodes = sum(self._usage(folder)[1] for folder in self.folders) - self.inodes
+        if inodes > self.settings.max_files + _SPARE_FILES:
             return "files", f"{self.settings.max_files} files"
         if kernel.sockets() > self.sockets + _MOST_SOCKETS:
             return "sockets", f"{_MOST_SOCKETS} sockets"
         return "", ""
 
-    @property
-    def inodes(self) -> int:
-        return sum(used for _, used in self.untouched["disk usage"]) + _SPARE_FILES
-
     def _of_the_episode(self) -> set[int]:
         """All processes of the episode; without a namespace, those whose parents tell."""
-        staying = {os.getpid(), self.zygote}
+        staying = {os.getpid(), *self.line.staying}
         if self.weak:
             return kernel.alive(kernel.descendants(os.getpid()) - staying)
         return set(kernel.processes()) - staying
 
     def _end(self, told: Header) -> None:
+        """The episode ends before the host says so."""
         try:
             self._kill_episode()
         except FolderError as error:  # the host will not use this worker again
             told["unclean"] = str(error)
         self.control.send({"ended": told})
 
-    def _kill_episode(self) -> None:
-        """SIGKILL for everything but the processes that stay, until it is gone. FolderError when that is not soon."""
+    def _kill_episode(self, *, release: bool = False) -> None:
+        """SIGKILL for everything but the processes that stay, until it is gone. FolderError when that is not soon.
+
+        release: let the process of the tools stay as well, where that can be.
+        """
         deadline = time.monotonic() + _KILL_SECONDS
         self.action = 0
         if self.action_end >= 0:
             os.close(self.action_end)
             self.action_end = -1
-        self._hear_until(deadline, lambda: self.tools >= 0)
-        kernel.kill_all(self._of_the_episode())
-        self._hear_until(deadline, lambda: self.tools == 0)
+        try:
+            self.line.known(deadline)
+            kernel.kill_all(self._of_the_episode() - ({self.line.tools} if release else set()))
+            if not (release and self.line.release(self._is_ordinary)):
+                kernel.kill_all(self._of_the_episode())
+                self.line.gone(deadline)
+        except ToolsLost as error:
+            self._kill_the_rest(deadline)
+            raise FolderError(str(error)) from error
+        self._kill_the_rest(deadline)
+
+    def _is_ordinary(self, pid: int) -> bool:
+        """Whether a process runs as the one that holds the tools does."""
+        return _scheduling(pid) == self.untouched["scheduling"][1]
+
+    def _kill_the_rest(self, deadline: float) -> None:
         while left := self._of_the_episode():
             kernel.kill_all(left)
             with contextlib.suppress(ChildProcessError):
@@ -261,29 +246,27 @@ class Worker:
             if time.monotonic() > deadline:
                 raise FolderError(f"{len(left)} processes of the episode cannot be killed")
             time.sleep(0.0005)
-        if not self.zygote:
-            raise FolderError("the process that holds the tools is gone")
-
-    def _hear_until(self, deadline: float, told: Callable[[], bool]) -> None:
-        """Until the process that holds the tools has told of its child: so it lives, and answers."""
-        while self.zygote and not told():
-            try:
-                self._hear(self.zygote_channel.receive(deadline)[0])
-            except (Closed, ProtocolError):
-                self.zygote = self.tools = 0
-            except Late:
-                raise FolderError("the process that holds the tools does not answer") from None
 
     def _empty_folders(self) -> None:
         for folder, mounted in self.folders.items():
             empty_folder(folder, keep=mounted)
 
     def _close(self) -> None:
-        self._kill_episode()
+        self._kill_episode(release=bool(self.action))
         self._empty_folders()
-        changed = [name for name, value in self.condition().items() if value != self.untouched[name]]
+        changed = self._changed()
+        if changed and self.line.idle:  # it may hold a file that is deleted
+            self.line.drop_idle(time.monotonic() + _KILL_SECONDS)
+            changed = self._changed()
         if changed:
             raise FolderError(f"the episode left something behind: {', '.join(changed)}")
+
+
+def _scheduling(pid: int) -> tuple[Any, ...]:
+    try:
+        return os.sched_getaffinity(pid), os.sched_getscheduler(pid), os.getpriority(os.PRIO_PROCESS, pid)
+    except ProcessLookupError:
+        return ()
 
 
 def main(arguments: list[str]) -> NoReturn:
@@ -307,7 +290,7 @@ def main(arguments: list[str]) -> NoReturn:
         try:
             worker = Worker(control, pickle.loads(blob), workspace, weak)
         except Exception as error:
-            words = str(error) if isinstance(error, _Broken) else f"{type(error).__name__}: {error}"
+            words = str(error) if isinstance(error, ToolsLost) else f"{type(error).__name__}: {error}"
             control.send({"failed": words[:4000]})
         else:
             control.send({"ready": True})
@@ -315,7 +298,7 @@ def main(arguments: list[str]) -> NoReturn:
             for standard in (0, 1, 2):
                 os.dup2(nowhere, standard)
             os.close(nowhere)
-            with contextlib.suppress(_Broken):
+            with contextlib.suppress(ToolsLost):
                 worker.serve()
     if weak:  # nobody else would
         kernel.kill_descendants(os.getpid())
