@@ -179,7 +179,8 @@ def _updates(workdir: Path, record: Mapping[str, Any], shelf: ImageShelf) -> lis
     """The first and the last update. LeftOut."""
     updates, tokenizer = files.read_updates(workdir), files.read_tokenizer(workdir)
     try:
-        judged = {"first_attempt": "shared"} | record["config"]["online"]  # as all runs did before there was a choice
+        # As all runs did before there was a choice.
+        judged = {"first_attempt": "shared", "kappa": 0.0} | record["config"]["online"]
         settings = credit_settings(ConfigDict(judged))
     except (KeyError, AttributeError, TypeError) as error:
         raise LeftOut(f"config.json does not say how rollouts were judged ({error})") from error

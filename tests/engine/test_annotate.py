@@ -20,6 +20,7 @@ from regrpo_jax.engine.writing import rot_record
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import LOADERS, families, make_task, plan_of
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 from regrpo_jax.environments.toolrepair.plan import Repair
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import ErrorType, Observation, Status, telling_span
@@ -171,7 +172,7 @@ def _near_misses(task: Task, situation: Situation) -> list[tuple[int, NearMiss]]
 
 @pytest.mark.parametrize("family", families("compact"))
 def test_records_of_real_failures_pass_the_gates(compact: Environment, family: str) -> None:
-    task = make_task(family, "train", 3, 2, surprises=1.0)
+    task = replace(make_task(family, "train", 3, 2, surprises=1.0), tools=tuple(sorted(TRAINING_TOOLS)))
     situation = situation_of(task, LOADERS["compact"], brief=True)
     played = []
     for at, miss in _near_misses(task, situation):
