@@ -120,7 +120,8 @@ for process in ("self", *(name for name in os.listdir("/proc") if name.isdigit()
 import os, sys
 files = {}
 for folder, inner, names in os.walk("/"):
-    inner[:] = [name for name in inner if os.path.join(folder, name) not in ("/proc", "/sys", "/usr", "/lib", "/lib64")]
+    inner[:] = [name for name in inner if os.path.join(folder, name) not in ("/proc", "/sys", "/usr", "/lib", "/lib64")
+                and (name.startswith("regrpo") or not folder.endswith("site-packages"))]
     if "registry.py" in names and "plan.py" in names:
         sys.path.insert(0, folder.split("/regrpo_jax/")[0])
         for name in [name for name in sys.modules if name.startswith("regrpo_jax")]:
