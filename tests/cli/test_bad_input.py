@@ -348,10 +348,11 @@ def test_hugging_face_folder_without_a_chat_template(start: Callable[..., None],
         start(model__path=tmp_path / "model")
     with pytest.raises(UserError, match=r"lost/config\.json: no such file"):
         start(model__path=tmp_path / "lost")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "empty" / "config.json").write_text(json.dumps(SMALL_MODEL))
-    with pytest.raises(UserError, match=r"empty: no tokenizer could be read"):
-        start(model__path=tmp_path / "empty")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "config.json").write_text(json.dumps(SMALL_MODEL))
+    (tmp_path / "damaged" / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match=r"damaged: no tokenizer could be read"):
+        start(model__path=tmp_path / "damaged")
     assert not (tmp_path / "run" / "config.json").exists()
 
 

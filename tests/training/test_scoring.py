@@ -1,7 +1,6 @@
 """Log-probs without a gradient: the same in one part or several, whoever else is scored, and in less memory."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import jax
