@@ -560,7 +560,8 @@ import os
 for folder in ('/workspace', '/tmp', '/dev/shm', '/var/tmp'):
     for path, _, names in os.walk(folder) if os.path.isdir(folder) else ():
         for name in names:
-            if name != 'notes.txt': print('LEAK', path, name)
+            read_only = os.statvfs(path).f_flag & os.ST_RDONLY  # Python or the project, where they lie below /tmp
+            if name != 'notes.txt' and not read_only: print('LEAK', path, name)
 open('/workspace/../../workspace/secret').read()
 ### import_time_bomb tool_error
 open('numpy.py', 'w').write('print("LEAK")')

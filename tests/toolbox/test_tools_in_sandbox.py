@@ -57,7 +57,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[SandboxPool]:
-    server = McpServer("tests", (sys.executable, str(Path(__file__).with_name("ask_server.py"))), prefix="demo_", seconds=120.0)
+    server = McpServer(
+        "tests", (sys.executable, str(Path(__file__).with_name("ask_server.py"))), prefix="demo_", seconds=120.0
+    )
     settings = ToolsetSettings(corpus=".corpus.jsonl", gta_names=True, mcp_servers=(server,))
     with SandboxPool(SandboxSettings(workers=1, wall_seconds=60.0), with_server_tools(settings)) as opened:
         yield opened
