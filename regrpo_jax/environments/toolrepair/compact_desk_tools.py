@@ -21,7 +21,7 @@ UNITS = "units.csv"  # note, unit, amount
 
 
 class KeyedRecord(dict[str, str]):
-    """A record that tells, when a key is missing, which keys stand for what. It stays with the tools (`sandbox.served`)."""
+    """A record that tells, when a key is missing, which keys stand for what. It stays with the tools."""
 
     served = ("__contains__", "__getitem__", "__iter__", "__len__", "__repr__", "get", "keys")
 
@@ -34,7 +34,7 @@ class KeyedRecord(dict[str, str]):
 
     def __missing__(self, key: object) -> str:
         known = [f"{q(meaning)} in {q(key)}" for key, meaning, _ in self.entries]
-        raise LookupError(f"no {q(str(key))}. {listed(known)}")  # the interpreter would lengthen a KeyError
+        raise LookupError(f"no {q(str(key))}. {listed(known)}")  # a KeyError shows its message quoted
 
 
 def _note_path(name: str, ending: str) -> Path:
