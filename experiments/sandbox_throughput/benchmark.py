@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.interpreter import Actions, interpreter
+from regrpo_jax.toolbox.sandbox.capture import Output
+from regrpo_jax.toolbox.sandbox.plain_python import Program
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from tests.toolbox.sandbox_tools import load
@@ -52,9 +53,8 @@ def sandboxed(pool: SandboxPool, episodes: int, workers: int) -> float:
 
 
 def in_process(settings: SandboxSettings, episodes: int) -> float:
-    """Seconds for the same steps in this process: the same interpreter and tools, no isolation."""
-    tools, here = load(None), os.getcwd()
-    interpreter(settings.imports)
+    """Seconds for the same steps in this process: the same code and tools, no isolation."""
+    tools, here, answers = load(None), os.getcwd(), []
     started = time.perf_counter()
     for _ in range(episodes):
         with tempfile.TemporaryDirectory() as folder:
@@ -62,10 +62,10 @@ def in_process(settings: SandboxSettings, episodes: int) -> float:
             for name, data in FILES.items():
                 assert isinstance(data, bytes)
                 Path(name).write_bytes(data)
-            actions = Actions(tools, settings.text_characters, interpreter(settings.imports))
-            outcomes = [actions.run(code) for code in STEPS]
+            program = Program(tools | {"final_answer": answers.append})
+            errors = [program.run(code, Output(settings.text_characters)) for code in STEPS]
             os.chdir(here)
-        assert outcomes[-1].answer == (33.0,)
+        assert errors == [None] * len(STEPS) and answers.pop() == 33.0
     return time.perf_counter() - started
 
 

@@ -5,10 +5,10 @@ branches take after the same actions runs once, and a branch that goes another w
 first does again what the branch has done. Tools of the host are not asked again: branches share the tape of the actions
 that they share. Where a repetition comes to something else, what the branch saw stands.
 
-Trouble of ours is tried again in a fresh episode, and so are two things that may be chance: a turn that takes much longer
-than turns do, which would hold up all branches, and an action that was killed while a tool was at work. What hung by
-chance is over in a moment then. A kill at the last attempt is the policy's own, whatever was at work: it is a `timeout` or
-a `tool_error` like any other, because a policy that can have its failures dropped would learn to.
+Trouble of ours is tried again in a fresh episode, and so are two things that may be chance: a turn that takes much
+longer than turns do, which would hold up all branches, and an action that was killed while a tool was at work. What
+hung by chance is over in a moment then. A kill at the last attempt is the policy's own, whatever was at work: it is a
+`timeout` or a `tool_error` like any other, because a policy that can have its failures dropped would learn to.
 """
 
 from __future__ import annotations

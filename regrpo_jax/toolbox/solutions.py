@@ -1,8 +1,8 @@
 """Code with a function `solution`, which `solver` and `plot` take from the policy: plain Python, never run among tools.
 
 What a policy wrote is not trusted, and a process of tools holds what a policy must not see. So inside the sandbox the
-code goes back to the process of the action, which called; the tool gets a text. Outside a sandbox (a tool that is called
-directly) it runs in a process of its own, which is no security boundary.
+code goes back to the process of the action, which called; the tool gets a text. Outside a sandbox (a tool that is
+called directly) it runs in a process of its own, which is no security boundary.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _text(answer: Any) -> str:
 
 
 def _figure(figure: Any) -> str:
-    """The name of the new image with the figure that a solution returned. ToolError for no figure, or too large a one."""
+    """The name of the new image with a solution's figure. ToolError when it returned none, or too large a one."""
     from matplotlib import pyplot
     from matplotlib.figure import Figure
 
@@ -96,7 +96,8 @@ def _figure(figure: Any) -> str:
 
 def _in_a_process(code: str, finish: str) -> Found:
     command = [sys.executable, "-m", __name__, finish]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MPLBACKEND": "Agg"}
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    environment |= {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "MPLBACKEND": "Agg"}
     try:
         done = subprocess.run(
             command, input=code, env=environment, capture_output=True, text=True, timeout=_SECONDS, check=True

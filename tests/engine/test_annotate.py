@@ -20,8 +20,8 @@ from regrpo_jax.engine.writing import rot_record
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.toolrepair import LOADERS, families, make_task, plan_of
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 from regrpo_jax.environments.toolrepair.plan import Repair
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import ErrorType, Observation, Status, telling_span
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings

@@ -103,6 +103,17 @@ class Stuck(CheckedTool):
             signal.pause()
 
 
+class Ask(CheckedTool):
+    name = "ask"
+    description = "Asks somebody outside."
+    inputs = {"question": {"type": "string", "description": "what is asked"}}
+    output_type = "string"
+    remote = True
+
+    def forward(self, question: str) -> str:
+        return question.upper()
+
+
 def load(settings: Any) -> dict[str, Tool]:
-    tools = [ReadText(), Look(), Search(), Count(), Paint(), Crash(), Stuck(), FinalAnswer()]
+    tools = [ReadText(), Look(), Search(), Count(), Paint(), Crash(), Stuck(), Ask(), FinalAnswer()]
     return {tool.name: tool for tool in tools}

@@ -119,6 +119,17 @@ def test_images_that_are_too_large_are_left_out(environment: Environment) -> Non
         assert episode.step(turn('paint("blue")')).images == ()
 
 
+def test_images_have_a_budget_of_a_step_and_of_an_episode(environment: Environment) -> None:
+    made = "from PIL import Image\nimport os\nfor n in range(3):\n    open(f'{n}.png', 'wb').write(bytes([n]) * 1000)"
+    limits = EpisodeLimits(image_bytes=1000, step_image_bytes=2000, episode_image_bytes=3000)
+    with limited(environment, limits).reset(make_task()) as episode:
+        first = episode.step(turn(made))
+        assert first.images == ("0.png", "1.png") and first.text.endswith("no room for so large an image: 2.png)")
+        second = episode.step(turn("for n in range(3):\n    open(f'{n}.png', 'wb').write(b'x' * (998 + n))"))
+        assert second.images == ("0.png",) and "1.png, 2.png" in second.text
+        assert sum(map(len, episode.images.values())) == 2998
+
+
 def test_a_killed_worker_is_an_infra_error_and_the_next_episode_is_not_touched() -> None:
     with Environment.start(replace(SANDBOX, workers=1), loader=LOADER) as environment:
         with environment.reset(make_task()) as episode:
@@ -209,6 +220,27 @@ def test_more_episodes_than_workers_may_be_open(environment: Environment) -> Non
     for episode in episodes:
         episode.close()
     assert not environment._with_worker
+
+
+def test_tools_of_the_host_are_asked_once_however_often_an_episode_is_parked() -> None:
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        return f"{question} {len(asked)}"
+
+    settings = replace(SANDBOX, workers=1, spares=0)
+    with SandboxPool(settings, loader=LOADER, remote_tools={"ask": ask}) as pool, Environment(pool) as environment:
+        episodes = [environment.reset(make_task(id=str(number), tools=())) for number in range(4)]
+        seen: list[list[str]] = [[] for _ in episodes]
+        for turn_number in range(3):
+            for number, episode in enumerate(episodes):
+                seen[number].append(episode.step(turn(f"x = ask('{number} {turn_number}')\nprint(x)")).text)
+        assert len(asked) == 12 and sorted(text for texts in seen for text in texts) == sorted(
+            f"{question} {place}" for place, question in enumerate(asked, 1)
+        )
+        assert [episode.step(turn("x")).text for episode in episodes] == [texts[-1] for texts in seen]
+        assert len(asked) == 12 and not any(episode.differed for episode in episodes)
 
 
 def test_giving_up_ends_an_episode(environment: Environment) -> None:

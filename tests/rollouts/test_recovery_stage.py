@@ -93,7 +93,7 @@ def digest(**changes: Any) -> str:
     config.recovery.tasks = 6
     config.update_from_flattened_dict(changes)
     tasks = make_suite(
-        config.recovery.split, config.recovery.tasks, config.recovery.seed, config.online.profile,
+        config.recovery.splits[0], config.recovery.tasks, config.recovery.seed, config.online.profile,
         surprises=config.recovery.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
     )  # fmt: skip
     return played_digest(config, tasks, collect_settings(config, Path("."), branches=config.recovery.episodes))
@@ -106,7 +106,7 @@ def digest(**changes: Any) -> str:
         {"online.families": ("moved",)},
         {"online.difficulties": (1,)},
         {"recovery.surprises": 1.0},
-        {"recovery.split": "held_out"},
+        {"recovery.splits": ("held_out",)},
         {"recovery.temperature": 0.5},
         {"recovery.episodes": 3},
         {"agent.gate": "never"},

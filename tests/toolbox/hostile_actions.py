@@ -1,8 +1,8 @@
 """Code actions that try to get out, to stay, to starve the host or to cheat; shared by the tests of the sandbox.
 
-Only the operating system holds them. An action that gets what it must not get prints LEAK or shows the secret. `{canary}`
-is a file of the host that holds the secret, `{pid}` the host process, `{port}` a port it listens on, `{abstract}` its
-abstract socket. What lies behind the tools, and their settings, hold the secret too.
+Only the operating system holds them. An action that gets what it must not get prints LEAK or shows the secret.
+`{canary}` is a file of the host that holds the secret, `{pid}` the host process, `{port}` a port it listens on,
+`{abstract}` its abstract socket. What lies behind the tools, and their settings, hold the secret too.
 """
 
 from __future__ import annotations
@@ -522,8 +522,8 @@ builtins.print = builtins.open = builtins.len = lambda *a, **k: 'LEAK'
 sys.modules['json'].dumps = sys.modules['os'].listdir = lambda *a, **k: 'LEAK'
 ### change_the_sandbox ok tool_error
 import sys
-from regrpo_jax.toolbox.sandbox import action_process, protocol, worker
-protocol.decode_header = worker.Worker.condition = worker.empty_folder = lambda *a: 'LEAK'
+from regrpo_jax.toolbox.sandbox import action_process, first_process, protocol
+protocol.decode_header = first_process.FirstProcess.condition = first_process.empty_folder = lambda *a: 'LEAK'
 ### trace_functions ok timeout
 import sys, threading
 sys.settrace(lambda *a: None)

@@ -481,7 +481,8 @@ print(sorted(found))
 ### thread_pool
 from concurrent.futures import ThreadPoolExecutor, as_completed
 with ThreadPoolExecutor(3) as pool:
-    print(list(pool.map(lambda x: x * 2, range(4))), sorted(f.result(5) for f in as_completed([pool.submit(abs, -1)], 5)))
+    print(list(pool.map(lambda x: x * 2, range(4))))
+    print(sorted(f.result(5) for f in as_completed([pool.submit(abs, -1)], 5)))
 ### queue_timeouts
 import queue
 q = queue.Queue()
@@ -550,7 +551,8 @@ for word in 'a bb a'.split(): d[word].append(len(word))
 print(Counter('hello').most_common(2), dict(d), deque([1, 2, 3], 2), ChainMap({'a': 1}, {'b': 2})['b'])
 ### itertools_module
 import itertools as it
-print(list(it.accumulate([1, 2, 3])), list(it.product('ab', repeat=2))[:3], [(k, len(list(g))) for k, g in it.groupby('aab')])
+print(list(it.accumulate([1, 2, 3])), list(it.product('ab', repeat=2))[:3])
+print([(k, len(list(g))) for k, g in it.groupby('aab')])
 print(list(it.islice(it.count(5, 2), 3)), list(it.zip_longest([1], [2, 3])), list(it.pairwise('abc')))
 ### functools_module
 import functools
@@ -560,7 +562,8 @@ def fib(n): return n if n < 2 else fib(n - 1) + fib(n - 2)
 def kind(x): return 'any'
 @kind.register
 def _(x: int): return 'int'
-print(fib(50), fib.cache_info().hits > 10, functools.reduce(lambda a, b: a * b, [1, 2, 3, 4]), functools.partial(int, base=2)('101'), kind(1), kind('x'))
+print(fib(50), fib.cache_info().hits > 10, functools.reduce(lambda a, b: a * b, [1, 2, 3, 4]))
+print(functools.partial(int, base=2)('101'), kind(1), kind('x'))
 ### sorting
 words = ['banana', 'Apple', 'cherry']
 print(sorted(words, key=str.lower, reverse=True), sorted([(1, 'b'), (1, 'a'), (0, 'z')], key=lambda p: p[0]))
@@ -570,25 +573,32 @@ print(words, max(words, key=lambda w: w[-1]), min([], default='none'))
 from decimal import Decimal, getcontext
 from fractions import Fraction
 import math, cmath
-print(0.1 + 0.2, Decimal('0.1') + Decimal('0.2'), Fraction(1, 3) + 1, math.isclose(0.1 + 0.2, 0.3), 7 // -2, -7 % 3, divmod(-7, 2), 2 ** 100, round(2.5), cmath.sqrt(-1))
+print(0.1 + 0.2, Decimal('0.1') + Decimal('0.2'), Fraction(1, 3) + 1, math.isclose(0.1 + 0.2, 0.3))
+print(7 // -2, -7 % 3, divmod(-7, 2), 2 ** 100, round(2.5), cmath.sqrt(-1))
 ### integer_formats
-print(int('ff', 16), bin(10), hex(255), oct(8), 1_000_000, 0b101, (255).to_bytes(2, 'big'), int.from_bytes(b'\x01\x00', 'little'), (5).bit_length())
+print(int('ff', 16), bin(10), hex(255), oct(8), 1_000_000, 0b101, (255).to_bytes(2, 'big'))
+print(int.from_bytes(b'\x01\x00', 'little'), (5).bit_length())
 ### bytes_and_text
 b = bytes([65, 66]) + b'\xff'
-print(b, b.hex(), b.decode('latin-1'), 'é'.encode(), bytearray(b'ab')[0], memoryview(b'abc')[1:].tobytes(), ascii('é\n'))
+print(b, b.hex(), b.decode('latin-1'), 'é'.encode(), bytearray(b'ab')[0])
+print(memoryview(b'abc')[1:].tobytes(), ascii('é\n'))
 ### text_methods
 s = '  Hello, World  '
-print(s.strip().split(', '), s.title(), 'a,b,,c'.split(','), 'abc'.partition('b'), '-'.join('xyz'), 'x'.center(5, '*'), 'abc'.translate(str.maketrans('ab', 'yz')), 'ß'.casefold(), 'a\tb'.expandtabs(4))
+print(s.strip().split(', '), s.title(), 'a,b,,c'.split(','), 'abc'.partition('b'), '-'.join('xyz'))
+print('x'.center(5, '*'), 'abc'.translate(str.maketrans('ab', 'yz')), 'ß'.casefold(), 'a\tb'.expandtabs(4))
 ### regular_expressions
 import re
-print(re.sub(r'(\w+) (\w+)', r'\2 \1', 'hello world'), re.findall(r'(?P<y>\d{4})-(\d\d)', '2024-01 2023-12'), re.split(r'[,;]', 'a,b;c'), re.match(r'a(?=b)', 'ab').end())
+print(re.sub(r'(\w+) (\w+)', r'\2 \1', 'hello world'), re.findall(r'(?P<y>\d{4})-(\d\d)', '2024-01 2023-12'))
+print(re.split(r'[,;]', 'a,b;c'), re.match(r'a(?=b)', 'ab').end())
 ### json_module
 import json
-print(json.dumps({'b': [1, None, True], 'a': 'é'}, sort_keys=True, indent=1), json.loads('{"x": 1e3}'), json.dumps({1: 2.0}))
+print(json.dumps({'b': [1, None, True], 'a': 'é'}, sort_keys=True, indent=1))
+print(json.loads('{"x": 1e3}'), json.dumps({1: 2.0}))
 ### dates
 from datetime import date, datetime, timedelta, timezone
 d = datetime(2024, 2, 28, 23, 30, tzinfo=timezone.utc) + timedelta(hours=1)
-print(d, d.isoformat(), d.strftime('%d %b %Y'), (date(2024, 12, 25) - date(2024, 1, 1)).days, repr(date(2024, 1, 1)), datetime.strptime('2024-05-06', '%Y-%m-%d').weekday())
+print(d, d.isoformat(), d.strftime('%d %b %Y'), (date(2024, 12, 25) - date(2024, 1, 1)).days)
+print(repr(date(2024, 1, 1)), datetime.strptime('2024-05-06', '%Y-%m-%d').weekday())
 print(type(d) is datetime, isinstance(d, date), datetime.fromtimestamp(0, timezone.utc))
 ### seeded_random
 import random

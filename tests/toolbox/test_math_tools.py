@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,6 +14,7 @@ from PIL import Image
 
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
 from regrpo_jax.toolbox.math_tools import Calculator, Plot, Solver
+from tests.toolbox.python_snippets import SNIPPETS
 
 pytestmark = pytest.mark.usefixtures("workspace")
 calculator, solver, plot = Calculator(), Solver(), Plot()
@@ -164,16 +165,47 @@ def test_solver_runs_gtas_code() -> None:
         ("x / 0 = 1", "divides by zero"),
         ("= =", "no term|more than one"),
         ("", "Write one to 8 equations"),
-        ("import os\ndef solution():\n    return os.getcwd()", "Import of os is not allowed"),
         ("def solve():\n    return 1", 'no function "solution"'),
-        ("def solution(:", "solver: Code parsing failed"),
-        ("def solution():\n    return ().__class__.__bases__", "dunder|__class__"),
-        ("def solution():\n    return 1 / 0", "division by zero"),
+        ("def solution(:", r"solver: SyntaxError: .* \(line 1\)"),
+        ("import no_such\ndef solution():\n    return 1", "solver: ModuleNotFoundError: No module named 'no_such'"),
+        ("def solution():\n    return 1 / 0", r"solver: ZeroDivisionError: division by zero \(line 2\)"),
+        ("import os\ndef solution():\n    os._exit(3)", "the code ended its process"),
     ],
 )
 def test_solver_refuses_what_is_no_equation_and_forbidden_code(command: str, words: str) -> None:
     with pytest.raises(ToolError, match=words):
         solver(command)
+
+
+SOLUTION = """
+def main(print):
+{body}
+def solution():
+    found = []
+    main(lambda *values, **options: found.append(values))
+    return found
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["return_inside_try", "for_else", "starred_calls", "mutable_default", "lambda_default"]
+)
+def test_code_of_a_solution_means_what_python_means(name: str) -> None:
+    code = SOLUTION.format(body="\n".join(f"    {line}" for line in SNIPPETS[name].splitlines()))
+    variables: dict[str, Any] = {}
+    exec(compile(code, "snippet", "exec", dont_inherit=True), variables)
+    assert solver(code) == str(variables["solution"]())
+
+
+def test_solver_answers_42_where_42_is_right() -> None:
+    lines = (
+        "def solution():",
+        "  for n in range(100):",
+        "    try:",
+        "      if n * n == 1764: return n",
+        "    finally: pass",
+    )
+    assert solver("\n".join(lines)) == "42"
 
 
 def test_solver_without_solution_is_empty() -> None:
@@ -199,8 +231,7 @@ def test_plot_draws_gtas_code_the_same_twice() -> None:
     ("command", "words"),
     [
         ("def solution():\n    return 3", "must return a matplotlib figure"),
-        ("ndef solution():\n    pass", "Code parsing failed"),
-        ("import subprocess\ndef solution():\n    pass", "Import of subprocess is not allowed"),
+        ("ndef solution():\n    pass", "plot: SyntaxError"),
         ("import matplotlib.pyplot as plt\ndef solution():\n    return plt.figure(figsize=(900, 900))", "at most 4000"),
         ("import matplotlib.pyplot as plt\ndef solution():\n    plt.plot(missing)", "missing"),
         ("x" * 30_000, "at most 20,000 are run"),
@@ -210,10 +241,3 @@ def test_plot_says_what_is_wrong_and_writes_nothing(command: str, words: str) ->
     with pytest.raises(ToolError, match=words):
         plot(command)
     assert list(Path().iterdir()) == []
-
-
-def test_messages_do_not_depend_on_the_run() -> None:
-    with pytest.raises(ToolError) as failure:
-        plot("import os\ndef solution():\n    pass")
-    allowed = ast.literal_eval("[" + str(failure.value).rpartition("[")[2])
-    assert allowed == sorted(allowed) and "time" not in allowed and "random" not in allowed

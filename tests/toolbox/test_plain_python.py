@@ -99,7 +99,8 @@ print(random.random(), random.Random().random(), random.SystemRandom().random(),
 print(secrets.token_hex(4), secrets.randbelow(100), uuid.uuid4(), uuid.uuid1(), hash('text'), {'a', 'b', 'c'})
 print(tempfile.mktemp(), time.clock_gettime(time.CLOCK_MONOTONIC), time.clock_gettime_ns(time.CLOCK_REALTIME))
 import numpy as np
-print(np.random.default_rng().random(), np.random.rand(), np.random.SeedSequence().entropy, np.random.RandomState().rand())
+print(np.random.default_rng().random(), np.random.rand(), np.random.SeedSequence().entropy)
+print(np.random.RandomState().rand())
 """
 
 

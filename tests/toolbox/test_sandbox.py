@@ -104,6 +104,18 @@ def test_variables_and_files_live_through_the_episode_and_no_longer(shared: Sand
         session.run("1")
 
 
+def test_a_long_list_of_long_names_is_told() -> None:
+    with pool(max_files=4096, workspace_bytes=64 * 2**20, wall_seconds=20) as a_pool, a_pool.open(INPUTS) as session:
+        (worker,) = workers_of(a_pool)
+        code = "for n in range(3900): open(f'{n:04}' + 'é' * 120, 'w').close()"
+        assert session.run(code).status is Status.OK
+        assert len(session.files()) == 3901 and session.run("1").text == "1"
+        assert session.run("import os\nos.makedirs('d' * 200 + ('/' + 'e' * 200) * 8)").status is Status.OK
+        assert session.run("open('d' * 200 + ('/' + 'e' * 200) * 8 + '/x.png', 'w').close()").images == ()
+        assert len(session.files()) == 3901, "a name this long cannot be asked for"
+        assert workers_of(a_pool) == [worker]
+
+
 def test_answers_are_plain_data_and_end_the_episode(session: SandboxSession) -> None:
     result = session.run("final_answer({'a': (1, 2.5), 'b': {3}})\nprint('not reached')")
     assert (result.final_answer, result.ended, result.text) == ({"a": [1, 2.5], "b": [3]}, True, "")

@@ -18,7 +18,6 @@ from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from tests.toolbox.hostile_actions import HOSTILE, Hostile
 from tests.toolbox.sandbox_checks import INPUTS, files_of_uids, pool, probe, processes_left, workers_of
 
-
 WRAP = "tests.toolbox.sandbox_tools:break_tools"
 
 

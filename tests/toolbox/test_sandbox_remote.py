@@ -1,4 +1,4 @@
-"""Tools that run on the host: once, never late into another's request, and the only ones that can fail as infrastructure."""
+"""Tools that run on the host: once, never late into another's request, alone able to fail as infrastructure."""
 
 from __future__ import annotations
 

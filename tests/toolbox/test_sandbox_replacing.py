@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox.sandbox.first_process import _LOOK_SECONDS
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.worker import _LOOK_SECONDS
 from tests.toolbox.sandbox_checks import INPUTS, pool, workers_of
 
 LOGGER = "regrpo_jax.toolbox.sandbox.pool"

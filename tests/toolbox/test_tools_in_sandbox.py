@@ -16,6 +16,7 @@ from regrpo_jax.toolbox.toolset import ToolsetSettings, with_server_tools
 from tests.toolbox.tool_workspace import draw_scene, photo, write_corpus, write_docx, write_pdf, write_xlsx
 
 PLOT = "import matplotlib.pyplot as plt\\ndef solution():\\n    f = plt.figure()\\n    plt.plot([1, 2])\\n    return f"
+LOOP = "def solution():\\n  for n in range(9):\\n    try:\\n      if n == 6: return n * 7\\n    finally: pass"
 # code, words of the observation, images that are written
 ACTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("list_files()", "scene.png", ()),
@@ -40,6 +41,7 @@ ACTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ('search("Nile")', "1 - Nile", ()),
     ('calculator("2 * 3") + 1', "7", ()),
     ('solver("x**2 = 4")', "[-2, 2]", ()),
+    (f'solver("{LOOP}")', "42", ()),
     (f'plot("{PLOT}")', "plot_1.png", ("plot_1.png",)),
     ("demo_add(2, second=5)", "7", ()),
 )
@@ -92,7 +94,7 @@ def test_every_tool_works_in_the_sandbox_and_twice_the_same(pool: SandboxPool, f
         ('visualizer("what?", "scene.png")', Status.TOOL_ERROR, "visualizer is unavailable"),
         ('demo_add("two")', Status.TOOL_ERROR, "Usage: demo_add(first: int"),
         ('calculator("10**10**8")', Status.TOOL_ERROR, "too large"),
-        ('plot("import os\\ndef solution():\\n    return os")', Status.TOOL_ERROR, "Import of os is not allowed"),
+        ('plot("import os\\ndef solution():\\n    return os")', Status.TOOL_ERROR, "must return a matplotlib figure"),
     ],
 )
 def test_failures_carry_their_status_and_what_helps(

@@ -1,4 +1,4 @@
-"""Where an action's prints go: into a bounded collector, from the interpreter, from tools and from plain code."""
+"""Where an action's prints go: into a bounded collector, from code and from tools."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The clock and the entropy of an action: functions of its seed and of what it did, so that a repetition sees the same.
 
 The clock starts at a fixed date, moves by a microsecond with each reading, and by the time that is slept. Entropy
-(`random`, `os.urandom`, `secrets`, `uuid`, numpy's generators, which draw from these) comes from a generator of the seed.
+(`random`, `os.urandom`, `secrets`, `uuid`, numpy's generators, which draw from these) comes from a generator of ours.
 Modules that wait (threads, queues, asyncio, subprocesses) read the true clock, else their deadlines would never come.
 What remains: process ids, the order in which threads run, times of files, and what native code asks the kernel itself.
 """
@@ -152,7 +152,7 @@ def _set_entropy(seed: int) -> None:
     os.urandom, os.getrandom = entropy.urandom, entropy.getrandom
     random._urandom = entropy.urandom  # type: ignore[attr-defined]
     random.Random.seed = seed_numbers  # type: ignore[method-assign]
-    random.seed = random._inst.seed  # type: ignore[attr-defined]
+    random.seed = random._inst.seed
     random.seed(seed)
     os.register_at_fork(before=entropy.fork, after_in_child=entropy.in_child)
     for name in ("_generate_time_safe", "_UuidCreate"):

@@ -33,7 +33,7 @@ class Opening:
     """What an episode starts with.
 
     files: of the workspace. behind: what only its tools read. seed: of the action's random numbers. wrap,
-    wrap_settings, tool_seed: of the tools' faults and random numbers. The action's process gets `files` and `seed` alone.
+    wrap_settings, tool_seed: of the tools' faults and random numbers. An action's process gets `files` and `seed`.
     """
 
     files: Mapping[str, bytes]

@@ -13,7 +13,7 @@ _CALL_HEADER_BYTES = 2**23
 
 
 def call_bounds(settings: SandboxSettings) -> Bounds:
-    """Of the messages between an action and its tools: a value is as long as a file, or takes a quarter of the memory."""
+    """Of messages between an action and its tools: a value is as long as a file, or takes a quarter of the memory."""
     return Bounds(_CALL_HEADER_BYTES, max(settings.file_bytes, settings.memory_bytes // 4))
 
 

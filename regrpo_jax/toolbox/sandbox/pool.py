@@ -23,8 +23,7 @@ from regrpo_jax.toolbox.sandbox.host_worker import HostWorker, Opening, modules_
 from regrpo_jax.toolbox.sandbox.isolation import worker_command
 from regrpo_jax.toolbox.sandbox.results import SandboxError
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from regrpo_jax.toolbox.sandbox.worker import Start
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings, Start
 
 LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
 _CLEANING_SECONDS = 3.0

@@ -51,3 +51,12 @@ class SandboxSettings:
     def text_characters(self) -> int:
         """How many characters of an action's text are kept: four bytes each, and room for the note."""
         return self.output_bytes // 4 - 64
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the host tells a worker first. toolset: the pickled settings of the tools, which only their loader needs."""
+
+    settings: SandboxSettings
+    loader: str
+    toolset: bytes

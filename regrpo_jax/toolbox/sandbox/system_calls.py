@@ -2,9 +2,10 @@
 
 Namespaces, uids and resource limits already hold without it. The filter takes away the kernel's larger doors
 (new user namespaces, ptrace, bpf, io_uring, keyrings), what outlives an episode (System V memory, message
-queues), memory that no limit counts (memfd), what all of the machine shares (asynchronous I/O contexts), and all socket
-families but unix: some a network namespace does not contain (vsock), others have buffers that no limit counts (internet).
-Nor may a socket's buffer be made larger than usual; the number of sockets is watched. Refused calls fail with EPERM, `clone3` with ENOSYS so that libc uses `clone`, whose flags can be read.
+queues), memory that no limit counts (memfd), what all of the machine shares (asynchronous I/O contexts), and all
+socket families but unix: some a network namespace does not contain (vsock), others have buffers that no limit counts
+(internet). A socket's buffer may not be made larger than usual; the number of sockets is watched. Refused calls
+fail with EPERM, `clone3` with ENOSYS so that libc uses `clone`, whose flags can be read.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The warm process that has loaded the tools, and forks the processes of episodes in which they run.
 
 It never runs a tool's call, never reads anything of an episode, and outlives all episodes of its worker. The worker's
-first process asks it for processes and hears from it how they ended. Each episode gets a fork of its own, unless all tools
-say that they are `stateless`: then one that has served an episode to its ordinary end serves the next one too, because a
-fork of a process this large costs more than an episode of small tools.
+first process asks it for processes and hears from it how they ended. Each episode gets a fork of its own, unless all
+tools say that they are `stateless`: then one that has served an episode to its ordinary end serves the next one too,
+because a fork of a process this large costs more than an episode of small tools.
 """
 
 from __future__ import annotations

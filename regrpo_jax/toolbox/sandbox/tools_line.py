@@ -1,4 +1,4 @@
-"""What a worker's first process has of the one that holds the tools: start it, ask it for processes, hear how they end."""
+"""A worker's first process and the one that holds the tools: start it, ask it for processes, hear how they end."""
 
 from __future__ import annotations
 
