@@ -90,7 +90,7 @@ def test_a_task_that_could_not_begin_is_counted(workdir: Path) -> None:
 def digest(**changes: Any) -> str:
     """Of what a run of `changes` to the tiny configuration plays."""
     config = get_config()
-    config.recovery.tasks = 6
+    config.recovery.tasks = 18  # the second nine have another difficulty
     config.update_from_flattened_dict(changes)
     tasks = make_suite(
         config.recovery.splits[0], config.recovery.tasks, config.recovery.seed, config.online.profile,
