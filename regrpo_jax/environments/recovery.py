@@ -13,6 +13,7 @@ from regrpo_jax.records.types import Status
 FAILURES = frozenset({Status.EMPTY, Status.TOOL_ERROR, Status.TIMEOUT, Status.INVALID_ACTION})
 NO_ERROR_TYPE = "none"
 MOST_DROPPED = 0.02  # share of the episodes; more of them could hide what a policy does
+_WIDTH = 96  # characters of the table
 # name -> (what a person reads, format)
 COLUMNS: Mapping[str, tuple[str, str]] = {
     "tasks": ("tasks", ".0f"),
@@ -115,7 +116,7 @@ def print_summary(title: str, told: Mapping[str, Any]) -> None:
         for name, cells in section.items():
             table.add_row(name, *cells.values())
         table.add_section()
-    console = Console()
+    console = Console(width=max(Console().width, _WIDTH))  # a table in a narrow window or a file is never cut
     console.print(table)
     counts = ", ".join(f"{name} {count}" for name, count in told["statuses"].items() if count)
     console.print(f"statuses of steps: {counts}", highlight=False)
