@@ -33,7 +33,8 @@ from regrpo_jax.pipeline import run
 from regrpo_jax.rollouts import online_stage, update_groups
 from regrpo_jax.rollouts.collect import Counts, collect_groups
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from tests.rollouts.injected_faults import LOADER, FaultyEnvironment, untouched
+from tests.rollouts.injected_faults import FaultyEnvironment, untouched
+from tests.rollouts.troubled_tools import LOADER
 
 CLEAN, FAULTY = "clean", "faulty"
 

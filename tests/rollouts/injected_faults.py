@@ -10,13 +10,9 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import os
-import random
-import signal
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,45 +20,15 @@ from regrpo_jax.agent.rollout import Rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.tool_faults import apply_faults
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
 from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts.shared_play import SharedPlay
 from regrpo_jax.toolbox.sandbox.results import ActionResult, Tape
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from tests.rollouts.troubled_tools import WRAP, trouble_of
 
 KINDS = ("hang", "crash", "infra")
 RETRIES = inspect.signature(SharedPlay).parameters["retries"].default
-LOADER, WRAP = f"{__name__}:load_tools", f"{__name__}:with_trouble"
-Tools = dict[str, Callable[..., Any]]
-
-
-def load_tools(settings: Any) -> Tools:
-    """The compact suite's; by a loader of this package, so that a worker can import it."""
-    return load_compact_tools(settings)
-
-
-def trouble_of(session: str, call: int, rate: float, kinds: Sequence[str]) -> str:
-    """What becomes of a call, counted from 1 in each session: one of `kinds`, "" for nothing."""
-    draw = random.Random(f"{session}/{call}")
-    return draw.choice(kinds) if draw.random() < rate else ""
-
-
-def with_trouble(tools: Tools, settings: Mapping[str, Any], seed: int) -> Tools:
-    """In the worker: the episode's tools as its task wants them, and trouble on top."""
-    numbers = itertools.count(1)
-
-    def call(tool: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
-        trouble = trouble_of(settings["session"], next(numbers), settings["rate"], settings["kinds"])
-        while trouble == "hang":
-            time.sleep(1)
-        if trouble == "crash":
-            os.kill(os.getpid(), signal.SIGKILL)
-        return tool(*arguments, **keywords)
-
-    made = apply_faults(tools, settings["faults"], seed)
-    return {name: tool if name == FINAL_ANSWER else functools.partial(call, tool) for name, tool in made.items()}
 
 
 class _Session:

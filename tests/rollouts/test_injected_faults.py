@@ -29,8 +29,9 @@ from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from tests.rollouts.injected_faults import KINDS, LOADER, FaultyEnvironment, untouched
+from tests.rollouts.injected_faults import KINDS, FaultyEnvironment, untouched
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
+from tests.rollouts.troubled_tools import LOADER
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 WALL = 5.0  # seconds of an action

@@ -81,7 +81,7 @@ def project(tmp_path: Path) -> Path:
 
 def test_of_a_users_project_only_what_was_named_is_there(project: Path) -> None:
     chosen = ToolsetSettings(builtin=("final_answer",), user_tools=("mytools.speech:say", "single:shout"))
-    settings = SandboxSettings(**{**LIMITS, "native": True, "python_path": (str(project),)})
+    settings = SandboxSettings(**{**LIMITS, "python_path": (str(project),)})
     with SandboxPool(settings, chosen) as a_pool, a_pool.open() as session:
         assert session.run("print(say('hello'), shout('hello'))").text == "say hello shout hello"
         found = {path.removeprefix(f"{project}/") for path in seen(session, str(project))}
@@ -134,7 +134,7 @@ def test_nothing_of_a_project_below_a_folder_of_the_system_is_there_either(monke
 
 
 def test_an_episode_does_not_write_beside_a_project_below_tmp(project: Path) -> None:
-    settings = SandboxSettings(**{**LIMITS, "native": True, "readable": (str(project / "notes.txt"),)})
+    settings = SandboxSettings(**{**LIMITS, "readable": (str(project / "notes.txt"),)})
     with SandboxPool(settings, loader=LOADER) as a_pool:
         for _ in range(2):
             with a_pool.open() as session:
@@ -153,7 +153,7 @@ def test_a_readable_file_is_read_by_the_way_it_was_named(project: Path, monkeypa
     (project / "other" / "short.csv").symlink_to("table.csv")
     monkeypatch.chdir(project / "mytools")
     ways = [str(project / "link" / "table.csv"), str(project / "mytools" / ".." / "other" / "short.csv")]
-    settings = SandboxSettings(**{**LIMITS, "native": True, "readable": tuple(ways)})
+    settings = SandboxSettings(**{**LIMITS, "readable": tuple(ways)})
     with SandboxPool(settings, loader=LOADER) as a_pool, a_pool.open() as session:
         assert [session.run(f"open({way!r}).read()").text for way in ways] == ["1,2", "1,2"]
         assert "FileNotFoundError" in session.run(f"open({str(project / 'other' / '__init__.py')!r})").text
