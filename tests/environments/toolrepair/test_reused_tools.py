@@ -7,7 +7,7 @@ from typing import Any
 from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, make_suite
-from regrpo_jax.environments.toolrepair.compact_toolset import load_compact_tools
+from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 FRESH = f"{__name__}:load_fresh_tools"
