@@ -563,7 +563,7 @@ for folder in ('/workspace', '/tmp', '/dev/shm', '/var/tmp'):
             read_only = os.statvfs(path).f_flag & os.ST_RDONLY  # Python or the project, where they lie below /tmp
             if name != 'notes.txt' and not read_only: print('LEAK', path, name)
 open('/workspace/../../workspace/secret').read()
-### import_time_bomb tool_error
+### import_time_bomb tool_error timeout
 open('numpy.py', 'w').write('print("LEAK")')
 open('sitecustomize.py', 'w').write('print("LEAK")')
 import subprocess, sys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -119,6 +120,23 @@ def load(settings: Any) -> dict[str, Any]:
     tools: list[Any] = [ReadText(), Add(), Find(), Paint(), AskHost()]
     functions: list[Any] = [behind_the_tools, noisy, leave, say_goodbye, hang, look_at, solve_it]
     return {tool.name: tool for tool in tools} | {tool.__name__: tool for tool in functions} | {"record": record}
+
+
+def own_process() -> int:
+    return os.getpid()
+
+
+def draw() -> float:
+    return random.random()
+
+
+def load_stateless(settings: Any) -> dict[str, Any]:
+    """Tools of which one process serves many episodes."""
+    functions: list[Any] = [behind_the_tools, own_process, draw, hang, leave]
+    tools = {"add": Add(), "read_text": ReadText()} | {tool.__name__: tool for tool in functions}
+    for tool in tools.values():
+        tool.stateless = True
+    return tools
 
 
 def record() -> Record:

@@ -67,10 +67,10 @@ def test_the_corpus_is_large_and_its_names_are_distinct() -> None:
 def test_hostile_action(host: Host, action: Hostile) -> None:
     settings = host.pool.settings
     host.uids |= {worker.command.uid for worker in workers_of(host.pool)} - {0}
-    started = time.monotonic()
     hidden = {"tool": "no_tool", "status": "ok", "secret": host.secret}
     behind = {"answers.csv": host.secret.encode()}
     with host.pool.open(INPUTS, seed=7, wrap=WRAP, wrap_settings=hidden, behind=behind) as session:
+        started = time.monotonic()  # not before: a worker that the last action broke may still be on its way
         result = session.run(aimed(action, host))
         assert time.monotonic() - started < settings.wall_seconds + 60, "not ended by its deadline"
         again = session.run("print('still here')")  # whatever happened, the session goes on

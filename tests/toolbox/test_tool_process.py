@@ -17,13 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError, ToolFailure, Unavailable
 from regrpo_jax.toolbox.sandbox.pool import SandboxPool
 from regrpo_jax.toolbox.sandbox.served import ServedObjects, pack, unpack
 from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.sandbox.values import Reader, Unsupported, Writer, Wrong
-from tests.toolbox.sandbox_checks import INPUTS, pool
+from tests.toolbox.hostile_actions import HOSTILE
+from tests.toolbox.sandbox_checks import INPUTS, LIMITS, pool
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
@@ -258,6 +261,53 @@ def test_a_solution_runs_in_the_actions_process(shared: SandboxPool, session: Sa
         failed.status is Status.TOOL_ERROR and "solve_it: ZeroDivisionError: division by zero (line 2)" in failed.text
     )
     assert session.run("solve_it('def solution(): return []')").status is Status.EMPTY
+
+
+@pytest.fixture(scope="module")
+def reusing() -> Iterator[SandboxPool]:
+    settings = SandboxSettings(**LIMITS)
+    with SandboxPool(settings, loader="tests.toolbox.sandbox_tools:load_stateless") as a_pool:
+        yield a_pool
+
+
+def test_a_process_of_stateless_tools_serves_many_episodes(reusing: SandboxPool) -> None:
+    seen = []
+    for number in range(4):
+        with reusing.open(INPUTS, seed=3, behind={f"file {number}": b""}, tool_seed=number % 2) as session:
+            pid, names, drawn = (session.run(code).text for code in ("own_process()", "behind_the_tools()", "draw()"))
+            assert names == f"['file {number}']"
+            seen.append((pid, drawn))
+    assert len({pid for pid, _ in seen}) == 1 and seen[0] == seen[2] != seen[1] == seen[3]
+    with reusing.open(INPUTS, behind={"secret": b""}) as session:
+        session.run("own_process()")
+    with pytest.raises(UserError, match="no_such"), reusing.open(INPUTS, wrap="tests.no_such:thing"):
+        pass
+    with reusing.open(INPUTS) as session:
+        assert session.run("behind_the_tools(), own_process()").text == f"([], {seen[0][0]})"
+
+
+ATTACKS = {action.name: action.code for action in HOSTILE if "tool" in action.name or "call" in action.name} | {
+    "a call that goes on": "import threading\nthreading.Thread(target=hang, daemon=True).start()\nprint(1)",
+    "a tool that leaves": "leave()",
+    "a tool that hangs": "hang()",
+    "an endless loop": "while True: pass",
+    "signals": "import os\nfor pid in map(int, filter(str.isdigit, os.listdir('/proc'))):\n"
+    "    for number in range(1, 65):\n        if pid not in (1, os.getpid()) and number not in (9, 19):\n"
+    "            try: os.kill(pid, number)\n            except OSError: pass",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_an_action_does_reaches_the_next_episode_through_its_tools(reusing: SandboxPool, name: str) -> None:
+    def probe() -> list[str]:
+        with reusing.open(INPUTS, seed=7, behind={"a": b"b"}) as session:
+            codes = ("behind_the_tools(), add(1, 2), read_text('notes.txt')", "draw()", "behind_the_tools('a')")
+            return [session.run(code).text for code in codes]
+
+    expected = probe()
+    with reusing.open(INPUTS, behind={"other": b"x"}) as session:
+        assert session.run(ATTACKS[name]).status is not Status.INFRA_ERROR
+    assert probe() == expected
 
 
 @pytest.fixture

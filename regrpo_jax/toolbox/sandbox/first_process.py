@@ -112,7 +112,7 @@ class FirstProcess:
                     found = digests(self.workspace, self.settings.max_files)
                     blob = "\0".join(f"{digest}{name}" for name, digest in found).encode("utf-8")
             answer: Header = {"done": header["do"]}
-        except (FolderError, ToolsLost, OSError) as error:
+        except (FolderError, OSError) as error:
             answer = {"failed": str(error)[:4000]}
         self.control.send(answer, blob, fds=given)
         for descriptor in given:
@@ -124,10 +124,7 @@ class FirstProcess:
         ours, theirs = socket.socketpair()
         self.episode += 1
         processes = self.standing + self.settings.max_processes
-        try:
-            self.line.ask(self.episode, header["wrap"], (tools, theirs.fileno()), 2 * processes)
-        except ToolsLost as error:
-            raise OSError(str(error)) from error
+        self.line.ask(self.episode, header["wrap"], (tools, theirs.fileno()), 2 * processes)
         self.action = os.fork()
         if self.action == 0:
             if self.weak:
@@ -219,6 +216,8 @@ class FirstProcess:
             self._kill_the_rest(deadline)
             raise FolderError(str(error)) from error
         self._kill_the_rest(deadline)
+        if not self.line.zygote:
+            raise FolderError("the process that holds the tools is gone")
 
     def _is_ordinary(self, pid: int) -> bool:
         """Whether a process runs as the one that holds the tools does."""
@@ -243,7 +242,10 @@ class FirstProcess:
         self._empty_folders()
         changed = self._changed()
         if changed and self.line.idle:  # it may hold a file that is deleted
-            self.line.drop_idle(time.monotonic() + _KILL_SECONDS)
+            try:
+                self.line.drop_idle(time.monotonic() + _KILL_SECONDS)
+            except ToolsLost as error:
+                raise FolderError(str(error)) from error
             changed = self._changed()
         if changed:
             raise FolderError(f"the episode left something behind: {', '.join(changed)}")
