@@ -90,7 +90,7 @@ def run_action_process(
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.stdin = io.StringIO()
-        determinism.install(seed)
+        determinism.begin(seed)
         process = ActionProcess(
             Channel(socket.socket(fileno=host), Bounds(blob=2**24)),
             Channel(socket.socket(fileno=calls), call_bounds(settings)),

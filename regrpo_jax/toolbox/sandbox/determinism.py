@@ -32,6 +32,9 @@ class Clock:
     """Nanoseconds since the action's process began, by its own count."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
         self._passed = 0
 
     def passed(self) -> int:
@@ -118,12 +121,15 @@ def _set_calendar(clock: Clock) -> None:
 class _Entropy:
     """Stands in for the kernel's random bytes."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed, self._forks = seed, 0
-        self.begin()
-
-    def begin(self) -> None:
+    def __init__(self) -> None:
         self._draw = random.Random()
+        self.begin(0)
+
+    def begin(self, seed: int) -> None:
+        self._seed, self._forks = seed, 0
+        self._restart()
+
+    def _restart(self) -> None:
         _seed_of_numbers(self._draw, f"entropy/{self._seed}/{self._forks}")
 
     def urandom(self, size: int, /) -> bytes:
@@ -136,16 +142,14 @@ class _Entropy:
         self._forks += 1
 
     def in_child(self) -> None:
-        self.begin()
+        self._restart()
         random.seed(f"fork/{self._seed}/{self._forks}")
 
 
 _seed_of_numbers = random.Random.seed
 
 
-def _set_entropy(seed: int) -> None:
-    entropy = _Entropy(seed)
-
+def _set_entropy(entropy: _Entropy) -> None:
     def seed_numbers(self: random.Random, a: Any = None, version: int = 2) -> None:
         _seed_of_numbers(self, int.from_bytes(entropy.urandom(32)) if a is None else a, version)
 
@@ -153,14 +157,24 @@ def _set_entropy(seed: int) -> None:
     random._urandom = entropy.urandom  # type: ignore[attr-defined]
     random.Random.seed = seed_numbers  # type: ignore[method-assign]
     random.seed = random._inst.seed
-    random.seed(seed)
     os.register_at_fork(before=entropy.fork, after_in_child=entropy.in_child)
     for name in ("_generate_time_safe", "_UuidCreate"):
         setattr(uuid, name, None)
     uuid._node = 0x0123_4567_89AB  # type: ignore[attr-defined]
 
 
-def install(seed: int) -> None:
-    """Give this process the clock and the entropy of an action. Once, before any of its code runs."""
-    _set_entropy(seed)
-    _set_clock(Clock())
+_clock = Clock()
+_entropy = _Entropy()
+
+
+def install() -> None:
+    """Give this process, and all that are forked from it, the clock and the entropy of actions. Once."""
+    _set_entropy(_entropy)
+    _set_clock(_clock)
+
+
+def begin(seed: int) -> None:
+    """Start the clock and the entropy of an action's process, before any of its code runs."""
+    _clock.begin()
+    _entropy.begin(seed)
+    random.seed(seed)

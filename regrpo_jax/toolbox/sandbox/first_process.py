@@ -18,7 +18,7 @@ import socket
 import time
 from typing import Any
 
-from regrpo_jax.toolbox.sandbox import kernel
+from regrpo_jax.toolbox.sandbox import determinism, kernel
 from regrpo_jax.toolbox.sandbox.action_process import run_action_process
 from regrpo_jax.toolbox.sandbox.folders import FolderError, digests, empty_folder, new_file, open_file
 from regrpo_jax.toolbox.sandbox.protocol import Channel, Header
@@ -52,6 +52,7 @@ class FirstProcess:
         self._empty_folders()  # libraries keep caches where they are first used
         for name in _WARM.split():
             __import__(name)
+        determinism.install()
         gc.collect()
         gc.freeze()
         self.address_space, self.resident = kernel.address_space_bytes(), kernel.resident_bytes()
