@@ -33,7 +33,7 @@ SETTINGS = OnlineSettings(
     beta=0.1, kl_estimator="k3", clip_low=0.2, clip_high=0.28, weight_cap=None, zero_variance="skip"
 )
 ROWS, BRANCHES = 4, 4
-GROUPS = [make_group(3, number, branches=BRANCHES, dropped=(1,) if number else ()) for number in range(3)]
+GROUPS = [make_group(7, number, branches=BRANCHES, dropped=(1,) if number else ()) for number in range(3)]
 
 
 def collate(groups: list[Any], **changes: Any) -> OnlineBatch:
@@ -280,7 +280,6 @@ from regrpo_jax.models.sharding import place
 from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.parallel import device_mesh, shard_batch
-from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.preference_step import preference_step
 from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.state import initial_state, split_variables
