@@ -46,7 +46,7 @@ from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.starting_policy import starting_policy
 from regrpo_jax.training.parallel import device_mesh
 
-SHOWN = ("episodes", "dropped", "success", "failed", "tool_calls", "tokens", "truncated")
+SHOWN = ("episodes", "dropped", "success", "success_at_worst", "failed", "tool_calls", "tokens", "truncated")
 
 
 def played_config(model: Path) -> ConfigDict:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -109,8 +110,9 @@ def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches:
             for step, tried in enumerate(rollout):
                 made[row, column, step, : len(tried)] = True
                 values[row, column, step, : len(tried)] = np.reshape(tried, (len(tried), -1))
-    told = (np.asarray(array) for array in _credit(values, made, settings))
-    return Credit(*told, attempts=shape[1] if settings.first_attempt == "own" else 1)
+    rewards, reached, advantages, learnable = (np.asarray(array) for array in _credit(values, made, settings))
+    attempts = shape[1] if settings.first_attempt == "own" else 1
+    return Credit(rewards, reached, advantages, learnable, attempts)
 
 
 def is_learnable(group: RolloutGroup, settings: CreditSettings) -> bool:
@@ -168,8 +170,12 @@ def _credit(
     values: np.ndarray, made: np.ndarray, settings: CreditSettings
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """R, who is compared, and A, each [group, branch, place]; which places have something to prefer, [group, place]."""
+    right, reflection_tokens, grounded, silent = jnp.moveaxis(values, -1, 0)  # each [group, branch, step, attempt]
     rewards, reached = attempt_rewards(
-        *(values[..., index] for index in range(len(_Attempt._fields))),  # each [group, branch, step, attempt]
+        right,
+        reflection_tokens,
+        grounded,
+        silent,
         made,
         first_attempt=settings.first_attempt,
         kappa=settings.kappa,

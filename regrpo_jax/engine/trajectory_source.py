@@ -62,7 +62,7 @@ def _situations(trajectory: Trajectory, folder: Path, loader: str) -> Iterator[S
         source="trajectory",
         source_id=trajectory.id,
         task=task,
-        system=trajectory.system or system_text(loaded_tools(loader), brief=False),
+        system=trajectory.system or system_text(task.tools, loaded_tools(loader), brief=False),
         instruction=trajectory.task,
         steps=tuple(CleanStep(step.thought, step.code) for step in steps),
         index=0,

@@ -107,8 +107,9 @@ def _judged(groups: Sequence[RolloutGroup], settings: CreditSettings) -> list[Ju
         credit = []
         for branch, rollout in enumerate(group.rollouts):
             reached = told.reached[row, branch]  # [place]
-            values = (np.where(reached, told[what][row, branch], np.nan) for what in (0, 2))  # R, A, each [place]
-            credit.append(OwnCredit(names, *values, token_places(rollout, settings, told.attempts)))
+            rewards = np.where(reached, told.rewards[row, branch], np.nan)  # [place]
+            advantages = np.where(reached, told.advantages[row, branch], np.nan)  # [place]
+            credit.append(OwnCredit(names, rewards, advantages, token_places(rollout, settings, told.attempts)))
         found.append(Judged(group, credit, bool(told.learnable[row].any())))
     return found
 

@@ -108,14 +108,15 @@ class RecoveryEvaluation:
         write_episodes(folder, tasks, groups, rows)
         lost = (len(tasks) - len(groups)) * chosen.episodes
         metrics = rollout_metrics(rollouts_of(groups), lost=lost)
-        numbers = {"identity": identity, "split": split, "metrics": metrics, **_numbers(rows)}
+        suite = tasks_digest(tasks)
+        numbers = {"identity": identity, "split": split, "suite": suite, "metrics": metrics, **_numbers(rows)}
         self._numbers[title] = numbers
         step = sum(trained.values())
         values = {name: value for name, value in numbers["metrics"].items() if value is not None}
         stage = "recovery" + ("_bare" if title.endswith(BARE) else "") + self._suffix(split).replace(", ", "_")
         context.writer.drop_after(stage, step - 1)
         context.writer.write(stage, step, values)
-        replace_text(path, json.dumps(earlier | self._numbers, indent=2) + "\n")
+        replace_text(path, json.dumps(comparable(earlier, split, suite) | self._numbers, indent=2) + "\n")
 
     def _groups(
         self, config: Any, policy: Policy, tasks: Sequence[Task], settings: CollectSettings
@@ -144,7 +145,7 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
         for name in ("agent", "recovery", "player")
     }
     told = {
-        "tasks": [_content_of(task) for task in tasks],
+        "tasks": tasks_digest(tasks),
         "prompts": sorted({system_text(task.tools, settings.tools, brief=settings.brief) for task in tasks}),
         "tools": {name: shape.version for name, shape in tool_shapes(LOADERS[config.online.profile]).items()},
         "loop": vars(settings.loop),
@@ -152,6 +153,20 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
         **sections,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def comparable(earlier: Mapping[str, Mapping[str, Any]], split: str, suite: str) -> dict[str, Any]:
+    """The numbers of an earlier start that may stand beside those of these tasks of this split: of the same ones."""
+    return {
+        title: numbers
+        for title, numbers in earlier.items()
+        if numbers.get("split") not in (split, None) or numbers.get("suite") == suite
+    }
+
+
+def tasks_digest(tasks: Sequence[Task]) -> str:
+    """SHA-256 of tasks with all that they hold."""
+    return hashlib.sha256("".join(map(_content_of, tasks)).encode()).hexdigest()
 
 
 def _content_of(task: Task) -> str:

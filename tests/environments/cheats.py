@@ -272,6 +272,22 @@ for number in range(3, 256):
     except (OSError, ValueError):
         pass
 """,
+    "look into what a tool raises": r"""
+def told(one, depth=6):
+    print(str(one)[:500])
+    if depth:
+        for name in ("args", "__dict__", "__cause__", "__context__", "__traceback__", "tb_next", "tb_frame", "f_locals",
+                     "f_back", "obj", "__notes__"):
+            inner = getattr(one, name, None)
+            if inner is not None:
+                told(inner, depth - 1)
+for attempt in (lambda: read("lake"), lambda: read(None), lambda: read(1, 2, 3), lambda: sheet("fox")["pay"],
+                lambda: search("Ann"), lambda: sheet("moon"), lambda: read(read), lambda: sheet(name=sheet("fox"))):
+    try:
+        told(attempt())
+    except BaseException as error:
+        told(error)
+""",
     "read the settings of the wrapped tools": r"""
 def told(one, depth=5):
     print(str(one)[:300])

@@ -168,6 +168,8 @@ REVEALS = (
     "record.__reduce_ex__(2)", "record.__getattribute__('_entries')", "getattr(record, 'get')('alpha')",
     "type(record).__mro__", "record | {}", "{**record}", "[*record]", "record.__init__.__globals__",
     "f'{record:s}'", "'%s' % record", "'%r' % (record,)", "format(record)", "str(record)", "record.__class__.__dict__",
+    "record._operate(record._handle, '__getattribute__', ('_entries',), {})", "[*reversed(record)]", "read(record)",
+    "[record._operate(number, '__repr__', (), {}) for number in range(9)]", "record.__getitem__.__globals__['copyreg']",
 )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from regrpo_jax.evaluation.compare import read_rows
 from regrpo_jax.records import load_rot
 from regrpo_jax.rollouts import recovery_stage
 from regrpo_jax.rollouts.online_stage import collect_settings
-from regrpo_jax.rollouts.recovery_stage import played_digest, rows_of
+from regrpo_jax.rollouts.recovery_stage import comparable, played_digest, rows_of
 from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +122,16 @@ def test_numbers_of_another_suite_or_setting_are_not_taken(changes: dict[str, An
 def test_numbers_are_taken_again_where_nothing_that_was_played_changed() -> None:
     free = {"recovery.tasks_at_once": 3, "player.concurrency": 1, "environment.workers": 5, "online.eta": 0.5}
     assert digest(**free) == digest() == digest()
+
+
+def test_numbers_of_other_tasks_do_not_stay_beside_new_ones() -> None:
+    earlier = {
+        "before": {"split": "test", "suite": "a"},
+        "after SFT": {"split": "test", "suite": "b"},
+        "before, held_out": {"split": "held_out", "suite": "c"},
+        "from before splits were told": {"metrics": {}},
+    }
+    assert list(comparable(earlier, "test", "a")) == ["before", "before, held_out"]
 
 
 def test_a_tool_that_says_or_does_something_else_is_another_suite(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,17 +224,16 @@ def test_folders_are_written_read_and_emptied_whatever_is_in_them(tmp_path: Path
     (root / "link").symlink_to(outside / "kept")
     (root / "way").symlink_to(outside)
     os.mkfifo(root / "pipe")
-    assert folders.read_file(str(root), "a/b/c.txt", 4) == b"text"
+    with os.fdopen(folders.open_file(str(root), "a/b/c.txt"), "rb") as file:
+        assert file.read() == b"text"
     for name in ("link", "way/kept", "pipe", "a", "missing", "../outside/kept", "a//b", "x" * 300, "\0"):
         with pytest.raises(folders.FolderError):
-            folders.read_file(str(root), name, 100)
-    with pytest.raises(folders.FolderError, match="more than 3 bytes"):
-        folders.read_file(str(root), "a/b/c.txt", 3)
+            folders.open_file(str(root), name)
     with pytest.raises(folders.FolderError):
         folders.write_file(str(root), "way/new", b"x")
     folders.write_file(str(root), "link", b"new")
     assert (outside / "kept").read_text() == "kept"
-    assert list(folders.digests(str(root), 10, 100)) == ["a/b/c.txt", "link"]
+    assert [name for name, _ in folders.digests(str(root), 10)] == ["a/b/c.txt", "link"]
     (root / "a" / "b").chmod(0)
     folders.empty_folder(str(root))
     assert list(root.iterdir()) == [] and (outside / "kept").exists()

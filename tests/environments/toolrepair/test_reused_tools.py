@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, make_suite
-from regrpo_jax.environments.toolrepair.compact_toolset import load_compact_tools
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-
-FRESH = f"{__name__}:load_fresh_tools"
-
-
-def load_fresh_tools(settings: Any) -> dict[str, Any]:
-    """The compact tools, each episode's in a process of its own."""
-    tools = load_compact_tools(settings)
-    for tool in tools.values():
-        tool.stateless = False
-    return tools
+from tests.environments.toolrepair.fresh_tools import LOADER as FRESH
 
 
 def test_reused_tools_show_what_fresh_ones_show() -> None:
