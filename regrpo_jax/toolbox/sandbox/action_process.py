@@ -86,7 +86,7 @@ def run_action_process(
     code = 1
     try:
         os.setsid()
-        only_keep((host, calls))
+        host, calls = only_keep((host, calls))
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         sys.stdin = io.StringIO()

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import resource
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from regrpo_jax.toolbox.sandbox.protocol import Bounds
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 _CALL_HEADER_BYTES = 2**23
+_HIGH = 128  # above all descriptors that a worker has
 
 
 def call_bounds(settings: SandboxSettings) -> Bounds:
@@ -45,13 +47,20 @@ def limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 
-def only_keep(descriptors: Collection[int]) -> None:
-    """Close every file descriptor but these; the three standard ones lead nowhere."""
+def lead_nowhere() -> None:
+    """Let the three standard streams read and write nothing."""
     nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
         os.dup2(nowhere, standard)
-    position = 3
-    for descriptor in sorted(descriptors):
-        os.closerange(position, descriptor)
-        position = descriptor + 1
-    os.closerange(position, 65_536)
+    os.close(nowhere)
+
+
+def only_keep(descriptors: Sequence[int]) -> list[int]:
+    """Close every file descriptor but these, which become 3, 4 and so on; the three standard ones lead nowhere."""
+    high = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, _HIGH) for descriptor in descriptors]
+    lead_nowhere()
+    kept = list(range(3, 3 + len(high)))
+    for number, descriptor in zip(kept, high, strict=True):
+        os.dup2(descriptor, number, inheritable=False)
+    os.closerange(3 + len(high), 65_536)
+    return kept

@@ -267,7 +267,7 @@ def run_tool_process(
     code = 1
     try:
         os.setsid()
-        only_keep((line, host, action))
+        line, host, action = only_keep((line, host, action))
         kernel.hide_memory()
         signal.signal(signal.SIGXCPU, signal.SIG_DFL)
         sys.stdin = io.StringIO()

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from regrpo_jax.toolbox.sandbox import kernel
-from regrpo_jax.toolbox.sandbox.limits import only_keep
+from regrpo_jax.toolbox.sandbox.limits import lead_nowhere
 from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed, Header
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
@@ -138,7 +138,7 @@ def run_tool_zygote(end: socket.socket, settings: SandboxSettings, loader: str, 
             channel.send({"failed": f"{type(error).__name__}: {error}"[:4000]})
             return
         channel.send({"ready": True, "stateless": zygote.stateless})
-        only_keep((channel.fileno(),))
+        lead_nowhere()
         zygote.serve()
     except Closed:
         pass  # the worker ends

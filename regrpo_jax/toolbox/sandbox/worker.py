@@ -16,6 +16,7 @@ from typing import NoReturn
 from regrpo_jax.toolbox.sandbox import kernel
 from regrpo_jax.toolbox.sandbox.first_process import FirstProcess
 from regrpo_jax.toolbox.sandbox.folders import FolderError, empty_folder
+from regrpo_jax.toolbox.sandbox.limits import lead_nowhere
 from regrpo_jax.toolbox.sandbox.protocol import Bounds, Channel, Closed
 from regrpo_jax.toolbox.sandbox.tools_line import ToolsLost
 
@@ -45,10 +46,7 @@ def main(arguments: list[str]) -> NoReturn:
             control.send({"failed": words[:4000]})
         else:
             control.send({"ready": True})
-            nowhere = os.open(os.devnull, os.O_RDWR)
-            for standard in (0, 1, 2):
-                os.dup2(nowhere, standard)
-            os.close(nowhere)
+            lead_nowhere()
             with contextlib.suppress(ToolsLost):
                 process.serve()
     if weak:  # nobody else would
