@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from rich.progress import Progress
 
 from regrpo_jax.environments.batch import run_episodes
-from regrpo_jax.environments.episode import EpisodeResult
+from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.environments.recovery import print_summary, summary, table_rows, to_json
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.task import Task, write_tasks

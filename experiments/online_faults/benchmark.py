@@ -27,7 +27,7 @@ from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.command_line import load_config
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.task import Task
 from regrpo_jax.pipeline import run
 from regrpo_jax.rollouts import online_stage, update_groups

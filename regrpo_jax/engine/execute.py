@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import Outcome
+from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.records.types import ErrorType, Observation, Status
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import Episode, EpisodeResult
+from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Observation, Status, Step

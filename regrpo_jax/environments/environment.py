@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from regrpo_jax.environments.episode import Episode, EpisodeLimits
+from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.pace import Pace
 from regrpo_jax.environments.task import Task
 from regrpo_jax.toolbox.sandbox.pool import LOADER, SandboxPool

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from regrpo_jax.environments.episode import EpisodeResult
+from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.types import Status
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ml_collections import ConfigDict
 
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 

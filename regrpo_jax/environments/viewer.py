@@ -21,7 +21,7 @@ from typing import Any
 from jinja2 import Environment as Templates
 from jinja2 import FileSystemLoader, StrictUndefined, Template
 
-from regrpo_jax.environments.episode import EpisodeResult
+from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.environments.faults import Fault
 from regrpo_jax.environments.workspace import Workspace
 from regrpo_jax.records.reflection import split_reflection

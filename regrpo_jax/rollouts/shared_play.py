@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from regrpo_jax.agent.loop import Played
 from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import Episode, Outcome
+from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Observation, Status

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits
+from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 

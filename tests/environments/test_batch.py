@@ -16,7 +16,7 @@ from regrpo_jax.agent.loop import Played
 from regrpo_jax.environments import batch
 from regrpo_jax.environments.batch import _in_threads, run_episodes, step_episodes
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits, Outcome
+from regrpo_jax.environments.episode_result import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError

@@ -10,7 +10,7 @@ from PIL import Image
 
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeLimits, Outcome
+from regrpo_jax.environments.episode_result import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Observation, Status

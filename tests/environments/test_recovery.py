@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regrpo_jax.environments.episode import EpisodeResult, Outcome
+from regrpo_jax.environments.episode_result import EpisodeResult, Outcome
 from regrpo_jax.environments.recovery import COLUMNS, metrics, print_summary, summary, table_rows
 from tests.environments.conftest import make_task
 

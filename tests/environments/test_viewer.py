@@ -18,7 +18,7 @@ from PIL import Image
 import regrpo_jax
 from regrpo_jax.environments import viewer
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
-from regrpo_jax.environments.episode import EpisodeResult, Outcome
+from regrpo_jax.environments.episode_result import EpisodeResult, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.environments.task import TaskFile
 from regrpo_jax.environments.viewer import render_run, summary, write_run

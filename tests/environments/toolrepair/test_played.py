@@ -6,7 +6,7 @@ import pytest
 
 from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.episode import EpisodeResult
+from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.environments.recovery import FAILURES, metrics, statuses, summary, to_json
 from regrpo_jax.environments.task import OracleStep, Task
 from regrpo_jax.environments.toolrepair import (
