@@ -30,6 +30,8 @@ OFFLINE = {
     "rl.groups_per_batch": "16",
     "rl.learning_rate": "1e-4",
 }
+# What starts from the same weights as `regrpo` has played the same before.
+AFTER = {"stages": '("online", "recovery")'}
 # Arm -> what it changes in configs/recovery.py. An arm with "of" goes on from a copy of that arm's run, one with "warm"
 # starts from another warm start.
 ARMS: dict[str, dict[str, str]] = {
@@ -38,11 +40,13 @@ ARMS: dict[str, dict[str, str]] = {
     "grpo": {"online.algorithm": "grpo"},
     "grpo_longer": {"of": "grpo", "online.algorithm": "grpo"},
     "grpo_two_retries": {"online.algorithm": "grpo", "agent.retries": "2"},
-    "first_condition": {"online.first_attempt": "condition"},
-    "first_shared": {"online.first_attempt": "shared"},
-    "eta_0": {"online.eta": "0"},
-    "eta_0.05": {"online.eta": "0.05"},
-    "eta_0.3": {"online.eta": "0.3"},
+    "first_condition": AFTER | {"online.first_attempt": "condition"},
+    "first_shared": AFTER | {"online.first_attempt": "shared"},
+    "silent_0": AFTER | {"online.silent_price": "0"},
+    "silent_0.5": AFTER | {"online.silent_price": "0.5"},
+    "eta_0": AFTER | {"online.eta": "0"},
+    "eta_0.05": AFTER | {"online.eta": "0.05"},
+    "eta_0.3": AFTER | {"online.eta": "0.3"},
     "curriculum_none": OFFLINE | {"data.curriculum": "none"},
     "curriculum_linear": OFFLINE | {"data.curriculum": "linear"},
     "curriculum_success-paced": OFFLINE | {"data.curriculum": "success-paced"},

@@ -5,7 +5,7 @@ At step s of an episode branch k makes attempts i = 0, 1, ..: a first attempt a_
 status told so, C_ksi what was reflected in its turn, V_ksi what a verifier makes of it. What a first attempt is paid
 for can be three things:
 
-    own        R_ksi = lambda_exec * (1{right_ksi} - kappa * 1{silent_ksi}) - eta * C_ksi + lambda_val * V_ksi
+    own        R_ksi = lambda_exec * (1{right_ksi} - silent_price * 1{silent_ksi}) - eta * C_ksi + lambda_val * V_ksi
                compared among the branches that made attempt i at step s: first attempts with first attempts, repairs
                with repairs. A needless reflection before a first attempt costs that attempt. A failure can be repaired
                and a silent error cannot, so it must cost more than a failure; else guessing would be as good.
@@ -36,7 +36,7 @@ def attempt_rewards(
     made: ArrayLike,
     *,
     first_attempt: str,
-    kappa: float = 0.0,
+    silent_price: float = 0.0,
     lambda_exec: float = 1.0,
     eta: float = 0.1,
     lambda_val: float = 0.0,
@@ -53,7 +53,7 @@ def attempt_rewards(
         silent: whether its result was wrong and its status fine, boolean [group, branch, step, attempt].
         made: attempts that there were, boolean [group, branch, step, attempt]; the others count for nothing.
         first_attempt: one of `FIRST_ATTEMPTS`.
-        kappa: price of a silent error, in successes; with "own" only.
+        silent_price: price of a silent error, in successes; with "own" only.
         lambda_exec, eta, lambda_val: the weights of success, cost and verifier.
 
     Returns:
@@ -78,7 +78,7 @@ def attempt_rewards(
         tokens, quoting = jnp.sum(tokens, axis=-1), jnp.max(quoting, axis=-1)  # each [group, branch, step]
         reached, errors = jnp.any(there, axis=-1), jnp.zeros_like(success)  # each [group, branch, step]
     rewards = trajectory_reward(
-        success - kappa * errors,
+        success - silent_price * errors,
         tokens,
         verifier_value(success, success * quoting, success),
         lambda_exec=lambda_exec,

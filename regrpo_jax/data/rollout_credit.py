@@ -34,7 +34,7 @@ class CreditSettings:
 
     success: Literal["step", "episode"]
     first_attempt: Literal["own", "condition", "shared"] = "own"
-    kappa: float = 0.0
+    silent_price: float = 0.0
     lambda_exec: float = 1.0
     eta: float = 0.1
     lambda_val: float = 0.0
@@ -54,7 +54,7 @@ def credit_settings(online: ConfigDict) -> CreditSettings:
     return CreditSettings(
         success=online.success,
         first_attempt=online.first_attempt,
-        kappa=online.kappa,
+        silent_price=online.silent_price,
         lambda_exec=online.lambda_exec,
         eta=online.eta,
         lambda_val=online.lambda_val,
@@ -178,7 +178,7 @@ def _credit(
         silent,
         made,
         first_attempt=settings.first_attempt,
-        kappa=settings.kappa,
+        silent_price=settings.silent_price,
         lambda_exec=settings.lambda_exec,
         eta=settings.eta,
         lambda_val=settings.lambda_val,

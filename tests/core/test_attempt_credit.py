@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from regrpo_jax.core.attempt_credit import FIRST_ATTEMPTS, attempt_rewards, last_attempts
 from regrpo_jax.core.step_advantages import step_advantages
 
-LAMBDA_EXEC, ETA, LAMBDA_VAL, KAPPA = 1.5, 0.7, 0.3, 0.4
+LAMBDA_EXEC, ETA, LAMBDA_VAL, SILENT_PRICE = 1.5, 0.7, 0.3, 0.4
 
 
 def drawn(seed: int, shape: tuple[int, int, int, int]) -> dict[str, np.ndarray]:
@@ -47,7 +47,7 @@ def loop(told: dict[str, np.ndarray], first_attempt: str) -> tuple[np.ndarray, n
         for place, ones in judged.items():
             right, grounded = ones[-1]["right"], max(one["grounded"] for one in ones)
             cost = sum(one["reflection_tokens"] for one in ones) / 100
-            success = right - KAPPA * ones[-1]["silent"] * (first_attempt == "own")
+            success = right - SILENT_PRICE * ones[-1]["silent"] * (first_attempt == "own")
             rewards[at[0], at[1], place] = LAMBDA_EXEC * success - ETA * cost + LAMBDA_VAL * value(right, grounded)
             reached[at[0], at[1], place] = True
     return rewards, reached
@@ -58,7 +58,7 @@ def loop(told: dict[str, np.ndarray], first_attempt: str) -> tuple[np.ndarray, n
 @pytest.mark.parametrize("first_attempt", FIRST_ATTEMPTS)
 def test_rewards_are_those_of_the_equations(first_attempt: str, seed: int, shape: Any) -> None:
     told = drawn(seed, shape)
-    weights = {"kappa": KAPPA, "lambda_exec": LAMBDA_EXEC, "eta": ETA, "lambda_val": LAMBDA_VAL}
+    weights = {"silent_price": SILENT_PRICE, "lambda_exec": LAMBDA_EXEC, "eta": ETA, "lambda_val": LAMBDA_VAL}
     rewards, reached = attempt_rewards(**told, first_attempt=first_attempt, **weights)
     wanted, there = loop(told, first_attempt)
     np.testing.assert_array_equal(reached, there)
@@ -101,5 +101,7 @@ def test_an_unknown_choice_is_named() -> None:
 def test_a_silent_error_costs_more_than_a_failure() -> None:
     """Right, failed, and wrong without a word; V of what is wrong is 0."""
     right, silent = (np.array(values).reshape(1, 3, 1, 1) for values in ([1, 0, 0], [0, 0, 1]))
-    rewards, _ = attempt_rewards(right, 0 * right, 0 * right, silent, right == right, first_attempt="own", kappa=0.5)
+    rewards, _ = attempt_rewards(
+        right, 0 * right, 0 * right, silent, right == right, first_attempt="own", silent_price=0.5
+    )
     np.testing.assert_allclose(rewards[0, :, 0], [1, 0, -0.5])

@@ -57,4 +57,4 @@ def test_stored_goldens_are_what_transformers_computes(family: str) -> None:
     with np.load(FOLDER / family / "case.npz") as stored:
         case = dict(stored)
     for name, array in case_of(model, Batch.stored(case)).items():
-        np.testing.assert_allclose(array, case[name], atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(array, case[name], rtol=1e-4, atol=1e-5, err_msg=name)  # float32 of two processors

@@ -77,13 +77,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def test_the_first_update_is_on_policy(whole: Path) -> None:
-    first = lines(whole)[0]
-    assert first["action/ratio"] == pytest.approx(1.0, abs=1e-4)
-    assert first["branches/stale_share"] == 0.0
-    assert len(lines(whole)) == UPDATES
-    assert len(rollouts(whole)) == UPDATES * 16
-    assert any(one["gradient_norm"] > 0 for one in lines(whole))  # else nothing below would show anything
+def ratios(told: list[dict[str, Any]]) -> list[float]:
+    """Of the kinds of token that each update trained; a kind without tokens has none."""
+    kinds = ("action", "reflection")
+    return [one[f"{kind}/ratio"] for one in told for kind in kinds if one[f"{kind}/policy_token_count"]]
+
+
+def test_played_in_turn_every_update_is_on_policy(whole: Path) -> None:
+    told = lines(whole)
+    assert len(told) == UPDATES and len(rollouts(whole)) == UPDATES * 16
+    assert any(one["gradient_norm"] > 0 for one in told)  # else nothing below would show anything
+    assert ratios(told) and ratios(told) == pytest.approx([1.0] * len(ratios(told)), abs=1e-4)
+    assert all(one["branches/stale_share"] == 0.0 for one in told)
 
 
 # The program, which is killed when it has written so many rollouts.
@@ -142,7 +147,7 @@ def test_played_ahead_the_lag_is_fixed_and_a_seed_decides_it_all(whole: Path, tm
     assert versions == {1: {0}, 2: {0}, 3: {0}, 4: {1}, 5: {2}}
     told = lines(first)
     assert [one["branches/stale_share"] for one in told] == [0.0, 1.0, 1.0, 1.0, 1.0]
-    assert told[0]["action/ratio"] == pytest.approx(1.0, abs=1e-4)
+    assert ratios(told[:1]) == pytest.approx([1.0] * len(ratios(told[:1])), abs=1e-4)
     assert lines(second) == told and rollouts(second) == rollouts(first)
     check_same_weights(second, first)
     differ = [not np.array_equal(one, other) for one, other in zip(weights(first), weights(whole), strict=True)]
