@@ -68,14 +68,17 @@ def main() -> None:
     parser.add_argument("--warm_starts", type=int, default=3)
     parser.add_argument("--updates", type=int, default=40)
     chosen, options = parser.parse_known_args()
+    made: set[Path] = set()
     for seed in chosen.seeds:
         number = seed % chosen.warm_starts
         for arm in chosen.arms:
             fields = ARMS[arm] | {"seed": str(seed)}
             kind = fields.pop("warm", "warm")
             warm = chosen.out / f"{kind}-{number}"
-            _main(chosen.out, "warm_start", warm, WARM[kind] | {"seed": str(number)}, [])
-            keep(warm, chosen.out / "raw")
+            if warm not in made:
+                _main(chosen.out, "warm_start", warm, WARM[kind] | {"seed": str(number)}, [])
+                keep(warm, chosen.out / "raw")
+                made.add(warm)
             fields["model.path"] = str(warm / "model")
             steps, workdir = chosen.updates, chosen.out / f"{arm}-{seed}"
             if "data.curriculum" in fields:
