@@ -23,6 +23,7 @@ from regrpo_jax.corpus_files import with_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.model_defaults import with_model_defaults
 from regrpo_jax.toolbox.sandbox.isolation import check_isolation
+from regrpo_jax.toolbox.sandbox.results import SandboxError
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -75,6 +76,9 @@ def run_from_command_line() -> None:
         main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except SandboxError as error:
+        print(f"error: {error}; nothing of the run is lost, start again to go on", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; start again with the same --workdir to go on", file=sys.stderr)

@@ -8,11 +8,9 @@ import os
 import signal
 from collections.abc import Container, Iterable, Iterator
 
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP = 1, 4, 24
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 _PR_SET_CHILD_SUBREAPER, _PR_SET_NO_NEW_PRIVS = 36, 38
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
-_CAPABILITY_VERSION_3 = 0x20080522
-_LAST_CAPABILITY = 63
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -52,19 +50,6 @@ def drop_to(uid: int) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
-
-
-def drop_capabilities() -> None:
-    """Give up what root may do beyond owning its files, for this process and all it starts."""
-    for capability in range(_LAST_CAPABILITY + 1):
-        try:
-            _prctl(_PR_CAPBSET_DROP, capability)
-        except OSError:
-            break  # past the last one this kernel knows, or nothing to drop
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    nothing = (ctypes.c_uint32 * 6)()
-    if _library().capset(header, nothing) != 0:
-        raise OSError(ctypes.get_errno(), "capset")
 
 
 def leave_network() -> bool:

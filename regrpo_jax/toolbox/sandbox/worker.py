@@ -28,8 +28,6 @@ def main(arguments: list[str]) -> NoReturn:
         kernel.leave_network()
     if uid:
         kernel.drop_to(uid)
-    elif weak and os.geteuid() == 0:
-        kernel.drop_capabilities()
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # process 1 gets no signal from inside that it has no handler for
     kernel.gain_nothing()
     kernel.hide_memory()
