@@ -14,7 +14,7 @@ the learning rates stay those of the tiny policy, too high for a pretrained one:
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

@@ -5,7 +5,7 @@ python -m regrpo_jax.main --config=configs/offline_compact.py --workdir=runs/off
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

@@ -14,7 +14,7 @@ nothing is cut, a record that is too long is skipped. One group is one row: seve
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

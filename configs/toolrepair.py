@@ -8,7 +8,7 @@ never_repairs 41.9 %, random 2.2 %. experiments/toolrepair_baselines has 1,000 t
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

@@ -9,7 +9,7 @@ near 0.025, success on unseen tasks near .68; about a quarter of an hour on 2 CP
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

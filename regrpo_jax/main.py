@@ -4,7 +4,7 @@
 
   --config         a Python file with get_config(); configs/ holds some to start from
   --workdir        folder of the run: metrics, checkpoints, adapter; made if missing
-  --config.FIELD   overrides a field, such as --config.rl.eta=0.05; regrpo_jax/base_config.py tells of each
+  --config.FIELD   overrides a field, such as --config.rl.eta=0.05; regrpo_jax/config/base_config.py tells of each
 
 Starting again with the same --workdir goes on where the last start stopped.
 """
@@ -17,13 +17,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.command_line import parse_command_line
-from regrpo_jax.config_checks import HOST_STAGES, check_config, plays_tools
-from regrpo_jax.corpus_files import with_corpus
+from regrpo_jax.config.checks import HOST_STAGES, check_config, plays_tools
+from regrpo_jax.config.command_line import parse_command_line
 from regrpo_jax.errors import UserError
-from regrpo_jax.model_defaults import with_model_defaults
-from regrpo_jax.toolbox.sandbox.isolation import check_isolation
-from regrpo_jax.toolbox.sandbox.results import SandboxError
+from regrpo_jax.run.corpus_files import with_corpus
+from regrpo_jax.run.model_defaults import with_model_defaults
+from regrpo_jax.sandbox.isolation import check_isolation
+from regrpo_jax.sandbox.results import SandboxError
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -39,16 +39,16 @@ def main(arguments: Sequence[str]) -> None:
     if plays_tools(config):
         check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
     if config.environment.suite:
-        _host_stage("environment_run")(config, workdir)
+        _host_stage("baselines")(config, workdir)
         return
     config = with_model_defaults(config)  # for all stages, because they share the record of the run
     if "data" in config.stages:
         config = with_corpus(config, workdir)
-        _host_stage("engine_run")(config, workdir)
+        _host_stage("data")(config, workdir)
     if "audit" in config.stages:
-        _host_stage("audit_run")(config, workdir)
+        _host_stage("audit")(config, workdir)
     if set(config.stages) - set(HOST_STAGES):
-        from regrpo_jax.pipeline import run  # jax takes seconds to import, a mistake is told at once
+        from regrpo_jax.run.pipeline import run  # jax takes seconds to import, a mistake is told at once
 
         run(config, workdir)
 
@@ -60,7 +60,7 @@ def _host_stage(module: str) -> Callable[[ConfigDict, Path], None]:
       UserError: what the tools need is not installed.
     """
     try:
-        return importlib.import_module(f"regrpo_jax.{module}").run
+        return importlib.import_module(f"regrpo_jax.stages.{module}").run
     except ModuleNotFoundError as error:
         raise UserError(f"{error.name} is missing; real tools need: pip install 'regrpo_jax[tools]'") from error
 

@@ -11,9 +11,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "regrpo_jax"
-HOST_WING = [name for name in ("records", "engine", "agent", "toolbox", "environments") if (PACKAGE / name).is_dir()]
+HOST_WING = [name for name in ("records", "engine", "agent", "toolbox", "sandbox", "environments", "suites") if (PACKAGE / name).is_dir()]
 # Read before jax is imported, so that a mistake is told at once.
-STARTUP = ["main", "command_line", "config_checks", "base_config", "model_defaults", "run_record", "errors"]
+STARTUP = ["main", "config.command_line", "config.checks", "run.model_defaults", "run.record", "errors"]
 DEVICE_LIBRARIES = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}
 TEST_LIBRARIES = {"torch", "peft", "pytest", "hypothesis"}
 
@@ -81,7 +81,7 @@ def test_the_whole_package_imports_without_torch() -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['peft'] = None  # importing either now raises ImportError\n"
-        "import regrpo_jax.pipeline\n"
+        "import regrpo_jax.run.pipeline\n"
         "print(sys.modules['torch'])"
     )
     done = python("-c", code)

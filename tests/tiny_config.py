@@ -1,11 +1,11 @@
 """The smallest run with all stages: a text policy of one layer, twenty generated records, a dozen updates.
 
-Tests load it with `regrpo_jax.command_line.load_config` and pass it to `python -m regrpo_jax.main`.
+Tests load it with `regrpo_jax.config.command_line.load_config` and pass it to `python -m regrpo_jax.main`.
 """
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 
 
 def get_config() -> ConfigDict:

@@ -20,8 +20,8 @@ from rich.table import Table
 
 PACKAGE = "regrpo_jax"
 LAYERS = (
-    "errors", "core", "config", "records", "agent", "sandbox", "toolbox", "environments", "suites", "engine",
-    "models", "data", "training", "rollouts", "evaluation", "report", "run", "stages", "main",
+    "errors", "core", "records", "config", "toolbox", "sandbox", "agent", "environments", "suites", "engine", "models",
+    "data", "training", "evaluation", "rollouts", "report", "run", "stages", "main",
 )  # fmt: skip
 """From the ground up."""
 ENDS = {"core.clipped_loss", "core.losses"}
@@ -44,7 +44,9 @@ def imported(path: Path, known: Mapping[str, Path]) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [
-                name if (name := f"{node.module}.{alias.name}").removeprefix(f"{PACKAGE}.") in known else str(node.module)
+                name
+                if (name := f"{node.module}.{alias.name}").removeprefix(f"{PACKAGE}.") in known
+                else str(node.module)
                 for alias in node.names
             ]
         else:
@@ -123,7 +125,9 @@ def fields(folder: Path) -> int:
     """Of the configuration: values that are set in the files that define it."""
     files = [folder / PACKAGE / "base_config.py", *(folder / PACKAGE / "config").glob("fields*.py"),
              folder / PACKAGE / "config" / "base_config.py"]  # fmt: skip
-    return sum(len(re.findall(r"^    \w+(?:\.\w+)+ = (?!ConfigDict)", f.read_text(), re.M)) for f in files if f.exists())
+    return sum(
+        len(re.findall(r"^    \w+(?:\.\w+)+ = (?!ConfigDict)", f.read_text(), re.M)) for f in files if f.exists()
+    )
 
 
 def main() -> None:

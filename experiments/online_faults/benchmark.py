@@ -24,15 +24,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.command_line import load_config
+from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.task import Task
-from regrpo_jax.pipeline import run
-from regrpo_jax.rollouts import online_stage, update_groups
+from regrpo_jax.rollouts import update_groups
 from regrpo_jax.rollouts.collect import Counts, collect_groups
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.run.pipeline import run
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.stages import online as online_stage
 from tests.rollouts.injected_faults import FaultyEnvironment, untouched
 from tests.rollouts.troubled_tools import LOADER
 

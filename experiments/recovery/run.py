@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from regrpo_jax.command_line import load_config
+from regrpo_jax.config.command_line import load_config
 
 # Offline ReGRPO on executed near misses of the same families.
 OFFLINE = {

@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.batches import collate_images, image_indices
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
@@ -39,14 +39,14 @@ from regrpo_jax.engine.shards import write_images
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, make_suite, plan_of
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.conversation import parse_trajectory
 from regrpo_jax.records.reflection import split_reflection
-from regrpo_jax.starting_policy import starting_policy
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.run.starting_policy import starting_policy
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, make_suite, plan_of
 from regrpo_jax.training.parallel import device_mesh
 
 ROWS, LENGTH = 64, 192

@@ -17,14 +17,14 @@ import jax
 from ml_collections import ConfigDict
 from transformers import PreTrainedTokenizerBase
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.engine.demonstrations import write_demonstrations
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.pipeline import run
 from regrpo_jax.records import load_clean
+from regrpo_jax.run.pipeline import run
 
 FAMILIES = ("moved", "service", "colour")
 SMALLEST, LARGEST = 4 * 28 * 28, 16 * 28 * 28  # pixels of a picture

@@ -32,18 +32,18 @@ from regrpo_jax.agent.policy import EpisodePrompt, Policy
 from regrpo_jax.agent.remote_engine import EngineSettings, post
 from regrpo_jax.agent.remote_policy import RemotePolicy, chat_messages
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import make_suite
 from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
-from regrpo_jax.rollouts.online_stage import collect_settings, playing
-from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
-from regrpo_jax.starting_policy import starting_policy
+from regrpo_jax.run.starting_policy import starting_policy
+from regrpo_jax.stages.online import collect_settings, playing
+from regrpo_jax.suites.toolrepair import make_suite
 from regrpo_jax.training.parallel import device_mesh
 
 SHOWN = ("episodes", "dropped", "success", "success_at_worst", "failed", "tool_calls", "tokens", "truncated")

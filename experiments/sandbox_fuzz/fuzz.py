@@ -14,7 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.toolbox.random_actions import random_action
 from tests.toolbox.sandbox_checks import (
     INPUTS,

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.capture import Output
-from regrpo_jax.toolbox.sandbox.plain_python import Program
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.capture import Output
+from regrpo_jax.sandbox.plain_python import Program
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.settings import SandboxSettings
 from tests.toolbox.sandbox_tools import load
 
 LOADER = "tests.toolbox.sandbox_tools:load"

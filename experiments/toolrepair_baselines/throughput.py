@@ -13,8 +13,8 @@ import time
 
 from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, make_suite
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import BASELINES, LOADERS, make_suite
 
 
 def main() -> None:

@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair.plan import Repair
 from regrpo_jax.records.types import ErrorType, Observation
+from regrpo_jax.suites.toolrepair.plan import Repair
 
 
 @dataclass(frozen=True)

@@ -29,13 +29,13 @@ from regrpo_jax.engine.writing import image_name
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, Attempt, Plan, Repair, make_suite, plan_of
-from regrpo_jax.environments.toolrepair.plan import call
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation
-from regrpo_jax.toolbox.sandbox.results import SandboxError
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.results import SandboxError
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, Attempt, Plan, Repair, make_suite, plan_of
+from regrpo_jax.suites.toolrepair.plan import call
 
 STEM = "demonstrations"
 PROFILE = "compact"  # whose tasks name their tools, so that the system turn is one line

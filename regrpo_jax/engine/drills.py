@@ -22,13 +22,13 @@ from regrpo_jax.agent.prompt import BRIEF, placeholders
 from regrpo_jax.engine.writing import image_name
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import Repair, plan_of
-from regrpo_jax.environments.toolrepair.compact_desk_families import KEYS, MEANINGS
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS
-from regrpo_jax.environments.toolrepair_tools.compact_pictures import COLOURS, REGIONS, card_in, frame_colour, quadrant
-from regrpo_jax.environments.toolrepair_tools.compact_tools import OPENERS
-from regrpo_jax.environments.toolrepair_tools.quoting import listed, q
 from regrpo_jax.records.types import Observation
+from regrpo_jax.suites.toolrepair import Repair, plan_of
+from regrpo_jax.suites.toolrepair.compact_desk_families import KEYS, MEANINGS
+from regrpo_jax.suites.toolrepair.words import CITIES, PEOPLE, STEMS
+from regrpo_jax.suites.toolrepair_tools.compact_pictures import COLOURS, REGIONS, card_in, frame_colour, quadrant
+from regrpo_jax.suites.toolrepair_tools.compact_tools import OPENERS
+from regrpo_jax.suites.toolrepair_tools.quoting import listed, q
 
 FORMATS = ("csv", "json", "xml", "html")
 # Keys, values, and the word between them, as observations pair them.

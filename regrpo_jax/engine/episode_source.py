@@ -19,10 +19,10 @@ from regrpo_jax.engine.finite_source import FiniteSource
 from regrpo_jax.engine.suite_source import clean_steps, own_failures, situation_of
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task, read_tasks
-from regrpo_jax.environments.toolrepair import LOADERS, plan_of
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import split_action
 from regrpo_jax.records.types import Status
+from regrpo_jax.suites.toolrepair import LOADERS, plan_of
 
 RESULTS_FILE, TASKS_FOLDER = "results.jsonl", "tasks"
 

@@ -15,10 +15,10 @@ from regrpo_jax.engine.cases import CleanStep, NearMiss, Situation
 from regrpo_jax.engine.perturb import near_misses
 from regrpo_jax.engine.tool_shapes import loaded_tools, tool_shapes
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, Attempt, families, make_task, plan_of
-from regrpo_jax.environments.toolrepair.plan import call
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.types import ErrorType
+from regrpo_jax.suites.toolrepair import LOADERS, Attempt, families, make_task, plan_of
+from regrpo_jax.suites.toolrepair.plan import call
 
 _MOST_DRAWS = 200
 _SEEDS = 2**40

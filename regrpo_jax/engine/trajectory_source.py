@@ -22,7 +22,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records import KNOWN_TOOLS, Trajectory, extract_tool_calls, load_clean
 from regrpo_jax.records.actions import FINAL_ANSWER, parse_python
 from regrpo_jax.records.types import Status, Step
-from regrpo_jax.toolbox.sandbox.pool import LOADER
+from regrpo_jax.sandbox.pool import LOADER
 
 _MOST_FILE_BYTES = 64 * 2**20
 _ENDING = 6  # characters of a file's ending, dot included, at most

@@ -18,9 +18,9 @@ from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.pace import Pace
 from regrpo_jax.environments.task import Task
-from regrpo_jax.toolbox.sandbox.pool import LOADER, SandboxPool
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.pool import LOADER, SandboxPool
+from regrpo_jax.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.toolset import ToolsetSettings, with_server_tools
 
 

@@ -26,9 +26,9 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls, split_action
 from regrpo_jax.records.reflection import parse_reflection
 from regrpo_jax.records.types import Observation, Status, Step
+from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape, TooLarge, ToolRun
+from regrpo_jax.sandbox.session import SandboxSession
 from regrpo_jax.toolbox.observation import truncate
-from regrpo_jax.toolbox.sandbox.results import ActionResult, SandboxError, Tape, TooLarge, ToolRun
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
 
 if TYPE_CHECKING:
     from regrpo_jax.environments.environment import Environment

@@ -9,7 +9,7 @@ from typing import Any
 
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.types import Step
-from regrpo_jax.toolbox.sandbox.results import ToolRun
+from regrpo_jax.sandbox.results import ToolRun
 
 
 class Outcome(StrEnum):

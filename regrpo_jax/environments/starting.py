@@ -6,7 +6,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeLimits
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
 
 
 def start_environment(chosen: ConfigDict, loader: str, *, max_steps: int) -> Environment:

@@ -21,7 +21,7 @@ from rich.table import Table
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.intervals import paired_difference
 from regrpo_jax.evaluation.recovery_metrics import AT_WORST, DROPPED, Row, grouped, intervals, task_means
-from regrpo_jax.rollouts.rollout_metrics import dropped_alarm
+from regrpo_jax.evaluation.rollout_metrics import dropped_alarm
 
 ROWS_FILE = "tasks.jsonl"
 # name -> (what a person reads, in per cent)

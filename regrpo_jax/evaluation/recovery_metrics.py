@@ -16,7 +16,7 @@ from regrpo_jax.agent.rollout import Label, Opener, Rollout, RolloutGroup
 from regrpo_jax.environments.recovery import NO_ERROR_TYPE
 from regrpo_jax.environments.task import Task
 from regrpo_jax.evaluation.intervals import mean_interval
-from regrpo_jax.rollouts.rollout_metrics import repaired_at_once, share
+from regrpo_jax.evaluation.rollout_metrics import repaired_at_once, share
 
 Row = dict[str, Any]
 NAMES = ("success", "first_attempt_success", "recovery", "repair_at_1", "needless", "reflection_tokens_per_episode",

@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.environments.viewer import page_template
 from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.trend_alarms import trend_alarms
+from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.report import files
 from regrpo_jax.report.advantages import ShownUpdate, shown_update
 from regrpo_jax.report.curves import Panel, stage_panels
@@ -38,8 +40,6 @@ from regrpo_jax.report.tables import (
     replay_table,
     training_headline,
 )
-from regrpo_jax.rollouts.trend_alarms import trend_alarms
-from regrpo_jax.run_record import replace_text
 
 _FOLDER = Path(__file__).parent
 REPORT_FILE = "report.html"

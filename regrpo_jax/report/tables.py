@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from regrpo_jax.evaluation.report import ROWS as REPLAY_ROWS
+from regrpo_jax.evaluation.rollout_metrics import dropped_alarm
+from regrpo_jax.evaluation.trend_alarms import course
 from regrpo_jax.report.files import LeftOut, is_number
 from regrpo_jax.report.plots import Bar, Bars
-from regrpo_jax.rollouts.rollout_metrics import dropped_alarm
-from regrpo_jax.rollouts.trend_alarms import course
 
 Policies = Mapping[str, Mapping[str, Any]]  # see `files.read_recovery`
 

@@ -24,7 +24,7 @@ from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Observation, Status
-from regrpo_jax.toolbox.sandbox.results import Tape
+from regrpo_jax.sandbox.results import Tape
 
 History = tuple[str, ...]  # codes, in the order in which they ran
 Node = tuple[int, History]  # number of the task, and what was done in it

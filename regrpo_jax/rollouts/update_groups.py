@@ -17,11 +17,11 @@ from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollou
 from regrpo_jax.data.rollout_credit import CreditSettings, credit_settings, is_learnable
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import make_suite
 from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_groups
-from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
+from regrpo_jax.suites.toolrepair import make_suite
 
 _TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people type for evaluation
 

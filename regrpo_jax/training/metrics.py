@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from tensorboardX import SummaryWriter
 
-from regrpo_jax.run_record import replace_text
+from regrpo_jax.records.text_files import replace_text
 
 
 class MetricsWriter:

@@ -136,7 +136,7 @@ BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
     ),
     "raises": ("def get_config():\n    return 1 + ''\n", ["config.py, line 2", "TypeError"]),
     "misspells": (
-        "from regrpo_jax.base_config import base_config\n\n\n"
+        "from regrpo_jax.config.base_config import base_config\n\n\n"
         "def get_config():\n    config = base_config()\n    config.rl.etaa = 1\n    return config\n",
         ["config.py, line 6", '"etaa"', 'Did you mean "eta" instead of "etaa"?'],
     ),

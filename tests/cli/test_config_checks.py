@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from regrpo_jax.base_config import base_config
-from regrpo_jax.command_line import field_values, load_config, parse_command_line
-from regrpo_jax.config_checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, LISTED, SHARES, STAGES, check_config
+from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, LISTED, SHARES, STAGES, check_config
+from regrpo_jax.config.command_line import field_values, load_config, parse_command_line
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError

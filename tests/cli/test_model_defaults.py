@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.base_config import base_config
-from regrpo_jax.command_line import field_values
-from regrpo_jax.config_checks import CHOICES
+from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.checks import CHOICES
+from regrpo_jax.config.command_line import field_values
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
-from regrpo_jax.model_defaults import AUTO, LARGE, LARGE_CHOICES, SMALL_CHOICES, chosen_values, with_model_defaults
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
 from regrpo_jax.models.huggingface import param_shapes
 from regrpo_jax.models.parameter_count import parameter_count
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
+from regrpo_jax.run.model_defaults import AUTO, LARGE, LARGE_CHOICES, SMALL_CHOICES, chosen_values, with_model_defaults
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 FIELDS = sorted(SMALL_CHOICES)

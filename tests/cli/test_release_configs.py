@@ -9,12 +9,12 @@ import jax
 import pytest
 from flax import traverse_util
 
-from regrpo_jax.command_line import field_values, load_config
-from regrpo_jax.config_checks import check_config
-from regrpo_jax.model_defaults import with_model_defaults
+from regrpo_jax.config.checks import check_config
+from regrpo_jax.config.command_line import field_values, load_config
 from regrpo_jax.models.huggingface import param_shapes
 from regrpo_jax.models.lora import init_adapter
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
+from regrpo_jax.run.model_defaults import with_model_defaults
 from regrpo_jax.training.optimizer import learning_rate_schedule
 from regrpo_jax.training.state import adapter_settings
 

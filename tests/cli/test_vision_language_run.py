@@ -8,14 +8,14 @@ import jax
 import numpy as np
 import pytest
 
-from regrpo_jax.command_line import load_config
+from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.engine import write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.pipeline import run
+from regrpo_jax.run.pipeline import run
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 VISION = VisionConfig(depth=2, embed_dim=16, num_heads=2, intermediate_size=32)

@@ -11,7 +11,7 @@ from typing import Any
 import ml_collections
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data import corpus
 from regrpo_jax.data.corpus import clean_examples, groups_to_visit, replayable, rot_examples, rot_groups
 from regrpo_jax.data.examples import ConversationReader

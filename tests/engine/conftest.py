@@ -8,8 +8,8 @@ import pytest
 
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeLimits
-from regrpo_jax.environments.toolrepair import LOADERS
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ from regrpo_jax.engine.cases import ArgumentShape, CleanStep, Failure, NearMiss,
 from regrpo_jax.engine.teacher_prompts import annotate_text
 from regrpo_jax.engine.teacher_settings import Clock, TeacherSettings
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import families, make_task, plan_of
 from regrpo_jax.records.types import ErrorType, Observation, Status
+from regrpo_jax.suites.toolrepair import families, make_task, plan_of
 
 OK = Observation(Status.OK, 'total "79"')
 

@@ -19,12 +19,12 @@ from regrpo_jax.engine.suite_source import own_failures, situation_of
 from regrpo_jax.engine.writing import rot_record
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, families, make_task, plan_of
-from regrpo_jax.environments.toolrepair.plan import Repair
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import ErrorType, Observation, Status, telling_span
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, families, make_task, plan_of
+from regrpo_jax.suites.toolrepair.plan import Repair
+from regrpo_jax.suites.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 
 TASK = make_task("moved", "train", 1, surprises=0.0)
 TOOLS = {name: ToolShape(name, "", (ArgumentShape("name", "string"),)) for name in ("read", "pick", "sheet", "count")}

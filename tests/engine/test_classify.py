@@ -4,8 +4,8 @@ import pytest
 
 from regrpo_jax.engine.cases import ArgumentShape, ToolShape
 from regrpo_jax.engine.classify import error_type_of
-from regrpo_jax.environments.toolrepair import families, make_task, plan_of
 from regrpo_jax.records.types import ErrorType, Status
+from regrpo_jax.suites.toolrepair import families, make_task, plan_of
 
 TOOLS = {
     "read": ToolShape("read", "", (ArgumentShape("name", "string"),)),
@@ -35,7 +35,7 @@ def test_the_first_thing_that_differs_decides(failed, corrected, status, images,
 
 def test_most_of_the_suites_own_surprises_are_told_as_the_suite_tells_them() -> None:
     from regrpo_jax.engine.tool_shapes import tool_shapes
-    from regrpo_jax.environments.toolrepair import LOADERS
+    from regrpo_jax.suites.toolrepair import LOADERS
 
     shapes = tool_shapes(LOADERS["compact"])
     told, right = 0, 0

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from regrpo_jax.base_config import base_config
-from regrpo_jax.corpus_files import with_corpus
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.corpus import load_corpus
-from regrpo_jax.engine_run import run
 from regrpo_jax.errors import UserError
+from regrpo_jax.run.corpus_files import with_corpus
+from regrpo_jax.stages.data import run
 
 
 def test_demonstrations_are_what_a_later_stage_trains_on(tmp_path: Path) -> None:

@@ -23,14 +23,14 @@ from regrpo_jax.engine.demonstrations import (
 )
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
-from regrpo_jax.environments.toolrepair import LOADERS, families, make_suite, make_task, plan_of
-from regrpo_jax.environments.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS
-from regrpo_jax.environments.toolrepair_tools.quoting import q
 from regrpo_jax.records import load_clean
 from regrpo_jax.records.actions import extract_code
 from regrpo_jax.records.reflection import parse_reflection, split_reflection
 from regrpo_jax.records.types import Observation, Status
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, families, make_suite, make_task, plan_of
+from regrpo_jax.suites.toolrepair.words import CITIES, PEOPLE, STEMS, YEARS
+from regrpo_jax.suites.toolrepair_tools.quoting import q
 
 CAREFUL = Habits(careful=1.0, reflecting=1.0, long=1.0, needless=0.0, trusting=1.0)
 seeds = st.integers(0, 10_000)

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from regrpo_jax.corpus_files import CORPUS, TASKS
 from regrpo_jax.data.corpus import load_corpus
 from regrpo_jax.records import load_clean, load_rot
+from regrpo_jax.run.corpus_files import CORPUS, TASKS
 from tests import tiny_config
 from tests.engine.openai_server import Body, Script, openai_server, question
 

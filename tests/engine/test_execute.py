@@ -10,8 +10,8 @@ from regrpo_jax.engine.cases import CleanStep, NearMiss, Situation
 from regrpo_jax.engine.execute import Refused, play_clean, play_failure
 from regrpo_jax.engine.suite_source import SuiteSource, clean_steps, own_failures, situation_of
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.toolrepair import LOADERS, families, make_task, plan_of
 from regrpo_jax.records.types import ErrorType, Status
+from regrpo_jax.suites.toolrepair import LOADERS, families, make_task, plan_of
 
 LOADER = LOADERS["compact"]
 

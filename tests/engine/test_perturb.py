@@ -16,10 +16,6 @@ from regrpo_jax.engine.cases import ArgumentShape, CleanStep, NearMiss, Situatio
 from regrpo_jax.engine.perturb import RULES, feasible_types, near_misses
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.task import Task, TaskFile
-from regrpo_jax.environments.toolrepair import families, make_task, plan_of
-from regrpo_jax.environments.toolrepair.plan import call
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
-from regrpo_jax.environments.toolrepair_tools.full_toolset import load_full_tools
 from regrpo_jax.records.actions import (
     FINAL_ANSWER,
     KNOWN_TOOLS,
@@ -29,6 +25,10 @@ from regrpo_jax.records.actions import (
     primary_tool,
 )
 from regrpo_jax.records.types import ErrorType
+from regrpo_jax.suites.toolrepair import families, make_task, plan_of
+from regrpo_jax.suites.toolrepair.plan import call
+from regrpo_jax.suites.toolrepair_tools.compact_toolset import load_compact_tools
+from regrpo_jax.suites.toolrepair_tools.full_toolset import load_full_tools
 from regrpo_jax.toolbox.toolset import load_toolset
 
 GIVEAWAYS = ("wrong", "mistake", "incorrect", "error", "fail", "typo", "invalid")

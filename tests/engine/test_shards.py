@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrpo_jax.engine.shards import write_images, write_shards
-from regrpo_jax.environments.toolrepair import make_task
+from regrpo_jax.suites.toolrepair import make_task
 
 
 @given(count=st.integers(0, 40), per_shard=st.integers(1, 12), before=st.integers(0, 40))

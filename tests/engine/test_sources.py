@@ -18,10 +18,10 @@ from regrpo_jax.environments.batch import run_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import to_json
 from regrpo_jax.environments.task import write_tasks
-from regrpo_jax.environments.toolrepair import BASELINES, make_suite, plan_of
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Status
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import BASELINES, make_suite, plan_of
 
 
 def action(code: str) -> str:

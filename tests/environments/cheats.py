@@ -126,7 +126,7 @@ for folder, inner, names in os.walk("/"):
         sys.path.insert(0, folder.split("/regrpo_jax/")[0])
         for name in [name for name in sys.modules if name.startswith("regrpo_jax")]:
             del sys.modules[name]
-        from regrpo_jax.environments.toolrepair import make_suite
+        from regrpo_jax.suites.toolrepair import make_suite
         for task in make_suite("test", 9 * SEEDS, surprises=1):
             if task.instruction == INSTRUCTION:
                 files = {file.name: file.content for file in task.files}
@@ -175,7 +175,7 @@ FROM_PACKAGE: dict[str, str] = {
     "make the task again from the package": r"""
 files = {}
 try:
-    from regrpo_jax.environments.toolrepair import PROFILES, make_task
+    from regrpo_jax.suites.toolrepair import PROFILES, make_task
     splits = ("test", "validation", "train", "held_out")
     tasks = (make_task(family, split, seed, difficulty, surprises=1) for split in splits for seed in range(SEEDS)
              for difficulty in (1, 2, 3) for family in PROFILES["compact"].families)

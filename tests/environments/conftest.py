@@ -12,7 +12,7 @@ from PIL import Image
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task, TaskFile
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
 from tests.environments.small_tools import LOADER
 
 SANDBOX = SandboxSettings(wall_seconds=1.0, memory_bytes=2**29, workers=2, spares=1)

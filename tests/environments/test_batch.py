@@ -22,7 +22,7 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status, Step
 from regrpo_jax.rollouts.shared_play import ResumedEpisode
-from regrpo_jax.toolbox.sandbox.results import Tape
+from regrpo_jax.sandbox.results import Tape
 from tests.environments.conftest import SANDBOX, make_task, turn
 from tests.environments.small_tools import LOADER
 from tests.toolbox.sandbox_checks import workers_of

@@ -22,11 +22,11 @@ from regrpo_jax.environments.answers import check_answer
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.environments.task import Task, TaskFile
-from regrpo_jax.environments.toolrepair import LOADERS, PROFILES, SPLITS, families, make_suite, make_task, plan_of
 from regrpo_jax.environments.workspace import Workspace, action_seed
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, PROFILES, SPLITS, families, make_suite, make_task, plan_of
 from regrpo_jax.toolbox import behind
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from tests.environments.cheats import FILES, FROM_MEMORY, FROM_PACKAGE, FROM_WORKSPACE, SOLVE, TRACES
 from tests.environments.conftest import make_task as small_task
 from tests.environments.conftest import turn

@@ -14,7 +14,7 @@ from regrpo_jax.environments.episode_result import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Observation, Status
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.environments.conftest import SANDBOX, make_task, png, turn
 from tests.environments.small_tools import LOADER
 from tests.toolbox.sandbox_checks import workers_of

@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.environments.toolrepair import make_task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.compare import check_same_tasks, differences, read_arm
 from regrpo_jax.evaluation.recovery_metrics import (
@@ -27,7 +26,8 @@ from regrpo_jax.evaluation.recovery_metrics import (
     row_of,
     task_means,
 )
-from regrpo_jax.rollouts.rollout_metrics import rollout_metrics
+from regrpo_jax.evaluation.rollout_metrics import rollout_metrics
+from regrpo_jax.suites.toolrepair import make_task
 from tests.data.rollout_groups import make_group
 
 ROOT = Path(__file__).parents[2]

@@ -20,12 +20,12 @@ from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, make_suite
 from regrpo_jax.models.config import tiny
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.rollouts.collect import CollectSettings
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, make_suite
 
 
 @pytest.fixture(scope="session")

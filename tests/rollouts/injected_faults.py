@@ -23,8 +23,8 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER, split_action
 from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts.shared_play import SharedPlay
-from regrpo_jax.toolbox.sandbox.results import ActionResult, Tape
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.results import ActionResult, Tape
+from regrpo_jax.sandbox.session import SandboxSession
 from tests.rollouts.troubled_tools import WRAP, trouble_of
 
 KINDS = ("hang", "crash", "infra")

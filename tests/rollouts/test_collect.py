@@ -18,7 +18,6 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS, make_suite
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation, Status
@@ -26,8 +25,9 @@ from regrpo_jax.rollouts import collect
 from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, middle_states, with_forced_failures
-from regrpo_jax.toolbox.sandbox.results import Tape
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.results import Tape
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import LOADERS, make_suite
 from tests.rollouts.scripted_policy import ScriptedPolicy
 
 

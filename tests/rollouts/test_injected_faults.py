@@ -15,20 +15,21 @@ import pytest
 
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Prefix
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.command_line import load_config
+from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import make_suite
-from regrpo_jax.pipeline import run
 from regrpo_jax.records.types import Status
-from regrpo_jax.rollouts import online_stage, update_groups
+from regrpo_jax.rollouts import update_groups
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
-from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.run.pipeline import run
+from regrpo_jax.sandbox.session import RESTARTED, SandboxSession
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.stages import online as online_stage
+from regrpo_jax.suites.toolrepair import make_suite
 from tests.rollouts.injected_faults import KINDS, FaultyEnvironment, untouched
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
 from tests.rollouts.troubled_tools import LOADER

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from regrpo_jax.agent.policy import EpisodePrompt, SampledTurn, WriteRequest
-from regrpo_jax.command_line import load_config
+from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.rollout_buffer import StoredRollouts
 from regrpo_jax.errors import UserError
@@ -23,7 +23,7 @@ from regrpo_jax.main import main
 from regrpo_jax.models.peft_import import load_adapter
 from regrpo_jax.records.types import Turn
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
-from regrpo_jax.starting_policy import starting_policy
+from regrpo_jax.run.starting_policy import starting_policy
 from regrpo_jax.training.parallel import device_mesh
 from tests.agent.chat_server import Engine, serving
 

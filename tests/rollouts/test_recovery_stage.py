@@ -14,12 +14,12 @@ import pytest
 from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.engine.tool_shapes import tool_shapes
 from regrpo_jax.environments.task import read_tasks
-from regrpo_jax.environments.toolrepair import make_suite
 from regrpo_jax.evaluation.compare import read_rows
 from regrpo_jax.records import load_rot
-from regrpo_jax.rollouts import recovery_stage
-from regrpo_jax.rollouts.online_stage import collect_settings
-from regrpo_jax.rollouts.recovery_stage import comparable, played_digest, rows_of
+from regrpo_jax.stages import recovery as recovery_stage
+from regrpo_jax.stages.online import collect_settings
+from regrpo_jax.stages.recovery import comparable, played_digest, rows_of
+from regrpo_jax.suites.toolrepair import make_suite
 from tests.tiny_config import get_config
 
 ROOT = Path(__file__).parents[2]

@@ -9,18 +9,18 @@ from typing import Any, cast
 
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.errors import UserError
-from regrpo_jax.rollouts import online_stage
-from regrpo_jax.rollouts.online_stage import collect_settings, update_batch
 from regrpo_jax.rollouts.players import player_of
 from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups
+from regrpo_jax.stages import online as online_stage
+from regrpo_jax.stages.online import collect_settings, update_batch
 from regrpo_jax.training.loop import RunContext
 
 UPDATES = 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from regrpo_jax.rollouts.rollout_metrics import alarms, dropped_alarm, rollout_metrics
+from regrpo_jax.evaluation.rollout_metrics import alarms, dropped_alarm, rollout_metrics
 from tests.data.rollout_groups import make_group
 
 

@@ -18,7 +18,6 @@ from regrpo_jax.data.groups import Branch, Group
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.drawing import draw_compiled
 from regrpo_jax.records.types import Turn
@@ -26,6 +25,7 @@ from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.live_rows import arranged, row_count, slot_count
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.token_text import TokenText
+from regrpo_jax.suites.toolrepair import LOADERS
 from regrpo_jax.training.steps import group_scores
 
 WIDTH = 384

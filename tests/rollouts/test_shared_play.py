@@ -10,7 +10,7 @@ import pytest
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.environments.conftest import SANDBOX, make_task, turn
 from tests.environments.small_tools import LOADER
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from regrpo_jax.rollouts.trend_alarms import course, trend_alarms, window
+from regrpo_jax.evaluation.trend_alarms import course, trend_alarms, window
 
 UPDATES = 40
 Change = Callable[[float], dict[str, float | None]]  # of how much of the stage has passed, 0 .. 1

@@ -13,20 +13,20 @@ import pytest
 from regrpo_jax.agent.policy import Branch, EpisodePrompt
 from regrpo_jax.agent.prompt import instruction_text
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.rollout_buffer import RolloutBuffer, StoredRollouts
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import make_suite
 from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts import update_groups
-from regrpo_jax.rollouts.online_stage import collect_settings
-from regrpo_jax.rollouts.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_own_states
 from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups, played_metrics
+from regrpo_jax.stages.online import collect_settings
+from regrpo_jax.suites.toolrepair import make_suite
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
 
 TASKS, BRANCHES = 8, 3

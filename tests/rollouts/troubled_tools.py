@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from regrpo_jax.environments.tool_faults import apply_faults
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
 from regrpo_jax.records.actions import FINAL_ANSWER
+from regrpo_jax.suites.toolrepair_tools.compact_toolset import load_compact_tools
 
 LOADER, WRAP = f"{__name__}:load_tools", f"{__name__}:with_trouble"
 Tools = dict[str, Callable[..., Any]]

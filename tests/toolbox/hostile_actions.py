@@ -522,7 +522,7 @@ builtins.print = builtins.open = builtins.len = lambda *a, **k: 'LEAK'
 sys.modules['json'].dumps = sys.modules['os'].listdir = lambda *a, **k: 'LEAK'
 ### change_the_sandbox ok tool_error
 import sys
-from regrpo_jax.toolbox.sandbox import action_process, first_process, protocol
+from regrpo_jax.sandbox import action_process, first_process, protocol
 protocol.decode_header = first_process.FirstProcess.condition = first_process.empty_folder = lambda *a: 'LEAK'
 ### trace_functions ok timeout
 import sys, threading

@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from regrpo_jax.toolbox.sandbox import kernel
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.results import ActionResult
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox import kernel
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.results import ActionResult
+from regrpo_jax.sandbox.settings import SandboxSettings
 
 LOADER = "tests.toolbox.sandbox_tools:load"
 INPUTS: dict[str, bytes | Path] = {"notes.txt": b"one red apple\ntwo green pears\n"}

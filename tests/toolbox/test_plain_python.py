@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.session import SandboxSession
 from tests.toolbox.python_snippets import SNIPPETS
 from tests.toolbox.sandbox_checks import INPUTS, pool
 

@@ -11,10 +11,10 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.results import ActionResult, ToolRun
-from regrpo_jax.toolbox.sandbox.session import RESTARTED, SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.results import ActionResult, ToolRun
+from regrpo_jax.sandbox.session import RESTARTED, SandboxSession
+from regrpo_jax.sandbox.settings import SandboxSettings
 from tests.toolbox.sandbox_checks import INPUTS, LOADER, pool, probe, workers_of
 
 WRAP = "tests.toolbox.sandbox_tools:break_tools"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.toolbox.hostile_actions import HOSTILE, Hostile
 from tests.toolbox.sandbox_checks import INPUTS, files_of_uids, pool, probe, processes_left, workers_of
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.engine.demonstrations import write_demonstrations
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox import folders, isolation, mounts, system_calls
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox import folders, isolation, mounts, system_calls
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.toolbox.sandbox_checks import INPUTS, LOADER, pool, probe, workers_of
 
 ROOT = Path(__file__).resolve().parents[2]

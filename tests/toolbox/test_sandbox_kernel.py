@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from regrpo_jax.toolbox.sandbox import kernel
+from regrpo_jax.sandbox import kernel
 
 EXIT = {"x86_64": 60, "aarch64": 93}
 CODE = """

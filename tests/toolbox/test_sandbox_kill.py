@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox import kernel
-from regrpo_jax.toolbox.sandbox.results import SandboxError
-from regrpo_jax.toolbox.sandbox.session import RESTARTED
+from regrpo_jax.sandbox import kernel
+from regrpo_jax.sandbox.results import SandboxError
+from regrpo_jax.sandbox.session import RESTARTED
 from tests.toolbox.sandbox_checks import INPUTS, pool, probe, workers_of
 
 ROOT = Path(__file__).resolve().parents[2]

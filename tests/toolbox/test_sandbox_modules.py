@@ -12,10 +12,10 @@ import pytest
 
 import regrpo_jax
 from regrpo_jax.environments.tool_faults import APPLY
-from regrpo_jax.environments.toolrepair import LOADERS
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox.modules import FORBIDDEN, inside
-from regrpo_jax.toolbox.sandbox.pool import LOADER
+from regrpo_jax.sandbox.modules import FORBIDDEN, inside
+from regrpo_jax.sandbox.pool import LOADER
+from regrpo_jax.suites.toolrepair import LOADERS
 
 PACKAGE = Path(regrpo_jax.__file__).resolve().parent
 ROOT = PACKAGE.parent
@@ -32,7 +32,7 @@ for reference in references:
     for tool in found(None).values() if name.startswith("load") else ():
         if callable(warm_up := getattr(tool, "warm_up", None)):
             warm_up()
-import regrpo_jax.toolbox.sandbox.tool_process, regrpo_jax.toolbox.sandbox.worker
+import regrpo_jax.sandbox.tool_process, regrpo_jax.sandbox.worker
 print(json.dumps({name: module.__file__ for name, module in sys.modules.items() if name.startswith("regrpo_jax")}))
 """
 
@@ -45,7 +45,7 @@ def modules(references: tuple[str, ...]) -> set[str]:
 @pytest.mark.parametrize("loader", OURS)
 def test_nothing_inside_makes_tasks(loader: str) -> None:
     found = modules((loader,))
-    assert {"regrpo_jax", "regrpo_jax.toolbox.sandbox.worker", loader.partition(":")[0]} <= found
+    assert {"regrpo_jax", "regrpo_jax.sandbox.worker", loader.partition(":")[0]} <= found
     for name in found:
         assert not any(name == wall or name.startswith(f"{wall}.") for wall in FORBIDDEN), name
         assert name.rpartition(".")[2] not in ("registry", "families", "plan", "draft", "demonstrations", "documents")
@@ -55,7 +55,7 @@ def test_nothing_inside_makes_tasks(loader: str) -> None:
 
 
 def test_packages_on_the_way_import_nothing() -> None:
-    for package in ("regrpo_jax", "regrpo_jax/environments", "regrpo_jax/environments/toolrepair_tools"):
+    for package in ("regrpo_jax", "regrpo_jax/environments", "regrpo_jax/suites/toolrepair_tools"):
         assert "import " not in (ROOT / package / "__init__.py").read_text(encoding="utf-8").partition('"""\n')[2]
 
 
@@ -81,20 +81,20 @@ def user_package(folder: Path, source: str) -> None:
 
 
 def test_what_a_users_package_imports_of_ours_is_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = "def thing():\n    from regrpo_jax.environments.toolrepair_tools.compact_tools import Read\n"
+    source = "def thing():\n    from regrpo_jax.suites.toolrepair_tools.compact_tools import Read\n"
     user_package(tmp_path, source)
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert "regrpo_jax.environments.toolrepair_tools.compact_tools" in modules(("users_own_tools.tools:load",))
+    assert "regrpo_jax.suites.toolrepair_tools.compact_tools" in modules(("users_own_tools.tools:load",))
     assert all(path.is_relative_to(PACKAGE) for path in inside(("users_own_tools.tools:load",)))
 
 
 @pytest.mark.parametrize(
     "line",
     [
-        "from regrpo_jax.environments.toolrepair.registry import make_task as thing",
-        "from regrpo_jax.environments import toolrepair as thing",
+        "from regrpo_jax.suites.toolrepair.registry import make_task as thing",
+        "from regrpo_jax.suites import toolrepair as thing",
         "def thing():\n    import regrpo_jax.engine.demonstrations",
-        'thing = "regrpo_jax.environments.toolrepair.registry:make_task"',
+        'thing = "regrpo_jax.suites.toolrepair.registry:make_task"',
     ],
 )
 def test_tools_that_bring_the_tasks_along_are_refused(
@@ -110,10 +110,10 @@ def test_tools_that_bring_the_tasks_along_are_refused(
 def test_what_is_imported_for_types_alone_is_not_inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = (
         "from typing import TYPE_CHECKING\n"
-        "if TYPE_CHECKING:\n    from regrpo_jax.environments.toolrepair import plan_of\n"
+        "if TYPE_CHECKING:\n    from regrpo_jax.suites.toolrepair import plan_of\n"
         "else:\n    import regrpo_jax.toolbox.tables\n"
     )
     (tmp_path / "typed_tools.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
     found = modules(("typed_tools:load",))
-    assert "regrpo_jax.toolbox.tables" in found and "regrpo_jax.environments.toolrepair" not in found
+    assert "regrpo_jax.toolbox.tables" in found and "regrpo_jax.suites.toolrepair" not in found

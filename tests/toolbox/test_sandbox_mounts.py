@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.sandbox import mounts
-from regrpo_jax.toolbox.sandbox.modules import inside
-from regrpo_jax.toolbox.sandbox.packages import FOLDER, sources_of
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox import mounts
+from regrpo_jax.sandbox.modules import inside
+from regrpo_jax.sandbox.packages import FOLDER, sources_of
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 from tests.toolbox.sandbox_checks import LIMITS, LOADER, pool
 
@@ -182,7 +182,7 @@ def test_however_python_and_the_project_are_written_actions_are_isolated(
 ) -> None:
     folder, python, project = ways[way]
     code = (
-        "from regrpo_jax.toolbox.sandbox import isolation\n"
+        "from regrpo_jax.sandbox import isolation\n"
         "from tests.toolbox.sandbox_checks import pool\n"
         "assert isolation.why_not_isolated() == '', isolation.why_not_isolated()\n"
         "with pool() as a_pool, a_pool.open() as session:\n"

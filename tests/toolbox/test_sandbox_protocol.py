@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.journal import Journal
-from regrpo_jax.toolbox.sandbox.plain import plain, plain_or_text
-from regrpo_jax.toolbox.sandbox.protocol import (
+from regrpo_jax.sandbox.journal import Journal
+from regrpo_jax.sandbox.plain import plain, plain_or_text
+from regrpo_jax.sandbox.protocol import (
     HEADER_BYTES,
     Bounds,
     Channel,
@@ -27,7 +27,7 @@ from regrpo_jax.toolbox.sandbox.protocol import (
     decode_header,
     encode,
 )
-from regrpo_jax.toolbox.sandbox.results import ToolRun
+from regrpo_jax.sandbox.results import ToolRun
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.remote_calls import MOST_CALLS
+from regrpo_jax.sandbox.results import Tape
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.failures import ToolFailure
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.remote_calls import MOST_CALLS
-from regrpo_jax.toolbox.sandbox.results import Tape
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from tests.toolbox.sandbox_checks import INPUTS, LIMITS, LOADER
 
 

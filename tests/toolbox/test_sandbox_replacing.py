@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.first_process import _LOOK_SECONDS
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.first_process import _LOOK_SECONDS
+from regrpo_jax.sandbox.pool import SandboxPool
 from tests.toolbox.sandbox_checks import INPUTS, pool, workers_of
 
-LOGGER = "regrpo_jax.toolbox.sandbox.pool"
+LOGGER = "regrpo_jax.sandbox.pool"
 LEFT = {
     "import os\nos.setpriority(os.PRIO_PROCESS, 1, 19)": "the episode left something behind: scheduling",
     "import os\nos.makedirs('deep/' * 40)": "folders too deep to delete",

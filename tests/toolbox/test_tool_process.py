@@ -19,12 +19,12 @@ from PIL import Image
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.served import ServedObjects, pack, unpack
+from regrpo_jax.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.sandbox.values import Reader, Unsupported, Writer, Wrong
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError, ToolFailure, Unavailable
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.served import ServedObjects, pack, unpack
-from regrpo_jax.toolbox.sandbox.session import SandboxSession
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
-from regrpo_jax.toolbox.sandbox.values import Reader, Unsupported, Writer, Wrong
 from tests.toolbox.hostile_actions import HOSTILE
 from tests.toolbox.sandbox_checks import INPUTS, LIMITS, pool
 

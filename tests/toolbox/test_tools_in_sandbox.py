@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.records.types import Status
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.mcp_tools import McpServer, close_connections
-from regrpo_jax.toolbox.sandbox.pool import SandboxPool
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.toolset import ToolsetSettings, with_server_tools
 from tests.toolbox.tool_workspace import draw_scene, photo, write_corpus, write_docx, write_pdf, write_xlsx
 

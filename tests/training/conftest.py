@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.models.config import VisionConfig, tiny
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.models.layers import Projection
 from regrpo_jax.models.lora import AdapterSettings

@@ -272,7 +272,7 @@ SPLITS = {"online": ("8x1x1", "4x2x2", "1x4x4"), "preference": ("8x1x1", "2x2x2"
 SCRIPT = """
 import dataclasses, json, runpy, sys
 import jax, numpy as np
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.online_batches import collate_rollouts
 from regrpo_jax.data.rollout_credit import CreditSettings
 from regrpo_jax.models.lora import AdapterSettings

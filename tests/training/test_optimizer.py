@@ -5,7 +5,7 @@ import numpy as np
 import optax
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.data.curriculum import Curriculum, Pacer
 from regrpo_jax.models.policy import PolicyFunctions

@@ -23,7 +23,7 @@ SCRIPT = """
 import dataclasses, json, runpy, sys, tempfile
 from pathlib import Path
 import jax, numpy as np
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.models.lora import AdapterSettings
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.sharding import param_shardings, place

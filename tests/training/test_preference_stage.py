@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.groups import Branch, Group
 from regrpo_jax.data.images import pack_images
 from regrpo_jax.data.positions import rotary_positions
@@ -16,10 +16,10 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.candidates import GROUP_LABELS
+from regrpo_jax.stages.preference import run_preference
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import device_mesh
-from regrpo_jax.training.preference_stage import run_preference
 
 TINY = Path(__file__).resolve().parents[1] / "tiny_config.py"
 

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from regrpo_jax.base_config import base_config
+from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.groups import Branch, Group
 from regrpo_jax.data.images import pack_images
 from regrpo_jax.data.positions import rotary_positions

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from regrpo_jax.environments.toolrepair_tools.compact_toolset import load_compact_tools
+from regrpo_jax.suites.toolrepair_tools.compact_toolset import load_compact_tools
 
 LOADER = f"{__name__}:load_fresh_tools"
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from regrpo_jax.base_config import base_config
-from regrpo_jax.config_checks import CHOICES
-from regrpo_jax.environments.toolrepair import BASELINES, LOADERS, PROFILES, SPLITS
-from regrpo_jax.environments.toolrepair.registry import SURPRISES
+from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.checks import CHOICES
+from regrpo_jax.suites.toolrepair import BASELINES, LOADERS, PROFILES, SPLITS
+from regrpo_jax.suites.toolrepair.registry import SURPRISES
 
 ROOT = Path(__file__).resolve().parents[3]
 CONFIG = f"--config={ROOT / 'configs' / 'toolrepair.py'}"

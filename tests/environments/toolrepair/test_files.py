@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regrpo_jax.environments.toolrepair import full_pictures, make_suite
-from regrpo_jax.environments.toolrepair.documents import FORMATS, TABLE_FORMATS, document, table
-from regrpo_jax.environments.toolrepair.draft import database_file
-from regrpo_jax.environments.toolrepair.full_pictures import Mark, draw_marks, draw_scene, mark_box, text_box
-from regrpo_jax.environments.toolrepair_tools import compact_pictures
+from regrpo_jax.suites.toolrepair import full_pictures, make_suite
+from regrpo_jax.suites.toolrepair.documents import FORMATS, TABLE_FORMATS, document, table
+from regrpo_jax.suites.toolrepair.draft import database_file
+from regrpo_jax.suites.toolrepair.full_pictures import Mark, draw_marks, draw_scene, mark_box, text_box
+from regrpo_jax.suites.toolrepair_tools import compact_pictures
 from regrpo_jax.toolbox.document_tools import document_text
 from regrpo_jax.toolbox.tables import read_tables
 

@@ -9,7 +9,11 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeResult
 from regrpo_jax.environments.recovery import FAILURES, metrics, statuses, summary, to_json
 from regrpo_jax.environments.task import OracleStep, Task
-from regrpo_jax.environments.toolrepair import (
+from regrpo_jax.records.reflection import cites_observation, split_reflection
+from regrpo_jax.records.rot_rules import validate_rot
+from regrpo_jax.records.types import Status
+from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.toolrepair import (
     BASELINES,
     LOADERS,
     evidence_span,
@@ -18,10 +22,6 @@ from regrpo_jax.environments.toolrepair import (
     make_task,
     plan_of,
 )
-from regrpo_jax.records.reflection import cites_observation, split_reflection
-from regrpo_jax.records.rot_rules import validate_rot
-from regrpo_jax.records.types import Status
-from regrpo_jax.toolbox.sandbox.settings import SandboxSettings
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
-from regrpo_jax.environments.toolrepair import PROFILES, SPLITS, families, make_suite, make_task, plan_of
-from regrpo_jax.environments.toolrepair.plan import oracle_steps, plan_from_json, plan_to_json
-from regrpo_jax.environments.toolrepair.words import split_of
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls
 from regrpo_jax.records.reflection import parse_reflection, render_reflection
 from regrpo_jax.records.types import ErrorType, Status
+from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, families, make_suite, make_task, plan_of
+from regrpo_jax.suites.toolrepair.plan import oracle_steps, plan_from_json, plan_to_json
+from regrpo_jax.suites.toolrepair.words import split_of
 
 MEMBERS = [(profile, family) for profile in PROFILES for family in families(profile)]
 COUNT = 90  # tasks of a suite: each family at each difficulty several times
@@ -180,7 +180,7 @@ def test_the_picture_decides_where_the_hint_is_wrong() -> None:
 def test_tasks_do_not_depend_on_the_process() -> None:
     code = (
         "import hashlib, json\n"
-        "from regrpo_jax.environments.toolrepair import PROFILES, SPLITS, make_suite\n"
+        "from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, make_suite\n"
         "tasks = [task.to_json() for p in PROFILES for s in SPLITS for task in make_suite(s, 27, 4, p)]\n"
         "print(hashlib.sha256(json.dumps(tasks).encode()).hexdigest())"
     )

@@ -1,0 +1,104 @@
+"""What a person typed, read without importing jax: `--config=FILE --workdir=DIR --config.section.field=VALUE ..`.
+
+absl and ml-collections read it; this file turns what they raise into one line that names the flag and what was meant.
+"""
+
+import difflib
+import re
+import runpy
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from regrpo_jax.config.base_config import base_config
+from regrpo_jax.errors import UserError
+
+HINT = "try: python -m regrpo_jax.main --help"
+
+
+def parse_command_line(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
+    """The locked configuration, overrides applied, and the run's folder.
+
+    Raises:
+      UserError: an unknown flag or field, a value of the wrong type, a config file that cannot be used.
+    """
+    program = "regrpo_jax.main"
+    files, overrides = flags.FlagValues(), flags.FlagValues()  # of this call alone, so that it may be made again
+    path = flags.DEFINE_string("config", None, "", flag_values=files)
+    workdir = flags.DEFINE_string("workdir", None, "", flag_values=files)
+    _check_names(arguments)
+    try:
+        others = files([program, *arguments], known_only=True)
+        for flag in (path, workdir):
+            if not flag.value:
+                raise UserError(f"--{flag.name} is missing; {HINT}")
+        config = load_config(Path(str(path.value)))
+        config_flags.DEFINE_config_dict("config", config, flag_values=overrides, lock_config=True, sys_argv=others)
+        rest = overrides(others)[1:]
+    except flags.Error as error:
+        raise UserError(f"{error}; {HINT}") from error
+    if rest:
+        raise UserError(f"unexpected argument {rest[0]!r}; overrides are written --config.rl.eta=0.05")
+    return config, Path(str(workdir.value))
+
+
+def load_config(path: Path) -> ConfigDict:
+    """The result of `get_config()` in a Python file.
+
+    Raises:
+      UserError: the file cannot be read or run, or returns something else.
+    """
+    try:
+        path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not a text file"
+        raise UserError(f"--config={path}: cannot be read ({reason}); configs/ holds some to start from") from error
+    try:
+        config = runpy.run_path(str(path))["get_config"]()
+    except SyntaxError as error:
+        raise UserError(f"--config={error.filename}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:  # whatever the person's own code ends in
+        raise UserError(_error_in_config(path, error)) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={path}: get_config() must return a ConfigDict, not {type(config).__name__}")
+    return config
+
+
+def field_values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """All fields, flat: {"rl.eta": 0.1, ..}."""
+    values: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            values |= field_values(value, f"{prefix}{name}.")
+        else:
+            values[f"{prefix}{name}"] = value
+    return values
+
+
+def _check_names(arguments: Sequence[str]) -> None:
+    """Raises UserError for an unknown flag or field: every config has the fields of `base_config`, and no others."""
+    fields = [f"config.{field}" for field in field_values(base_config())]
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("--") or name in ("config", "workdir", *fields):
+            continue
+        namesakes = [field for field in fields if field.split(".")[-1] == name.split(".")[-1]]
+        namesakes.sort(key=lambda field: -difflib.SequenceMatcher(None, field, name).ratio())
+        near = namesakes[:3] or difflib.get_close_matches(name, ["config", "workdir", *fields], n=1)
+        meant = f"; did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else ""
+        what = "the config has no such field" if name.startswith("config.") else "unknown flag"
+        raise UserError(f"--{name}: {what}{meant}")
+
+
+def _error_in_config(path: Path, error: Exception) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    place = f", line {frames[-1].lineno}" if frames else ""
+    if isinstance(error, KeyError) and error.args == ("get_config",):
+        return f"--config={path}: the file defines no get_config(); see configs/ for the form"
+    # ml_collections lists every field of the section between what is wrong and what was meant.
+    text = re.sub(r" Other fields present: .*(?=Did you mean)", " ", str(error).replace("\\n", " "), flags=re.DOTALL)
+    return f"--config={path}{place}: {type(error).__name__}: {' '.join(text.split())}"

@@ -1,0 +1,159 @@
+"""The policy that a run starts from: a local Hugging Face directory, or the tiny preset with fresh weights."""
+
+import dataclasses
+import functools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+from jax.sharding import Mesh
+from transformers import PreTrainedTokenizerBase
+
+from regrpo_jax.config.checks import TRAINING_STAGES
+from regrpo_jax.data.chat import ChatRenderer
+from regrpo_jax.data.corpus import Corpus
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.image_settings import image_settings
+from regrpo_jax.data.tokenizer import IMAGE_TOKEN, checkpoint_image_token, load_tokenizer, train_tokenizer
+from regrpo_jax.errors import UserError
+from regrpo_jax.models.attention import best_backend
+from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
+from regrpo_jax.models.huggingface import load_weights
+from regrpo_jax.models.lora import check_settings
+from regrpo_jax.models.peft_import import load_adapter
+from regrpo_jax.models.policy import PolicyFunctions, policy_functions
+from regrpo_jax.models.quantization import quantize_params
+from regrpo_jax.models.qwen2_vl.hf_config import read_config
+from regrpo_jax.models.sharding import param_shardings, place
+from regrpo_jax.run.model_defaults import with_model_defaults
+from regrpo_jax.training.state import adapter_settings
+
+Variables = dict[str, Any]
+
+
+def starting_policy(
+    config: ml_collections.ConfigDict, corpus: Corpus, workdir: Path, mesh: Mesh, *, resuming: bool
+) -> tuple[PolicyFunctions, Variables, ConversationReader]:
+    """The policy, its variables on the devices of `mesh`, and what turns conversations into its tokens.
+
+    Args:
+      resuming: the tokenizer in `workdir` belongs to this run; without it a leftover one is written anew.
+    Raises:
+      UserError: the directory cannot be used; found before its weights are read, as far as it can be.
+    """
+    config = with_model_defaults(config)
+    folder = Path(config.model.path) if config.model.path else None
+    if folder is None:
+        tokenizer = _own_tokenizer(config, corpus, workdir / "tokenizer", resuming=resuming)
+        policy_config = _tiny_config(config, len(tokenizer))
+    else:
+        tokenizer = load_tokenizer(folder)
+        policy_config = read_config(folder / "config.json", **_settings(config))
+        if len(tokenizer) > policy_config.vocab_size:
+            raise UserError(
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, but config.json says that the model knows "
+                f"{policy_config.vocab_size}; the two belong to different models"
+            )
+    vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.vision_alpha)
+    policy_config = dataclasses.replace(policy_config, vision=vision)
+    if "sft" in config.stages:
+        check_row_patches(config.sft.row_patches, vision)
+    functions = policy_functions(policy_config)
+    reader = _reader(config, folder, tokenizer, vision)
+    adapted = [s for s in TRAINING_STAGES if s in config.stages and config[s].trainable == "lora"]
+    if adapted and not config.lora.path:
+        shapes = jax.eval_shape(functions.init, jax.random.key(0))["params"]
+        check_settings(shapes, adapter_settings(config.lora))
+    if folder is None:
+        params = _fresh_params(config, functions, mesh)
+    else:
+        shardings = functools.partial(param_shardings, mesh=mesh)
+        params = load_weights(folder, policy_config, shardings=shardings, quantization=config.model.quantize)
+    variables = load_adapter(Path(config.lora.path), params, policy_config) if config.lora.path else {"params": params}
+    return functions, place(variables, mesh), reader
+
+
+def check_row_patches(row_patches: int, vision: VisionConfig | None) -> None:
+    """Raises UserError where a packed row would hold a part of an image token's patches."""
+    of_token = vision.spatial_merge_size**2 if vision is not None else 1
+    if row_patches % of_token:
+        raise UserError(
+            f"config.sft.row_patches is {row_patches}; it must be a multiple of {of_token}, the patches of one image "
+            f"token of this model, such as {row_patches - row_patches % of_token + of_token}"
+        )
+
+
+def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """What is ours to choose about any architecture."""
+    model = config.model
+    return {
+        "dtype": model.dtype,
+        "param_dtype": model.param_dtype,
+        "remat": model.remat,
+        "attention": _attention(config),
+        "lora_alpha": config.lora.alpha,
+        "lora_dropout": config.lora.dropout,
+    }
+
+
+def _attention(config: ml_collections.ConfigDict) -> str:
+    """The fused kernels run on one device's heads; weights that are split over devices need the compiler's own form.
+
+    Raises:
+      UserError: the kernel that is asked for does not run here; the compiler would say so in the middle of a trace.
+    """
+    asked, dtype, platform = config.model.attention, config.model.dtype, jax.default_backend()
+    runs = {"cudnn": platform == "gpu" and dtype == "bfloat16", "splash": platform == "tpu"}
+    if not runs.get(asked, True):
+        needs = {"cudnn": "a GPU and config.model.dtype='bfloat16'", "splash": "a TPU"}[asked]
+        raise UserError(
+            f"config.model.attention is {asked!r}, which needs {needs}; choose 'auto', because this run computes on "
+            f"{platform} in {dtype}"
+        )
+    if asked != "auto":
+        return asked
+    return "xla" if config.mesh.model > 1 else best_backend(config.model.dtype)
+
+
+def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:
+    model = config.model
+    preset = tiny(vocab_size, hidden_size=model.hidden_size, num_layers=model.num_layers, images=model.images)
+    return dataclasses.replace(preset, **_settings(config))
+
+
+def _own_tokenizer(
+    config: ml_collections.ConfigDict, corpus: Corpus, folder: Path, *, resuming: bool
+) -> PreTrainedTokenizerBase:
+    if resuming and folder.exists():  # a run that begins with the data stage is resumed before it has one
+        return load_tokenizer(folder)
+    tokenizer = train_tokenizer(corpus.texts(), vocab_size=config.model.vocab_size)
+    partial = folder.with_name(f"{folder.name}.partial")
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+    return tokenizer
+
+
+def _fresh_params(config: ml_collections.ConfigDict, functions: PolicyFunctions, mesh: Mesh) -> dict[str, Any]:
+    def make(key: jax.Array) -> dict[str, Any]:
+        return quantize_params(functions.init(key)["params"], config.model.quantize)
+
+    key = jax.random.fold_in(jax.random.key(config.seed), 0)
+    # Compiled as a whole: op by op it takes more than twice as long.
+    return jax.jit(make, out_shardings=param_shardings(jax.eval_shape(make, key), mesh))(key)
+
+
+def _reader(
+    config: ml_collections.ConfigDict,
+    folder: Path | None,
+    tokenizer: PreTrainedTokenizerBase,
+    vision: VisionConfig | None,
+) -> ConversationReader:
+    data = config.data
+    if vision is None:
+        return ConversationReader(ChatRenderer(tokenizer, data.train_end_of_turn), None, None)
+    image_token = checkpoint_image_token(folder, tokenizer) if folder else IMAGE_TOKEN
+    settings = image_settings(folder, vision).within(data.min_pixels, data.max_pixels)
+    return ConversationReader(ChatRenderer(tokenizer, data.train_end_of_turn, image_token), vision, settings)

@@ -1,0 +1,1 @@
+"""One file each: what a config's `stages` may list."""

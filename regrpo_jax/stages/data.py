@@ -1,0 +1,195 @@
+"""The data stage: from a source of clean trajectories to executed RoT records; no accelerator library is imported.
+
+workdir/config.json                  the configuration, versions and commit of the run
+workdir/journal.jsonl                what became of each slot, as it happened; a start after a crash goes on from it
+workdir/corpus/rot-*.jsonl           RoT records in shards, images/ beside them
+workdir/corpus/synthetic/rot-*.jsonl those whose observations were made up, where config.engine.synthetic allows it
+workdir/corpus/clean-*.jsonl         clean trajectories
+workdir/corpus/demonstrations-*.jsonl episodes and drills for a warm start, where config.engine.demonstrations asks
+workdir/corpus/tasks/                the tasks, to play the records again (the audit stage does)
+workdir/rejects.jsonl                every refused attempt with its reasons
+workdir/summary.json, summary.png    counts, lengths, refusals
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from regrpo_jax.engine.demonstrations import STEM, Habits, write_demonstrations
+from regrpo_jax.engine.episode_source import episode_source
+from regrpo_jax.engine.fill import Source, Workshop
+from regrpo_jax.engine.journal import Journal
+from regrpo_jax.engine.schedule import Committed, fill_slots
+from regrpo_jax.engine.shards import is_complete, write_images, write_lines, write_shards
+from regrpo_jax.engine.slots import plan_slots
+from regrpo_jax.engine.suite_source import SuiteSource
+from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
+from regrpo_jax.engine.teachers import teaching
+from regrpo_jax.engine.trajectory_source import trajectory_source
+from regrpo_jax.environments.starting import start_environment
+from regrpo_jax.environments.task import Task, write_tasks
+from regrpo_jax.errors import UserError
+from regrpo_jax.records.text_files import replace_text
+from regrpo_jax.records.types import ErrorType
+from regrpo_jax.run.corpus_files import CORPUS, TASKS
+from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
+from regrpo_jax.sandbox.isolation import check_isolation
+from regrpo_jax.suites.toolrepair import LOADERS
+
+SUITE = "toolrepair"
+_MOST_STEPS = 64
+
+
+def run(config: ConfigDict, workdir: Path) -> None:
+    """Fills the corpus that `config.engine` asks for, or goes on filling it.
+
+    Raises:
+      UserError: for everything that a person can mend.
+    """
+    source = source_of(config)
+    if _unfinished(config, workdir):
+        check_isolation(config.environment.allow_unisolated)  # before anything costs time
+    prepare_workdir(workdir)
+    check_earlier_start(config, workdir)
+    record_run(config, workdir)
+    if config.engine.demonstrations:
+        show_how(config, workdir / CORPUS)
+    if config.engine.records or config.engine.clean:
+        _fill(config, workdir, source)
+
+
+def _unfinished(config: ConfigDict, workdir: Path) -> bool:
+    """Whether episodes are still to be played."""
+    wanted = config.engine
+    shown = not wanted.demonstrations or is_complete(workdir / CORPUS, STEM)
+    filled = not (wanted.records or wanted.clean) or (workdir / "summary.json").exists()
+    return not (shown and filled)
+
+
+def show_how(config: ConfigDict, folder: Path) -> None:
+    """Plays and writes the demonstrations; what an earlier start has written stays."""
+    chosen = config.engine
+    if is_complete(folder, STEM):
+        print(f"data: the demonstrations are in {folder}", flush=True)
+        return
+    started = time.monotonic()
+    write_demonstrations(
+        folder, chosen.demonstrations, config.seed, families=chosen.families, difficulties=chosen.difficulties,
+        habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
+        allow_unisolated=config.environment.allow_unisolated,
+    )  # fmt: skip
+    print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
+    if (workdir / "summary.json").exists():
+        print(f"data: complete, the corpus is in {workdir / CORPUS}", flush=True)
+        return
+    chosen = config.engine
+    shares = {ErrorType(name): share for name, share in chosen.error_types.items()}
+    slots = plan_slots(chosen.records, chosen.clean, shares, config.seed)
+    started = time.monotonic()
+    with contextlib.closing(Journal(workdir / "journal.jsonl")) as journal:
+        if journal.entries:
+            print(f"data: resuming with {len(journal.entries)} of {len(slots)} slots tried", flush=True)
+        with (
+            start_environment(config.environment, source.loader, max_steps=_MOST_STEPS) as environment,
+            teaching(config, workdir, style=_style(source)) as teachers,
+        ):
+            shop = Workshop(
+                source, environment, teachers.name, teachers.annotate, teachers.propose,
+                attempts=chosen.attempts, synthetic=chosen.synthetic, seed=config.seed,
+            )  # fmt: skip
+            threads = max(config.environment.workers, teachers.threads)
+            with _bar(len(slots)) as progress:
+                committed = fill_slots(shop, slots, journal, threads, progress)
+        write_corpus(workdir, source, committed, chosen.shard_records)
+    told = summarise(slots, committed)
+    draw_summary(told, workdir / "summary.png")
+    replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
+    print_summary(told, time.monotonic() - started)
+    if committed.empty:
+        print(f"{len(committed.empty)} slots stayed empty: the source has no more such failures", flush=True)
+    print(f"everything was written to {workdir}", flush=True)
+
+
+def source_of(config: ConfigDict) -> Source:
+    """The source that `config.data.source` names. UserError when there is none such."""
+    name, chosen = config.data.source, config.engine
+    if chosen.demonstrations and (name, chosen.profile) != (SUITE, "compact"):
+        raise UserError(
+            f"config.engine.demonstrations={chosen.demonstrations} needs config.data.source={SUITE!r} and "
+            f"config.engine.profile='compact', not {name!r} and {chosen.profile!r}"
+        )
+    if name == SUITE:
+        return SuiteSource(
+            profile=chosen.profile,
+            split=chosen.split,
+            difficulties=chosen.difficulties,
+            natural=chosen.natural,
+            seed=config.seed,
+            chosen=chosen.families,
+        )
+    path = Path(name)
+    if name and path.is_dir():
+        return episode_source(path, seed=config.seed, failures_only=chosen.failures_only)
+    if name and path.is_file():
+        return trajectory_source(path, seed=config.seed)
+    raise UserError(
+        f"config.data.source is {name!r}; it must be {SUITE!r}, a JSON file of clean trajectories, or the folder of an "
+        "evaluation run"
+    )
+
+
+def _style(source: Source) -> str:
+    """Of the rules' reflections: a tiny policy learns few words, a large one varied sentences."""
+    return "short" if source.loader == LOADERS["compact"] else "sentences"
+
+
+@contextlib.contextmanager
+def _bar(total: int) -> Any:
+    columns = (TextColumn("records"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+               TextColumn("{task.fields[refused]} refused"))  # fmt: skip
+    with Progress(*columns, transient=True) as bar:
+        shown = bar.add_task("records", total=total, refused=0)
+
+        def update(committed: Committed) -> None:
+            done = len(committed.filled) + len(committed.empty)
+            bar.update(shown, completed=done, refused=len(committed.rejects))
+
+        yield update
+
+
+def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard: int) -> None:
+    """All files of the corpus, from what was committed; the same bytes whenever it is called."""
+    folder = workdir / CORPUS
+    records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]
+    clean = [entry.record for slot, entry in committed.filled if slot.error_type is None and entry.record]
+    executed = [record for record in records if record["execution"]["kind"] == "executed"]
+    synthetic = [record for record in records if record["execution"]["kind"] != "executed"]
+    tasks = _tasks(source, committed)
+    write_images(folder, tasks)
+    write_shards(folder, "rot", executed, per_shard)
+    write_shards(folder, "clean", clean, per_shard)
+    if synthetic:
+        write_images(folder / "synthetic", tasks)
+        write_shards(folder / "synthetic", "rot", synthetic, per_shard)
+    write_tasks(tasks, folder / TASKS)
+    write_lines(workdir / "rejects.jsonl", committed.rejects)
+
+
+def _tasks(source: Source, committed: Committed) -> list[Task]:
+    """The tasks of the records, once each; a source gives the same situation for the same number again."""
+    tasks: dict[str, Task] = {}
+    for slot, entry in committed.filled:
+        found = source.situation(slot.error_type, slot.situation_number(entry.attempt))
+        if found is not None:
+            tasks.setdefault(found[0].task.id, found[0].task)
+    return list(tasks.values())

@@ -1,0 +1,246 @@
+"""The online stage: play, judge, update; the policy learns from what it did itself.
+
+Where the groups of an update come from is the one thing that its three ways differ in:
+
+    in turn    played by the policy as it is, then trained on: the default
+    ahead      played in a thread of their own by the policy of some updates ago: config.online.staleness, `play_ahead`
+    replayed   read from another run's buffer: config.online.replay, `replayed_updates`
+
+A seed decides it all. A run that was stopped goes on exactly where it was; one that plays ahead has lost the policies
+before its checkpoint, and plays the first `staleness` updates with the restored one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from regrpo_jax.agent.loop_settings import LoopSettings
+from regrpo_jax.agent.rollout import RolloutGroup
+from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
+from regrpo_jax.data.rollout_buffer import RolloutBuffer
+from regrpo_jax.data.rollout_credit import credit_settings
+from regrpo_jax.engine.tool_shapes import loaded_tools
+from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.starting import start_environment
+from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.rollout_metrics import alarms
+from regrpo_jax.models.sharding import place
+from regrpo_jax.rollouts.collect import CollectSettings
+from regrpo_jax.rollouts.play_ahead import PlayAhead
+from regrpo_jax.rollouts.players import Player
+from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
+from regrpo_jax.rollouts.update_groups import (
+    GroupPlayer,
+    UpdateGroups,
+    played_metrics,
+    sampled_tokens,
+)
+from regrpo_jax.suites.toolrepair import LOADERS
+from regrpo_jax.training.checkpoints import StageCheckpoints
+from regrpo_jax.training.loop import RunContext, check_same_start, check_values
+from regrpo_jax.training.metrics import StageProgress
+from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
+from regrpo_jax.training.optimizer import make_optimizer
+from regrpo_jax.training.parallel import shard_batch
+from regrpo_jax.training.scoring import logprob_scorer
+from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
+
+Tree = dict[str, Any]
+# (number of an update, what is trained of the policy before it) -> what the update learns from
+Source = Callable[[int, Tree], UpdateGroups]
+Update = Callable[[TrainState, Tree, OnlineBatch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def run_online(
+    context: RunContext, variables: Tree, reader: ConversationReader, player: Player, *, after: Mapping[str, int]
+) -> Tree:
+    """Trains the policy on its own episodes; returns its variables. With algorithm "none" they stay as they are.
+
+    Args:
+      variables: the policy before it, which is the reference as well.
+      player: plays the policies.
+      after: the stages before this one, and their updates.
+    Raises:
+      UserError: the checkpoint is of another run, the suite cannot be played, a number is not finite, or the run to
+        replay does not fit.
+    """
+    config, online = context.config, context.config.online
+    if online.algorithm == "none":
+        print("online: config.online.algorithm is 'none', the policy stays as it is", flush=True)
+        return variables
+    trainable, frozen = split_variables(
+        variables, online.trainable, context.key(5), context.functions.config, adapter_settings(config.lora)
+    )
+    optimizer = make_optimizer(online, steps=online.steps * online.epochs)
+    state, frozen = place((initial_state(jax.tree.map(jnp.copy, trainable), optimizer), frozen), context.mesh)
+    folder = context.workdir / "checkpoints" / "online"
+    with contextlib.closing(StageCheckpoints(folder, keep=config.checkpoint.keep)) as checkpoints:
+        if checkpoints.latest_step() is not None:
+            state, position = checkpoints.restore(state)
+            check_same_start("online", context.workdir, position["after"], after)
+        if int(state.step) >= online.steps:
+            print(f"online: complete at step {int(state.step)}", flush=True)
+            return trained_policy(state.trainable, frozen, context.functions.config)
+        update = _update(context, optimizer, {**frozen, **trainable})
+        with _source(context, reader, player, frozen, first=int(state.step) + 1) as source:
+
+            def save(state: TrainState) -> None:
+                checkpoints.save(state, {"after": dict(after)})
+
+            state = _train(context, state, frozen, source, update, save)
+    return trained_policy(state.trainable, frozen, context.functions.config)
+
+
+def playing(config: ConfigDict) -> Environment:
+    """The environment of `config.online`'s suite, to be closed by the caller."""
+    loader = LOADERS[config.online.profile]
+    return start_environment(config.environment, loader, max_steps=config.agent.max_steps + 1)
+
+
+def loop_settings(config: ConfigDict) -> LoopSettings:
+    """The rules of an episode; a bare retry never opens the gate."""
+    gate = "never" if config.online.algorithm == "grpo" else config.agent.gate
+    return LoopSettings(**dict(config.agent.items()) | {"gate": gate})
+
+
+def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> CollectSettings:
+    """How groups are played."""
+    profile = config.online.profile
+    return CollectSettings(
+        loop_settings(config),
+        branches,
+        tools=loaded_tools(LOADERS[profile]),
+        brief=profile == "compact",
+        image_folder=workdir / "rollouts" / "images",
+        seconds=config.online.collect_seconds,
+    )
+
+
+@contextlib.contextmanager
+def _source(
+    context: RunContext, reader: ConversationReader, player: Player, frozen: Tree, *, first: int
+) -> Iterator[Source]:
+    """Where the updates from `first` on get their groups; what it holds is closed at the end, also after an error."""
+    config, online = context.config, context.config.online
+    if online.replay:
+        yield _replayed(context, reader, range(first, online.steps + 1))
+        return
+    settings = collect_settings(config, context.workdir, branches=online.branches)
+    with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
+        group_player = GroupPlayer(config, environment, buffer, settings)
+
+        def play(number: int, version: int, trainable: Tree) -> UpdateGroups:
+            policy = player({**frozen, **trainable}, version=version, temperature=1.0)
+            return group_player.play(number, policy)
+
+        if online.staleness == 0:
+            yield lambda number, trainable: play(number, number - 1, trainable)
+            return
+        with PlayAhead(play, staleness=online.staleness, first=first, last=online.steps) as ahead:
+            yield ahead
+
+
+def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -> Source:
+    """Groups of another run, whatever the policy is; they are judged by the settings of this one."""
+    played, credit = Path(context.config.online.replay), credit_settings(context.config.online)
+    check_same_tokens(played, context.workdir)
+    stored = stored_groups(played, reader, numbers)
+
+    def next_groups(number: int, trainable: Tree) -> UpdateGroups:
+        groups = next(stored)
+        return UpdateGroups(groups, played_metrics(groups, credit), sampled_tokens(groups))
+
+    return next_groups
+
+
+def _update(context: RunContext, optimizer: Any, reference: Tree) -> Update:
+    """`online_step.online_update` of the config."""
+    online = context.config.online
+    settings = OnlineSettings(
+        online.beta, online.kl_estimator, online.clip_low, online.clip_high, online.weight_cap, online.zero_variance
+    )
+    parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
+    return online_update(
+        online_step(context.functions, optimizer, context.mesh, settings, **parts),
+        logprob_scorer(context.functions, context.mesh, **parts),
+        reference,
+        epochs=online.epochs,
+        recompute_stale=online.weight_cap is not None,
+    )
+
+
+def _train(
+    context: RunContext,
+    state: TrainState,
+    frozen: Tree,
+    source: Source,
+    update: Update,
+    save: Callable[[TrainState], None],
+) -> TrainState:
+    """The updates that are left, with their lines and checkpoints; "seconds/play" is the wait for the groups."""
+    config, online, done = context.config, context.config.online, int(state.step)
+    context.writer.drop_after("online", done)
+    with StageProgress("online", online.steps, done=done) as progress:
+        for number in range(done + 1, online.steps + 1):
+            begun = time.monotonic()
+            played = source(number, state.trainable)
+            waited = time.monotonic() - begun
+            for words in alarms(played.values):
+                print(f"online step {number}: {words}", flush=True)
+            batch = update_batch(context, played.groups, number)
+            state, metrics = update(state, frozen, shard_batch(batch, context.mesh))
+            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+            values |= {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
+            values |= {"seconds": time.monotonic() - begun, "seconds/play": waited}
+            values |= {"rollouts/sampled_tokens": float(played.tokens)}
+            check_values("online", number, values)
+            context.writer.write("online", number, values)
+            progress.advance(1, _note(played.values))
+            if number % config.checkpoint.every == 0 or number == online.steps:
+                save(state)
+    return state
+
+
+def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
+    """What update `number` learns from, as arrays; what an older policy or another engine played is marked as stale.
+
+    Raises:
+      UserError: an engine played and did not tell the tokens of any episode.
+    """
+    online, data = context.config.online, context.config.data
+    remote = bool(context.config.player.base_url)
+    if remote and not any(rollout.scored for group in groups for rollout in group.counted):
+        raise UserError(
+            "nothing can be trained on: the engine tells no tokens with log-probs, of any episode; vLLM and SGLang do "
+            "(config.player.extended=True), `transformers serve` does not"
+        )
+    return collate_rollouts(
+        groups,
+        rows=online.tasks,
+        branches=online.branches,
+        credit=credit_settings(online),
+        policy_version=None if remote else number - 1,
+        image_token_id=context.image_token_id,
+        prefix_buckets=data.prefix_buckets,
+        branch_buckets=data.branch_buckets,
+    )
+
+
+def _note(values: Mapping[str, float | None]) -> str:
+    def shown(name: str) -> str:
+        value = values.get(name)
+        return "-" if value is None else f"{value:.0%}"
+
+    return (
+        f"success {shown('success')}  first try {shown('first_attempt_success')}  recovery {shown('recovery')}  "
+        f"needless {shown('needless')}  useful groups {shown('useful_groups')}"
+    )

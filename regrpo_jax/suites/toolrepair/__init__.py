@@ -1,0 +1,28 @@
+"""The ToolRepair suite: generated tasks over real tools that measure whether an agent recovers from what goes wrong.
+
+make_task(family, split, seed, difficulty, profile) -> Task
+make_suite(split, count, seed, profile) -> list of Task, balanced over families and difficulties
+plan_of(task) -> Plan: natural first actions, and for each that fails evidence, facts, fix and repaired action
+BASELINES: oracle, never_repairs, random; LOADERS: the sandbox's loader of each profile's tools
+"""
+
+from __future__ import annotations
+
+from regrpo_jax.environments.task import Task
+from regrpo_jax.suites.toolrepair.baselines import BASELINES, Policy
+from regrpo_jax.suites.toolrepair.plan import Attempt, Plan, Repair, evidence_span, plan_from_json
+from regrpo_jax.suites.toolrepair.registry import PROFILES, families, make_suite, make_task
+from regrpo_jax.suites.toolrepair.words import SPLITS
+from regrpo_jax.suites.toolrepair_tools import compact_toolset, full_toolset
+
+LOADERS = {"compact": compact_toolset.LOADER, "full": full_toolset.LOADER}
+
+__all__ = [
+    "BASELINES", "LOADERS", "PROFILES", "SPLITS", "Attempt", "Plan", "Policy", "Repair", "evidence_span", "families",
+    "make_suite", "make_task", "plan_of",
+]  # fmt: skip
+
+
+def plan_of(task: Task) -> Plan:
+    """The structured plan that a task of this suite carries. KeyError for a task of another suite."""
+    return plan_from_json(task.metadata["plan"])
