@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "regrpo_jax"
-HOST_WING = [name for name in ("records", "engine", "agent", "toolbox", "sandbox", "environments", "suites") if (PACKAGE / name).is_dir()]
+HOST_WING = [
+    name
+    for name in ("records", "engine", "agent", "toolbox", "sandbox", "environments", "suites")
+    if (PACKAGE / name).is_dir()
+]
 # Read before jax is imported, so that a mistake is told at once.
 STARTUP = ["main", "config.command_line", "config.checks", "run.model_defaults", "run.record", "errors"]
 DEVICE_LIBRARIES = {"jax", "jaxlib", "flax", "optax", "orbax", "grain"}

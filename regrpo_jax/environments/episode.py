@@ -13,10 +13,11 @@ import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 from regrpo_jax.environments.answers import check_answer
-from regrpo_jax.environments.episode_result import EpisodeResult, Outcome
+from regrpo_jax.environments.episode_result import EpisodeLimits, EpisodeResult, Outcome
 from regrpo_jax.environments.faults import FaultKind
 from regrpo_jax.environments.soft_faults import seconds as slow_seconds
 from regrpo_jax.environments.task import Task
@@ -30,15 +31,22 @@ from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape, TooLarg
 from regrpo_jax.sandbox.session import SandboxSession
 from regrpo_jax.toolbox.observation import truncate
 
-if TYPE_CHECKING:
-    from regrpo_jax.environments.environment import Environment
-
 NO_CODE = (
     "No code was found in this turn. Write a thought, then one fenced block of Python that calls tools:\n"
     "Thought: what to do and why\n\nCode:\n```py\nresult = tool(...)\nprint(result)\n```\n"
     "End the task with final_answer(...)."
 )
 _MOST_OPENINGS = 3
+
+
+class Places(Protocol):
+    """Where an episode gets a place to act from: `Environment`, which says what each of these does."""
+
+    limits: EpisodeLimits
+
+    def open_session(self, episode: Episode) -> SandboxSession: ...
+    def place_for(self, episode: Episode) -> AbstractContextManager[None]: ...
+    def leave(self, episode: Episode) -> None: ...
 
 
 class Episode:
@@ -48,7 +56,7 @@ class Episode:
     ever goes where actions run.
     """
 
-    def __init__(self, environment: Environment, task: Task, seed: int | None = None) -> None:
+    def __init__(self, environment: Places, task: Task, seed: int | None = None) -> None:
         self.environment, self.task = environment, task
         self.limits = environment.limits
         self.outcome = Outcome.RUNNING

@@ -12,10 +12,10 @@ import secrets
 import select
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
@@ -24,9 +24,7 @@ from regrpo_jax.sandbox.journal import Journal
 from regrpo_jax.sandbox.protocol import Closed, Late, ProtocolError
 from regrpo_jax.sandbox.remote_calls import RemoteCalls, Room
 from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape
-
-if TYPE_CHECKING:
-    from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.settings import SandboxSettings
 
 RESTARTED = "The sandbox was restarted: variables and files made so far are gone, the input files are there again."
 _MOST_CODE = 2**20
@@ -58,10 +56,23 @@ class _Run:
         self.deadline = time.monotonic() + seconds
 
 
+class Workers(Protocol):
+    """Where an episode's worker comes from and goes to: `SandboxPool`, which says what each of these does."""
+
+    settings: SandboxSettings
+
+    def take(self) -> HostWorker: ...
+    def give_back(self, worker: HostWorker) -> None: ...
+    def clean_up(self, worker: HostWorker, reason: str) -> None: ...
+    def discard(self, worker: HostWorker, reason: str) -> None: ...
+    def finished(self, session: SandboxSession) -> None: ...
+    def remote_tools(self) -> Mapping[str, Callable[..., Any]]: ...
+
+
 class SandboxSession:
     """An open episode; made by `SandboxPool.open`, used by one thread at a time."""
 
-    def __init__(self, pool: SandboxPool, opening: Opening, paths: Mapping[str, Path]) -> None:
+    def __init__(self, pool: Workers, opening: Opening, paths: Mapping[str, Path]) -> None:
         self._pool, self._opening, self._paths = pool, opening, dict(paths)
         self._settings = pool.settings
         self._worker: HostWorker | None = None
