@@ -14,8 +14,7 @@ from regrpo_jax.config.base_config import base_config
 def get_config() -> ConfigDict:
     """See the module docstring."""
     config = base_config()
-    config.stages = ("eval",)
-    config.environment.suite = "toolrepair"
+    config.stages = ("baselines",)
     config.environment.policy = "oracle"  # or never_repairs, random
     config.environment.profile = "compact"  # or full
     config.environment.split = "test"  # or train, validation, held_out

@@ -9,60 +9,55 @@
 Starting again with the same --workdir goes on where the last start stopped.
 """
 
-import importlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.config.checks import HOST_STAGES, check_config, plays_tools
+from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import parse_command_line
 from regrpo_jax.errors import UserError
 from regrpo_jax.run.corpus_files import with_corpus
 from regrpo_jax.run.model_defaults import with_model_defaults
+from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
 from regrpo_jax.sandbox.results import SandboxError
+from regrpo_jax.stages.table import STAGES, check_stages, plays_tools
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs the stages of `--config`.
+    """Runs what a person typed.
 
     Args:
       arguments: what follows the program's name.
     Raises:
       UserError: for everything that a person can mend.
     """
-    config, workdir = parse_command_line(arguments)
-    check_config(config)
-    if plays_tools(config):
-        check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
-    if config.environment.suite:
-        _host_stage("baselines")(config, workdir)
-        return
-    config = with_model_defaults(config)  # for all stages, because they share the record of the run
-    if "data" in config.stages:
-        config = with_corpus(config, workdir)
-        _host_stage("data")(config, workdir)
-    if "audit" in config.stages:
-        _host_stage("audit")(config, workdir)
-    if set(config.stages) - set(HOST_STAGES):
-        from regrpo_jax.run.pipeline import run  # jax takes seconds to import, a mistake is told at once
-
-        run(config, workdir)
+    run_config(*parse_command_line(arguments))
 
 
-def _host_stage(module: str) -> Callable[[ConfigDict, Path], None]:
-    """The `run` of a stage that plays real tools and needs no jax.
+def run_config(config: ConfigDict, workdir: Path) -> None:
+    """Runs the stages of a config: first those that need no accelerator library, then those that have a policy.
 
     Raises:
-      UserError: what the tools need is not installed.
+      UserError: for everything that a person can mend.
     """
-    try:
-        return importlib.import_module(f"regrpo_jax.stages.{module}").run
-    except ModuleNotFoundError as error:
-        raise UserError(f"{error.name} is missing; real tools need: pip install 'regrpo_jax[tools]'") from error
+    check_config(config)
+    check_stages(config)
+    if plays_tools(config):
+        check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
+    run = Run(with_model_defaults(config), workdir)  # for all stages, because they share the record of the run
+    if "data" in config.stages:
+        run.config = with_corpus(run.config, workdir)
+    for name in config.stages:
+        if STAGES[name].host:
+            STAGES[name].run(run)
+    if not all(STAGES[name].host for name in config.stages):
+        from regrpo_jax.run.walk import walk  # jax takes seconds to import, a mistake is told at once
+
+        walk(run, STAGES)
 
 
 def run_from_command_line() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.house.measure import LAYERS, circles, graph_of, upward
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "regrpo_jax"
 HOST_WING = [
@@ -56,6 +58,19 @@ def test_host_wing_imports_no_device_library_and_no_part_that_does(part: str) ->
             parts = name.split(".")
             assert parts[0] not in DEVICE_LIBRARIES, (path, name)
             assert parts[0] != "regrpo_jax" or parts[1] in allowed, (path, name)
+
+
+def test_no_import_runs_upward_and_none_in_a_circle() -> None:
+    graph = graph_of(ROOT)
+    assert {name.split(".")[0] for name in graph} - {"regrpo_jax"} <= {*LAYERS, ""}, "a folder that has no place"
+    assert upward(graph) == []
+    assert circles(graph) == []
+
+
+def test_a_circle_and_an_import_upward_are_found() -> None:
+    graph = {"core.kl": {"data.chat"}, "data.chat": {"core.losses"}, "core.losses": {"core.kl"}, "errors": set()}
+    assert upward(graph) == [("core.kl", "data.chat")]
+    assert circles(graph) == [["core.kl", "core.losses", "data.chat"]]
 
 
 def test_no_part_needs_a_library_of_the_tests() -> None:

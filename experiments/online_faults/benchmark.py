@@ -29,9 +29,9 @@ from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.task import Task
+from regrpo_jax.main import run_config
 from regrpo_jax.rollouts import update_groups
 from regrpo_jax.rollouts.collect import Counts, collect_groups
-from regrpo_jax.run.pipeline import run
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.stages import online as online_stage
 from tests.rollouts.injected_faults import FaultyEnvironment, untouched
@@ -164,7 +164,7 @@ def main() -> None:
         stack.enter_context(mock.patch.object(update_groups, "collect_groups", pairs.collected))
         stack.enter_context(mock.patch.object(online_stage, "collate_rollouts", pairs.collated))
         stack.enter_context(mock.patch.object(online_stage, "playing", lambda _: contextlib.nullcontext(faulty)))
-        run(config, Path(work))
+        run_config(config, Path(work))
         lines = [json.loads(line) for line in (Path(work) / "metrics.jsonl").read_text().splitlines()]
     learning = [line["seconds"] - line["seconds/play"] for line in lines if line["stage"] == "online"]
     print(json.dumps(summary(pairs.updates[1:], learning[1:], faulty.hits), indent=2))

@@ -20,11 +20,11 @@ from transformers import PreTrainedTokenizerBase
 from regrpo_jax.config.base_config import base_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.engine.demonstrations import write_demonstrations
+from regrpo_jax.main import run_config
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.records import load_clean
-from regrpo_jax.run.pipeline import run
 
 FAMILIES = ("moved", "service", "colour")
 SMALLEST, LARGEST = 4 * 28 * 28, 16 * 28 * 28  # pixels of a picture
@@ -118,7 +118,7 @@ def main() -> None:
     demonstrations = str(folder / "demonstrations-*.jsonl")
     if not start.exists():
         write_start(start, demonstrations, chosen.seed)
-    run(training(chosen, start, demonstrations), chosen.workdir / "run")
+    run_config(training(chosen, start, demonstrations), chosen.workdir / "run")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def base_config() -> ml_collections.ConfigDict:
     """The defaults, locked: setting a field that is not here raises AttributeError with a suggestion."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # decides weights, data order, sampling and the generated corpus
-    config.stages = ("sft", "rl", "eval")  # run in this order, each resumes; "data" and "audit" may come before
+    config.stages = ("sft", "rl", "eval")  # run in this order, each resumes; see stages/table.py
     config.log_every = 10  # updates between lines of metrics.jsonl
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
     config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
@@ -228,8 +228,7 @@ def _eval() -> ml_collections.ConfigDict:
 
 def _environment() -> ml_collections.ConfigDict:
     environment = ml_collections.ConfigDict()
-    environment.suite = ""  # "toolrepair": the eval stage plays generated tasks over real tools; "" plays none
-    environment.policy = "oracle"  # who plays: the baselines "oracle", "never_repairs", "random"
+    environment.policy = "oracle"  # who plays in the stage "baselines": "oracle", "never_repairs", "random"
     environment.profile = "compact"  # "compact": short texts and cheap tools; "full": the toolbox's own tools
     environment.split = "test"  # "train", "validation", "test", or "held_out": tools and faults that training lacks
     environment.families = ()  # names of the families that are played; () plays all

@@ -13,10 +13,7 @@ from regrpo_jax.config.command_line import field_values
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType
 
-HOST_STAGES = ("data", "audit")  # these come first
-STAGES = (*HOST_STAGES, "sft", "rl", "preference", "online", "recovery", "eval")
-TRAINING_STAGES = ("sft", "rl", "preference", "online")
-MEASURES = ("recovery", "eval")  # these may come more than once
+TRAINING_STAGES = ("sft", "rl", "preference", "online")  # the sections that have an optimizer
 ERROR_TYPES = tuple(map(str, ErrorType))
 
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -49,7 +46,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "engine.diagnosis": ("reflection", "thought"),
     "engine.proposer": ("rules", "teacher"),
     "engine.annotator": ("rules", "teacher"),
-    "environment.suite": ("", "toolrepair"),
     "environment.policy": ("oracle", "never_repairs", "random"),
     "environment.profile": ("compact", "full"),
     "environment.split": ("train", "validation", "test", "held_out"),
@@ -164,7 +160,6 @@ SHARES = (
 def check_config(config: ConfigDict) -> None:
     """Raises UserError for a value that means nothing, naming the field and what it may be."""
     _check_fields(config)
-    check_stages(config.stages)
     values = field_values(config)
     for field, choices in CHOICES.items():
         _require(values[field] in choices, field, values[field], f"choose {' or '.join(map(repr, choices))}")
@@ -205,38 +200,11 @@ def check_config(config: ConfigDict) -> None:
         _require(any(wanted.values()), "engine.records", wanted, "ask for records, clean or demonstrations")
     for rule in combination_rules(values, tuple(config.stages)):
         _require(rule.holds, rule.field, values[rule.field], rule.remedy)
-    if config.environment.suite and tuple(config.stages) != ("eval",):
-        raise UserError(
-            f"config.stages is {tuple(config.stages)}; with config.environment.suite={config.environment.suite!r} it "
-            "must be ('eval',), because a baseline is played and nothing is trained"
-        )
     if config.checkpoint.every % config.log_every:
         raise UserError(
             f"config.checkpoint.every={config.checkpoint.every} must be a multiple of config.log_every="
             f"{config.log_every}, so that a resumed run writes the same lines as an uninterrupted one"
         )
-
-
-def plays_tools(config: ConfigDict) -> bool:
-    """Whether a stage after the data stage, which asks itself, runs code actions in the sandbox."""
-    stages, online = config.stages, config.online
-    played = "online" in stages and online.algorithm != "none" and not online.replay
-    replayed = "audit" in stages and config.audit.replay
-    return bool(config.environment.suite) or played or "recovery" in stages or replayed
-
-
-def check_stages(stages: tuple[str, ...]) -> None:
-    """Raises UserError for an unknown stage, or a training stage that is listed twice."""
-    for stage in stages:
-        if stage not in STAGES:
-            raise UserError(f"config.stages has {stage!r}; the stages are {', '.join(STAGES)}")
-        if stage not in MEASURES and list(stages).count(stage) > 1:
-            raise UserError(f"config.stages lists {stage!r} twice; its results would overwrite each other")
-    host = [stage in HOST_STAGES for stage in stages]
-    if host != sorted(host, reverse=True) or list(stages[:2]) == ["audit", "data"]:
-        raise UserError(f"config.stages is {tuple(stages)}; 'data' comes before 'audit', and both before the others")
-    if not stages:
-        raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
 
 
 def _check_fields(config: ConfigDict) -> None:

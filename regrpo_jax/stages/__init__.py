@@ -1,1 +1,1 @@
-"""One file each: what a config's `stages` may list."""
+"""One file each: what a config's `stages` may list. `table.py` says what each is."""

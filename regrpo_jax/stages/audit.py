@@ -24,16 +24,18 @@ from regrpo_jax.records import audit, format_audit, read_records
 from regrpo_jax.records.reasons import printable, rule_of
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir
+from regrpo_jax.run.run import Run
 
 _MOST_STEPS = 64
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(run: Run) -> None:
     """Audits `config.audit.rot`, or the corpus of the data stage in the same workdir.
 
     Raises:
       UserError: the file cannot be read, a hard check fails, or a record replays otherwise.
     """
+    config, workdir = run.config, run.workdir
     path = config.audit.rot or config.data.rot
     if not path:
         raise UserError(

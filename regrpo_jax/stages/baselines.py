@@ -1,4 +1,4 @@
-"""The eval stage over real tools: a suite's tasks, a policy, a table; no accelerator library is imported.
+"""The stage `baselines` over real tools: a suite's tasks, a scripted policy, a table; needs no jax.
 
 workdir/config.json      the configuration, versions and commit of the run
 workdir/results.jsonl    one episode a line: turns, observations, answer; a repetition differs in "seconds" alone
@@ -10,7 +10,6 @@ workdir/episodes.html    tasks, pictures, code and observations of some episodes
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 from ml_collections import ConfigDict
 from rich.progress import Progress
@@ -23,15 +22,17 @@ from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.environments.viewer import write_run
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir, record_run
+from regrpo_jax.run.run import Run
 from regrpo_jax.suites.toolrepair import BASELINES, LOADERS, Policy, make_suite
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(run: Run) -> None:
     """Plays the tasks that `config.environment` names and writes what became of them.
 
     Raises:
       UserError: for everything that a person can mend.
     """
+    config, workdir = run.config, run.workdir
     chosen = config.environment
     tasks = make_suite(
         chosen.split,
@@ -50,7 +51,7 @@ def run(config: ConfigDict, workdir: Path) -> None:
     replace_text(workdir / "results.jsonl", "".join(f"{line}\n" for line in lines))
     told = summary(results)
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
-    title = f"{chosen.policy} on {len(tasks)} tasks of {chosen.suite}, {chosen.profile}, {chosen.split}"
+    title = f"{chosen.policy} on {len(tasks)} tasks of ToolRepair, {chosen.profile}, {chosen.split}"
     rows = {name: cells for section in table_rows(told) for name, cells in section.items()}
     write_run(workdir / "episodes.html", title, results, rows, most_episodes=chosen.viewer_episodes)
     print_summary(title, told)

@@ -40,6 +40,7 @@ from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.run.corpus_files import CORPUS, TASKS
 from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
+from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
 from regrpo_jax.suites.toolrepair import LOADERS
 
@@ -47,12 +48,13 @@ SUITE = "toolrepair"
 _MOST_STEPS = 64
 
 
-def run(config: ConfigDict, workdir: Path) -> None:
+def run(run: Run) -> None:
     """Fills the corpus that `config.engine` asks for, or goes on filling it.
 
     Raises:
       UserError: for everything that a person can mend.
     """
+    config, workdir = run.config, run.workdir
     source = source_of(config)
     if _unfinished(config, workdir):
         check_isolation(config.environment.allow_unisolated)  # before anything costs time

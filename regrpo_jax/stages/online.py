@@ -44,6 +44,7 @@ from regrpo_jax.rollouts.update_groups import (
     played_metrics,
     sampled_tokens,
 )
+from regrpo_jax.run.run import Run
 from regrpo_jax.suites.toolrepair import LOADERS
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.loop import RunContext, check_same_start, check_values
@@ -58,6 +59,14 @@ Tree = dict[str, Any]
 # (number of an update, what is trained of the policy before it) -> what the update learns from
 Source = Callable[[int, Tree], UpdateGroups]
 Update = Callable[[TrainState, Tree, OnlineBatch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def run(run: Run) -> None:
+    """Trains the policy on its own episodes."""
+    learner = run.learner
+    learner.variables = run_online(
+        learner.context, learner.variables, learner.reader, learner.player, after=run.trained
+    )
 
 
 def run_online(

@@ -3,16 +3,34 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from regrpo_jax.data.corpus import groups_to_visit
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import Batches, group_batches
 from regrpo_jax.data.preference_pairs import preference_pairs
 from regrpo_jax.errors import UserError
+from regrpo_jax.run.learner import Learner
+from regrpo_jax.run.run import Run
 from regrpo_jax.training.loop import RunContext, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.preference_step import preference_step
-from regrpo_jax.training.stages import reference_logprobs
+from regrpo_jax.training.reference import reference_logprobs
 
 Tree = dict[str, Any]
+
+
+def run(run: Run) -> None:
+    """Trains the policy on the RoT records of the run."""
+    learner = run.learner
+    learner.variables = run_preference(learner.context, learner.variables, lambda: _groups(learner), after=run.trained)
+
+
+def _groups(learner: Learner) -> list[Group]:
+    """As many as the stage visits, of those that prefer something."""
+    config = learner.context.config
+    visits = config.preference.steps * config.preference.pairs_per_batch
+    return groups_to_visit(
+        learner.corpus.rot, learner.reader, config, most=visits, keep=lambda group: bool(preference_pairs([group]))
+    )
 
 
 def run_preference(

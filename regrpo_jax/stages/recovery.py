@@ -29,20 +29,27 @@ from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.report.files import slug
 from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.players import Player
+from regrpo_jax.run.run import Run
 from regrpo_jax.stages.online import collect_settings, playing
+from regrpo_jax.stages.table import title_of
 from regrpo_jax.suites.toolrepair import LOADERS, make_suite
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import StageProgress
 
 FOLDER, NUMBERS, GROUPS_FILE = "recovery", "recovery.json", "groups.jsonl"
-_TITLES = {"sft": "SFT", "rl": "offline ReGRPO", "preference": "DPO"}
-_ALGORITHMS = {"regrpo": "ReGRPO", "grpo": "GRPO"}
 BARE = ", bare retry"
 # What cannot change the numbers: how fast they are found, and what else is played.
 _NO_MATTER = {
     "recovery": ("tasks_at_once", "bare_control", "splits"),
     "player": ("key_variable", "timeout", "retries", "concurrency"),
 }
+
+
+def run(run: Run) -> None:
+    """Plays the policy as it stands, or takes the numbers of an earlier start."""
+    learner = run.learner
+    measure = run.measure("recovery", lambda: RecoveryEvaluation(learner.context, learner.player))
+    measure.measure(learner.variables, run.trained)
 
 
 class RecoveryEvaluation:
@@ -81,8 +88,7 @@ class RecoveryEvaluation:
     def _title(self, trained: Mapping[str, int]) -> str:
         if not trained:
             return "before"
-        last = list(trained)[-1]
-        return f"after {_ALGORITHMS[self._context.config.online.algorithm] if last == 'online' else _TITLES[last]}"
+        return f"after {title_of(list(trained)[-1], self._context.config.online.algorithm)}"
 
     def _play(
         self, title: str, split: str, variables: dict[str, Any], trained: Mapping[str, int], algorithm: str

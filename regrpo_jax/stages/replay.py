@@ -17,10 +17,17 @@ from regrpo_jax.evaluation.report import metrics_by_error_type, print_error_type
 from regrpo_jax.evaluation.scoring import recorded_confidences
 from regrpo_jax.records import RotRecord
 from regrpo_jax.records.text_files import replace_text
+from regrpo_jax.run.run import Run
+from regrpo_jax.stages.table import title_of
 from regrpo_jax.training.loop import RunContext
-from regrpo_jax.training.stages import reference_logprobs
+from regrpo_jax.training.reference import reference_logprobs
 
-TITLES = {"sft": "SFT", "rl": "ReGRPO", "preference": "DPO", "online": "online training"}
+
+def run(run: Run) -> None:
+    """Measures the policy as it stands, or takes the numbers of an earlier start."""
+    learner = run.learner
+    measure = run.measure("eval", lambda: Evaluation(learner.context, learner.corpus, learner.reader))
+    measure.measure(learner.variables, run.trained)
 
 
 class Evaluation:
@@ -45,7 +52,7 @@ class Evaluation:
           trained: the stages that made it, in order, and their updates.
         """
         config = self._context.config
-        name = f"after {TITLES[list(trained)[-1]]}" if trained else "untrained"
+        name = f"after {title_of(list(trained)[-1], config.online.algorithm)}" if trained else "untrained"
         identity = json.loads(json.dumps({**trained, "eval": config.eval.to_dict()}))
         earlier = self._earlier_columns()
         if earlier.get(name, {}).get("identity") == identity:

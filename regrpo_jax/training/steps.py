@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from jax.sharding import Mesh
 
@@ -41,6 +42,23 @@ class RegrpoSettings:
     two_stream_alpha: float | None
     length_normalize: bool
     zero_variance: Literal["skip", "keep_kl"]
+
+
+def regrpo_settings(rl: ml_collections.ConfigDict) -> RegrpoSettings:
+    """The objective's numbers from `config.rl`."""
+    return RegrpoSettings(
+        lambda_exec=rl.lambda_exec,
+        eta=rl.eta,
+        lambda_val=rl.lambda_val,
+        beta=rl.beta,
+        kl_estimator=rl.kl_estimator,
+        baseline=rl.baseline,
+        normalize_advantages=rl.normalize_advantages,
+        advantage_clip=rl.advantage_clip,
+        two_stream_alpha=rl.two_stream_alpha,
+        length_normalize=rl.length_normalize,
+        zero_variance=rl.zero_variance,
+    )
 
 
 def sft_step(

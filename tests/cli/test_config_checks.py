@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.config.base_config import base_config
-from regrpo_jax.config.checks import ABOVE_ZERO, AT_LEAST, CHOICES, HOST_STAGES, LISTED, SHARES, STAGES, check_config
+from regrpo_jax.config.checks import ABOVE_ZERO, AT_LEAST, CHOICES, LISTED, SHARES, TRAINING_STAGES, check_config
 from regrpo_jax.config.command_line import field_values, load_config, parse_command_line
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig
 from regrpo_jax.models.huggingface import param_shapes
+from regrpo_jax.stages.table import STAGES, check_stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_choices_are_those_of_the_code() -> None:
     assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
     assert set(CHOICES["rl.baseline"]) == set(BASELINES)
-    assert {*base_config().stages, *HOST_STAGES, "preference", "online", "recovery"} == set(STAGES)
+    assert set(TRAINING_STAGES) == {name for name, stage in STAGES.items() if stage.batch}
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -46,6 +47,7 @@ def test_configs_of_the_project_are_good(path: Path) -> None:
     config = load_config(path)
     assert config.is_locked
     check_config(config)
+    check_stages(config)
 
 
 @pytest.mark.parametrize("field", sorted(AT_LEAST))

@@ -12,10 +12,10 @@ from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.engine import write_compact_corpus
 from regrpo_jax.errors import UserError
+from regrpo_jax.main import run_config
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.run.pipeline import run
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 VISION = VisionConfig(depth=2, embed_dim=16, num_heads=2, intermediate_size=32)
@@ -68,7 +68,7 @@ def settings(corpus: Any, model: Path) -> Any:
 
 
 def test_from_a_directory_to_an_adapter_and_full_weights(tmp_path: Path, corpus: Any, model: Path) -> None:
-    run(settings(corpus, model), tmp_path)
+    run_config(settings(corpus, model), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines} == {"sft", "rl", "eval"}
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
@@ -98,5 +98,5 @@ def test_a_directory_whose_files_disagree_is_refused_before_anything_is_trained(
     described = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(described | break_it(described)))
     with pytest.raises(UserError, match=message):
-        run(settings(corpus, folder), tmp_path / "run")
+        run_config(settings(corpus, folder), tmp_path / "run")
     assert not (tmp_path / "run" / "checkpoints").exists()

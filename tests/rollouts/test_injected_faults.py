@@ -21,11 +21,11 @@ from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
+from regrpo_jax.main import run_config
 from regrpo_jax.records.types import Status
 from regrpo_jax.rollouts import update_groups
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
-from regrpo_jax.run.pipeline import run
 from regrpo_jax.sandbox.session import RESTARTED, SandboxSession
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.stages import online as online_stage
@@ -234,7 +234,7 @@ def test_the_stage_goes_on_and_no_rollout_that_was_hit_is_trained(stage: Watch, 
     config.online.steps, config.online.tasks, config.online.branches = UPDATES, TASKS, BRANCHES
     config.online.families, config.online.surprises = ("moved", "service"), 0.5
     config.online.warmup_steps = 1
-    run(config, tmp_path)
+    run_config(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "online"] == list(range(1, UPDATES + 1))
     assert sum(stage.environment.hits.values()) > 2 and stage.retried > 0

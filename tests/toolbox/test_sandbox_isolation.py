@@ -127,7 +127,7 @@ STAGES = {
     "data": ["warm_start", "--config.stages=('data',)"],
     "online": ["recovery", "--config.stages=('sft','online')"],
     "recovery": ["recovery", "--config.stages=('recovery',)"],
-    "audit": ["toolrepair", "--config.environment.suite=", "--config.stages=('audit',)", "--config.audit.replay=True"],
+    "audit": ["toolrepair", "--config.stages=('audit',)", "--config.audit.replay=True"],
 }
 
 

@@ -14,8 +14,7 @@ from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.models.config import VisionConfig, tiny
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
-from regrpo_jax.training.stages import regrpo_settings
-from regrpo_jax.training.steps import RegrpoSettings
+from regrpo_jax.training.steps import RegrpoSettings, regrpo_settings
 
 VOCAB = 40
 SUCCESS = (True, False, True, True, False)  # of correct, failed, reflect_correct, retry_correct, corrupted

@@ -15,8 +15,8 @@ from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import device_mesh
+from regrpo_jax.training.reference import reference_logprobs
 from regrpo_jax.training.scoring import logprob_scorer
-from regrpo_jax.training.stages import reference_logprobs
 from regrpo_jax.training.steps import group_logprobs
 from tests.many_devices import QUICK_COMPILING, run_on_many_devices
 
@@ -100,7 +100,7 @@ from pathlib import Path
 import jax, numpy as np
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.parallel import device_mesh
-from regrpo_jax.training.stages import reference_logprobs
+from regrpo_jax.training.reference import reference_logprobs
 
 made, own = runpy.run_path("tests/training/conftest.py"), runpy.run_path("tests/training/test_scoring.py")
 functions = made["make_functions"]()

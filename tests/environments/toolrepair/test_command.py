@@ -16,7 +16,6 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIG = f"--config={ROOT / 'configs' / 'toolrepair.py'}"
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "suite": (["--config.environment.suite=gaia"], ["config.environment.suite", "'gaia'", "'toolrepair'"]),
     "policy": (["--config.environment.policy=orakel"], ["config.environment.policy", "'never_repairs'"]),
     "profile": (["--config.environment.profile=tiny"], ["config.environment.profile", "'compact' or 'full'"]),
     "split": (["--config.environment.split=heldout"], ["config.environment.split", "'held_out'"]),
@@ -26,7 +25,7 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "no time": (["--config.environment.wall_seconds=0"], ["config.environment.wall_seconds is 0.0", "above 0"]),
     "difficulty": (["--config.environment.difficulties=(4,)"], ["config.environment.difficulties", "1, 2, 3"]),
     "family": (["--config.environment.families=('moved','lost')"], ["'lost'", "moved, service"]),
-    "training": (["--config.stages=('sft','eval')"], ["config.stages", "('eval',)"]),
+    "training": (["--config.stages=('sft','baselines')"], ["config.stages", "'baselines' stands alone"]),
 }
 
 
@@ -51,7 +50,7 @@ def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path)
     done = command(f"--workdir={tmp_path}", "--config.environment.tasks=18", "--config.environment.viewer_episodes=3")
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (
-        "oracle on 18 tasks of toolrepair, compact, test",
+        "oracle on 18 tasks of ToolRepair, compact, test",
         "100.0%",
         "moved",
         "GroundingDrift",
