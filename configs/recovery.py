@@ -25,8 +25,8 @@ def get_config() -> ConfigDict:
     config.data.branch_buckets = (128, 192, 256)
     config.agent.turn_tokens = 80
     config.agent.episode_tokens = 240
-    config.online.families = ("moved", "service", "search", "region", "colour", "sheet")
-    config.online.surprises = 0.7
+    config.suite.families = ("moved", "service", "search", "region", "colour", "sheet")
+    config.suite.surprises = 0.7
     config.online.steps = 40
     config.online.learning_rate = 2e-4
     config.online.final_learning_rate_share = 1.0  # so that a longer run begins with the updates of a shorter one

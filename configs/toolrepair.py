@@ -15,8 +15,8 @@ def get_config() -> ConfigDict:
     """See the module docstring."""
     config = base_config()
     config.stages = ("baselines",)
-    config.environment.policy = "oracle"  # or never_repairs, random
-    config.environment.profile = "compact"  # or full
-    config.environment.split = "test"  # or train, validation, held_out
-    config.environment.tasks = 270
+    config.baselines.policy = "oracle"  # or never_repairs, random
+    config.suite.profile = "compact"  # or full
+    config.baselines.split = "test"  # or train, validation, held_out
+    config.baselines.tasks = 270
     return config

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.data.branch_buckets = (128, 192, 256)
     config.engine.records = 0
     config.engine.demonstrations = 10_000
-    config.engine.families = ("moved", "service", "search", "region", "colour", "sheet")
+    config.suite.families = ("moved", "service", "search", "region", "colour", "sheet")
     config.model.vocab_size = 1300
     config.model.dtype = "bfloat16"
     config.sft.clean_ratio = 1.0
@@ -37,6 +37,6 @@ def get_config() -> ConfigDict:
     config.sft.row_patches = 96
     config.agent.turn_tokens = 80
     config.agent.episode_tokens = 240
-    config.online.families = config.engine.families  # whose unseen tasks are played
+    config.suite.families = config.suite.families  # whose unseen tasks are played
     config.recovery.bare_control = True
     return config

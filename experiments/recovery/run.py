@@ -93,8 +93,8 @@ def main() -> None:
 
 def _records(out: Path) -> Path:
     """Executed RoT records for all offline arms, from the data engine."""
-    families = load_config(Path("configs/recovery.py")).online.families
-    fields = {"engine.records": "960", "engine.families": repr(families), "stages": '("data",)'}
+    families = load_config(Path("configs/recovery.py")).suite.families
+    fields = {"engine.records": "960", "suite.families": repr(families), "stages": '("data",)'}
     _main(out, "build_rot", out / "rot", fields, [])
     return out / "rot" / "corpus" / "rot-*.jsonl"
 

@@ -56,7 +56,7 @@ def played_config(model: Path) -> ConfigDict:
     config.data.min_pixels, config.data.max_pixels = SMALLEST, LARGEST
     config.data.prefix_buckets, config.data.branch_buckets = (256,), (384,)
     config.agent.turn_tokens, config.agent.episode_tokens = 64, 200
-    config.online.families = FAMILIES
+    config.suite.families = FAMILIES
     return config
 
 

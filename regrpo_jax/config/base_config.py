@@ -27,6 +27,9 @@ def base_config() -> ml_collections.ConfigDict:
     config.recovery = _recovery()
     config.player = _player()
     config.eval = _eval()
+    config.suite = _suite()
+    config.tools = _tools()
+    config.baselines = _baselines()
     config.environment = _environment()
     config.engine = _engine()
     config.teacher = _teacher()
@@ -157,10 +160,6 @@ def _online() -> ml_collections.ConfigDict:
     online = _optimizer(learning_rate=2e-4, steps=40)
     online.trainable = "auto"  # "full" weights or "lora" adapter; "auto" as in model
     online.algorithm = "regrpo"  # "regrpo" reflects after failures; "grpo" retries without; "none" trains nothing
-    online.profile = "compact"  # of the ToolRepair suite
-    online.families = ()  # of the suite; () is all
-    online.difficulties = (1, 2, 3)  # of the suite
-    online.surprises = 0.6  # share of tasks in which the natural first action fails
     online.tasks = 16  # groups of an update
     online.branches = 8  # episodes of a group
     online.collect_seconds = config_dict.placeholder(float)  # of all actions of an update, then it stops; None: any
@@ -192,11 +191,10 @@ def _online() -> ml_collections.ConfigDict:
 
 def _recovery() -> ml_collections.ConfigDict:
     recovery = ml_collections.ConfigDict()
-    recovery.tasks = 192  # tasks of each split, of the families, difficulties and profile of config.online
+    recovery.tasks = 192  # tasks of each split, of config.suite
     recovery.episodes = 2  # of each task
     recovery.splits = ("test",)  # "validation", "test": names in new combinations; "held_out": new tools and faults too
     recovery.seed = 7  # of tasks and sampling; the same for runs that are to be compared
-    recovery.surprises = 0.7  # share of tasks in which the natural first action fails
     recovery.temperature = 1.0  # of the sampling
     recovery.bare_control = False  # play all once more with a bare retry in place of reflections
     recovery.tasks_at_once = 64  # tasks whose episodes are played together
@@ -226,20 +224,50 @@ def _eval() -> ml_collections.ConfigDict:
     return evaluation
 
 
+def _suite() -> ml_collections.ConfigDict:
+    suite = ml_collections.ConfigDict()
+    suite.name = "toolrepair"  # what is played: "toolrepair", "folder" (of path), or "package.module:make_suite"
+    suite.path = ""  # folder: holds tasks.jsonl and its files, see docs/your_own_task.md
+    suite.brief = False  # folder: tools are told in few words, and reflections are short, for policies that read little
+    suite.profile = "compact"  # toolrepair: "compact", short texts and cheap tools; "full", the toolbox's own tools
+    suite.families = ()  # toolrepair: names of the families; () is all
+    suite.difficulties = (1, 2, 3)  # toolrepair: in turn
+    suite.surprises = 0.6  # toolrepair: share of tasks in which the natural first action fails
+    return suite
+
+
+def _tools() -> ml_collections.ConfigDict:
+    tools = ml_collections.ConfigDict()  # of suites that have no tools of their own
+    tools.builtin = ("all",)  # names of built-in tools, docs/tools.md has them; ("all",) takes all
+    tools.user = ()  # "package.module:name" of typed functions, Tool classes or Tools
+    tools.mcp = ()  # MCP servers, each "name=command with arguments" or "name=https://address"
+    tools.gta_names = False  # GTA's names too
+    tools.corpus = ""  # folder or .jsonl file that search looks through
+    tools.vision = _endpoint()  # an OpenAI-compatible vision-language model, for visualizer and math_ocr
+    tools.images = _endpoint()  # an OpenAI-compatible image model, for image_generator and text_to_image
+    tools.search = _endpoint()  # a search engine in the place of the corpus
+    return tools
+
+
+def _endpoint() -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict({"url": "", "model": "", "key_variable": ""})  # "" for none; its key's variable
+
+
+def _baselines() -> ml_collections.ConfigDict:
+    baselines = ml_collections.ConfigDict()
+    baselines.policy = "oracle"  # who plays: "oracle", "never_repairs", "random"
+    baselines.split = "test"  # "train", "validation", "test", or "held_out": tools and faults that training lacks
+    baselines.tasks = 270  # tasks; config.seed decides which
+    baselines.max_steps = 10  # turns of an episode, at most
+    baselines.viewer_episodes = 50  # episodes that episodes.html shows, spread over the run
+    return baselines
+
+
 def _environment() -> ml_collections.ConfigDict:
     environment = ml_collections.ConfigDict()
-    environment.policy = "oracle"  # who plays in the stage "baselines": "oracle", "never_repairs", "random"
-    environment.profile = "compact"  # "compact": short texts and cheap tools; "full": the toolbox's own tools
-    environment.split = "test"  # "train", "validation", "test", or "held_out": tools and faults that training lacks
-    environment.families = ()  # names of the families that are played; () plays all
-    environment.difficulties = (1, 2, 3)  # in turn
-    environment.tasks = 270  # tasks, family after family in turn; config.seed decides which
-    environment.surprises = 0.6  # share of tasks in which the natural first action fails
-    environment.max_steps = 10  # turns of an episode, at most
     environment.workers = 2  # sandboxed processes that play at the same time; results do not depend on it
     environment.wall_seconds = 10.0  # of one action, then it is killed
     environment.allow_unisolated = False  # run actions also where they cannot be isolated, never as root
-    environment.viewer_episodes = 50  # episodes that episodes.html shows, spread over the run
     return environment
 
 
@@ -253,10 +281,7 @@ def _engine() -> ml_collections.ConfigDict:
         {"GroundingDrift": 0.294, "ToolMismatch": 0.246, "ArgInvalid": 0.308, "InfoInsufficient": 0.152}
         | {"NonCommit": 0.0, "CodeError": 0.0}
     )
-    engine.profile = "compact"  # of the suite: "compact" or "full"
     engine.split = "train"  # of the suite: "train", "validation", "test", "held_out"
-    engine.families = ()  # of the suite; () is all
-    engine.difficulties = (1, 2, 3)  # of the suite
     engine.natural = 0.5  # share of failures that are the suite's own surprises, where a type has some
     engine.failures_only = False  # of a recorded run: only what the policy itself got wrong
     engine.proposer = "rules"  # who finds near misses: "rules", or "teacher" and rules

@@ -35,20 +35,18 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "agent.timing": ("post", "pre"),
     "online.trainable": ("auto", "full", "lora"),
     "online.algorithm": ("regrpo", "grpo", "none"),
-    "online.profile": ("compact", "full"),
+    "suite.profile": ("compact", "full"),
     "online.success": ("step", "episode"),
     "online.first_attempt": ("own", "condition", "shared"),
     "online.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "online.baseline": ("mean", "leave_one_out"),
     "online.zero_variance": ("skip", "keep_kl"),
-    "engine.profile": ("compact", "full"),
     "engine.split": ("train", "validation", "test", "held_out"),
     "engine.diagnosis": ("reflection", "thought"),
     "engine.proposer": ("rules", "teacher"),
     "engine.annotator": ("rules", "teacher"),
-    "environment.policy": ("oracle", "never_repairs", "random"),
-    "environment.profile": ("compact", "full"),
-    "environment.split": ("train", "validation", "test", "held_out"),
+    "baselines.policy": ("oracle", "never_repairs", "random"),
+    "baselines.split": ("train", "validation", "test", "held_out"),
 }
 # Fields that list some of these.
 LISTED = {
@@ -121,10 +119,10 @@ AT_LEAST: dict[str, int] = {
     "teacher.temperature": 0,
     "teacher.dollars_per_million_input_tokens": 0,
     "teacher.dollars_per_million_output_tokens": 0,
-    "environment.tasks": 1,
-    "environment.max_steps": 1,
+    "baselines.tasks": 1,
+    "baselines.max_steps": 1,
     "environment.workers": 1,
-    "environment.viewer_episodes": 0,
+    "baselines.viewer_episodes": 0,
 } | {
     f"{stage}.{field}": lowest
     for stage in TRAINING_STAGES
@@ -146,12 +144,10 @@ SHARES = (
     "sft.clean_ratio",
     "eval.top_p",
     "engine.natural",
-    "online.surprises",
+    "suite.surprises",
     "online.forced_failures",
     "online.middle_states",
     "online.near_misses",
-    "recovery.surprises",
-    "environment.surprises",
     *(f"engine.error_types.{name}" for name in ERROR_TYPES),
     *(f"{s}.{f}" for s in TRAINING_STAGES for f in ("final_learning_rate_share", "beta2")),
 )
@@ -189,10 +185,9 @@ def check_config(config: ConfigDict) -> None:
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     hidden = values["model.hidden_size"]
     _require(hidden % 32 == 0, "model.hidden_size", hidden, "it must be a multiple of 32")
-    for field in ("engine.difficulties", "environment.difficulties", "online.difficulties"):
-        difficulties = values[field]
-        known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
-        _require(known, field, difficulties, "list some of 1, 2, 3")
+    difficulties = values["suite.difficulties"]
+    known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
+    _require(known, "suite.difficulties", difficulties, "list some of 1, 2, 3")
     shares = {name: values[f"engine.error_types.{name}"] for name in ERROR_TYPES}
     _require(any(shares.values()), "engine.error_types", shares, "give one of them a share above 0")
     wanted = {name: values[f"engine.{name}"] for name in ("records", "clean", "demonstrations")}

@@ -22,7 +22,9 @@ from regrpo_jax.environments.task import Task, read_tasks
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import split_action
 from regrpo_jax.records.types import Status
+from regrpo_jax.suites.suite import SuiteTools
 from regrpo_jax.suites.toolrepair import LOADERS, plan_of
+from regrpo_jax.suites.toolrepair.suite import NAME, ToolRepair
 
 RESULTS_FILE, TASKS_FOLDER = "results.jsonl", "tasks"
 
@@ -37,14 +39,18 @@ class _Played:
     text: str
 
 
-def episode_source(folder: Path, *, seed: int, failures_only: bool = False) -> FiniteSource:
+def episode_source(
+    folder: Path, *, seed: int, failures_only: bool = False, tools: SuiteTools | None = None
+) -> FiniteSource:
     """The steps of the episodes in the folder of an evaluation run. failures_only: only where the policy failed.
+
+    tools: of tasks of a person's own suite; None for those of ToolRepair, which say it themselves.
 
     UserError when the folder holds no episodes, or none that can be used.
     """
     tasks = {task.id: task for task in read_tasks(folder / TASKS_FOLDER)}
     found: list[Situation] = []
-    loaders = set()
+    used: dict[str, SuiteTools] = {}
     for number, line in enumerate(_lines(folder / RESULTS_FILE), 1):
         try:
             task = tasks[line["id"]]
@@ -53,25 +59,28 @@ def episode_source(folder: Path, *, seed: int, failures_only: bool = False) -> F
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / RESULTS_FILE}, line {number}: no episode of these tasks ({error})") from error
-        loader = loader_of(task)
-        loaders.add(loader)
-        found += _of_episode(task, loader, steps, bool(line["success"]), failures_only)
-    if len(loaders) > 1:
-        raise UserError(
-            f"{folder}: its tasks have different tools ({', '.join(sorted(loaders))}); use one run for each"
-        )
+        own = tools or tools_of_task(task)
+        used[own.loader] = own
+        found += _of_episode(task, own, steps, bool(line["success"]), failures_only)
+    if len(used) > 1:
+        raise UserError(f"{folder}: its tasks have different tools ({', '.join(sorted(used))}); use one run for each")
     if not found:
         what = "failed step that the suite can repair" if failures_only else "successful or repairable episode"
         raise UserError(f"{folder}: holds no {what}")
-    return FiniteSource(found, loaders.pop(), seed, own_only=failures_only)
+    brief = any(_is_brief(situation.task) for situation in found)
+    return FiniteSource(found, next(iter(used.values())), seed, own_only=failures_only, brief=brief)
 
 
-def loader_of(task: Task) -> str:
-    """The sandbox's loader of a task's tools. UserError for a task of no suite of ours."""
+def tools_of_task(task: Task) -> SuiteTools:
+    """What a ToolRepair task is played with. UserError for a task of another suite."""
     parts = task.id.split("/")
     if task.metadata.get("suite") != "toolrepair" or len(parts) < 2 or parts[1] not in LOADERS:
         raise UserError(f"task {task.id}: not of the ToolRepair suite, so that its tools are not known")
-    return LOADERS[parts[1]]
+    return ToolRepair(parts[1]).tools
+
+
+def _is_brief(task: Task) -> bool:
+    return task.id.startswith(f"{NAME}/compact/")
 
 
 def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
@@ -87,10 +96,10 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _of_episode(
-    task: Task, loader: str, steps: Sequence[_Played], success: bool, failures_only: bool
+    task: Task, tools: SuiteTools, steps: Sequence[_Played], success: bool, failures_only: bool
 ) -> Iterator[Situation]:
     first_failure = next((at for at, step in enumerate(steps) if step.status in FAILURES), None)
-    situation = situation_of(task, loader, brief=task.id.split("/")[1] == "compact")
+    situation = situation_of(task, tools, brief=_is_brief(task))
     if first_failure is None and success and not failures_only:
         clean = tuple(CleanStep(step.thought, step.code) for step in steps)
         texts = tuple(step.text for step in steps)
@@ -110,7 +119,7 @@ def _policy_failure(situation: Situation, steps: Sequence[_Played], at: int) -> 
         return
     corrected = rest[0]
     kind, hint = None, None
-    for attempt in plan_of(task).attempts:
+    for attempt in plan_of(task).attempts if "plan" in task.metadata else ():
         for own in own_failures(attempt):
             if _squeezed(own.code) == _squeezed(failed.code):
                 kind, hint = own.error_type, own.hint

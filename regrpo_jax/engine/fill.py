@@ -22,13 +22,17 @@ from regrpo_jax.engine.writing import clean_record, rot_record
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.records.reasons import rule_of
 from regrpo_jax.records.types import ErrorType, Reflection
+from regrpo_jax.suites.suite import SuiteTools
 
 
 class Source(Protocol):
     """Where situations come from."""
 
     @property
-    def loader(self) -> str: ...
+    def tools(self) -> SuiteTools: ...
+
+    @property
+    def brief(self) -> bool: ...
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:
         """The number-th situation (from 0) for such a failure and its near misses, the best first; None: no more.
@@ -105,7 +109,7 @@ def _record(shop: Workshop, situation: Situation, miss: NearMiss, slot: Slot, rn
         reflection,
         number=slot.number,
         annotator=shop.annotator,
-        loader=shop.source.loader,
+        loader=shop.source.tools.loader,
         seed=situation.task.seed,
     )
 

@@ -9,18 +9,20 @@ from dataclasses import dataclass, field
 from regrpo_jax.engine.cases import NearMiss, Situation
 from regrpo_jax.engine.perturb import near_misses
 from regrpo_jax.records.types import ErrorType
+from regrpo_jax.suites.suite import SuiteTools
 
 MOST_CHOICES = 8  # near misses of one kind that are taken of one step
 
 
 @dataclass(frozen=True)
 class FiniteSource:
-    """Steps of recorded trajectories. own_only: take only the near misses that came with them."""
+    """Steps of recorded trajectories. own_only: take only the near misses that came with them. brief: see `Suite`."""
 
     situations: Sequence[Situation]
-    loader: str
+    tools: SuiteTools
     seed: int
     own_only: bool = False
+    brief: bool = False
     _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from regrpo_jax.engine.tool_shapes import tool_shapes
+from regrpo_jax.engine.cases import ToolShape
 from regrpo_jax.engine.writing import canonical
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
@@ -19,7 +19,9 @@ from regrpo_jax.records.execution import text_sha256
 from regrpo_jax.records.types import Status
 
 
-def replay_record(environment: Environment, record: Mapping[str, Any], tasks: Mapping[str, Task]) -> tuple[str, ...]:
+def replay_record(
+    environment: Environment, record: Mapping[str, Any], tasks: Mapping[str, Task], shapes: Mapping[str, ToolShape]
+) -> tuple[str, ...]:
     """What is different, as "rule: sentence"; () when the record comes out as it was written."""
     execution = record["execution"]
     if execution["kind"] != "executed":
@@ -29,7 +31,6 @@ def replay_record(environment: Environment, record: Mapping[str, Any], tasks: Ma
         return (f"replay_task: there is no task {execution['task']!r} in the tasks folder",)
     if text_sha256(canonical(task)) != execution["task_sha256"]:
         return ("replay_task: the task is not the one that the record was made with",)
-    shapes = tool_shapes(execution["loader"])
     changed = sorted(
         name for name, version in execution["tools"].items() if name not in shapes or shapes[name].version != version
     )
@@ -63,13 +64,14 @@ def replay(
     environment: Environment,
     records: Sequence[Mapping[str, Any]],
     tasks: Mapping[str, Task],
+    shapes: Mapping[str, ToolShape],
     threads: int,
     progress: Callable[[], None],
 ) -> list[tuple[str, ...]]:
-    """`replay_record` of every record, in order."""
+    """`replay_record` of every record, in order; shapes: of the tools as they are now."""
 
     def one(record: Mapping[str, Any]) -> tuple[str, ...]:
-        found = replay_record(environment, record, tasks)
+        found = replay_record(environment, record, tasks, shapes)
         progress()
         return found
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from regrpo_jax.agent.prompt import instruction_text, placeholders, system_text
 from regrpo_jax.engine.cases import CleanStep, NearMiss, Situation
 from regrpo_jax.engine.perturb import near_misses
-from regrpo_jax.engine.tool_shapes import loaded_tools, tool_shapes
+from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.types import ErrorType
-from regrpo_jax.suites.toolrepair import LOADERS, Attempt, families, make_task, plan_of
+from regrpo_jax.suites.suite import SuiteTools
+from regrpo_jax.suites.toolrepair import Attempt, families, make_task, plan_of
 from regrpo_jax.suites.toolrepair.plan import call
+from regrpo_jax.suites.toolrepair.suite import ToolRepair
 
 _MOST_DRAWS = 200
 _SEEDS = 2**40
@@ -26,7 +28,12 @@ FINAL_THOUGHT = "that is the answer."
 
 
 def clean_steps(task: Task) -> tuple[CleanStep, ...]:
-    """The steps of who meets no surprise, because each first action is already the one that works."""
+    """The steps of who meets no surprise, because each first action is already the one that works.
+
+    Those of the plan of a ToolRepair task, else of the script that came with the task.
+    """
+    if "plan" not in task.metadata:
+        return tuple(CleanStep(step.thought, step.code) for step in task.oracle if not step.fails)
     plan = plan_of(task)
     done = [CleanStep(attempt.thought, right_code(attempt)) for attempt in plan.attempts]
     return (*done, CleanStep(FINAL_THOUGHT, call(FINAL_ANSWER, plan.answer)))
@@ -56,9 +63,14 @@ class SuiteSource:
     chosen: Sequence[str] = ()
 
     @property
-    def loader(self) -> str:
-        """The sandbox's loader of the tools."""
-        return LOADERS[self.profile]
+    def brief(self) -> bool:
+        """Compact tasks are for policies that read little."""
+        return self.profile == "compact"
+
+    @property
+    def tools(self) -> SuiteTools:
+        """What the tasks are played with."""
+        return ToolRepair(self.profile).tools
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:
         """The number-th (from 0) situation in which such a failure may occur, and near misses, the best first.
@@ -74,7 +86,7 @@ class SuiteSource:
             task = make_task(
                 rng.choice(names), self.split, seed, difficulty, self.profile, surprises=1.0 if natural else 0.0
             )
-            situation = situation_of(task, self.loader, brief=self.profile == "compact")
+            situation = situation_of(task, self.tools, brief=self.brief)
             if error_type is None:
                 return situation, []
             found = _natural(task, error_type) if natural else None
@@ -95,15 +107,15 @@ def _natural(task: Task, error_type: ErrorType) -> tuple[int, tuple[NearMiss, ..
     return None
 
 
-def situation_of(task: Task, loader: str, *, brief: bool) -> Situation:
+def situation_of(task: Task, tools: SuiteTools, *, brief: bool) -> Situation:
     """The first step of a suite's task."""
-    names = [*task.tools, FINAL_ANSWER]
-    shapes, tools = tool_shapes(loader), loaded_tools(loader)
+    loaded = tools.loaded
+    names, shapes = dict.fromkeys((*(task.tools or loaded), FINAL_ANSWER)), shapes_of(loaded)
     return Situation(
         source="oracle",
         source_id=task.id,
         task=task,
-        system=system_text(task.tools, tools, brief=brief),
+        system=system_text(task.tools, loaded, brief=brief),
         instruction=instruction_text(task.instruction, task.images),
         steps=clean_steps(task),
         index=0,

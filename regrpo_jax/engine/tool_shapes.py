@@ -66,7 +66,17 @@ def loaded_tools(loader: str) -> Mapping[str, Tool]:
     return getattr(importlib.import_module(module), name)(None)
 
 
+def shapes_of(tools: Mapping[str, Tool]) -> Mapping[str, ToolShape]:
+    """Their shapes, by name."""
+    return {name: _shape(tool) for name, tool in tools.items()}
+
+
+@functools.lru_cache(maxsize=512)
+def _shape(tool: Tool) -> ToolShape:
+    return tool_shape(tool)
+
+
 @functools.cache
 def tool_shapes(loader: str) -> Mapping[str, ToolShape]:
     """The shapes of `loaded_tools`, by name."""
-    return {name: tool_shape(tool) for name, tool in loaded_tools(loader).items()}
+    return shapes_of(loaded_tools(loader))

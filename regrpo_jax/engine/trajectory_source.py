@@ -15,7 +15,7 @@ from pathlib import Path
 from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.engine.cases import CleanStep, Situation
 from regrpo_jax.engine.finite_source import FiniteSource
-from regrpo_jax.engine.tool_shapes import loaded_tools, tool_shapes
+from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.errors import UserError
@@ -23,25 +23,28 @@ from regrpo_jax.records import KNOWN_TOOLS, Trajectory, extract_tool_calls, load
 from regrpo_jax.records.actions import FINAL_ANSWER, parse_python
 from regrpo_jax.records.types import Status, Step
 from regrpo_jax.sandbox.pool import LOADER
+from regrpo_jax.suites.suite import SuiteTools
 
 _MOST_FILE_BYTES = 64 * 2**20
 _ENDING = 6  # characters of a file's ending, dot included, at most
 
 
-def trajectory_source(path: Path, *, seed: int, loader: str = LOADER) -> FiniteSource:
+def trajectory_source(path: Path, *, seed: int, tools: SuiteTools | None = None) -> FiniteSource:
     """The steps of a file's trajectories. UserError when the file has none that can be used."""
-    found = [one for trajectory in load_clean(path) for one in _situations(trajectory, path.absolute().parent, loader)]
+    tools = tools or SuiteTools(LOADER)
+    found = [one for trajectory in load_clean(path) for one in _situations(trajectory, path.absolute().parent, tools)]
     if not found:
         raise UserError(f"{path}: no trajectory has tool calls in all its steps and ends with final_answer")
-    return FiniteSource(found, loader, seed)
+    return FiniteSource(found, tools, seed)
 
 
-def _situations(trajectory: Trajectory, folder: Path, loader: str) -> Iterator[Situation]:
+def _situations(trajectory: Trajectory, folder: Path, own: SuiteTools) -> Iterator[Situation]:
     steps = trajectory.steps
     clean = bool(trajectory.answer.strip()) and all(step.code and _unfailed(step) for step in steps)
     if not clean or not any(call.name == FINAL_ANSWER for call in extract_tool_calls(steps[-1].code)):
         return
-    names, tools = _file_names(trajectory), tool_shapes(loader)
+    names, loaded = _file_names(trajectory), own.loaded
+    tools = shapes_of(loaded)
     files = {name: None if Path(name).is_absolute() else _content(folder / name) for name in names}
     called = {call.name for step in steps for call in extract_tool_calls(step.code, KNOWN_TOOLS | set(tools))}
     images = {image.placeholder or f"<image_{at:02d}>": image.path for at, image in enumerate(trajectory.images)}
@@ -57,12 +60,12 @@ def _situations(trajectory: Trajectory, folder: Path, loader: str) -> Iterator[S
         images=tuple(dict.fromkeys(shown.values())),
         seed=int(hashlib.sha256(trajectory.id.encode()).hexdigest()[:8], 16),
     )
-    remote = any(getattr(loaded_tools(loader).get(name), "remote", False) for name in called)
+    remote = any(getattr(loaded.get(name), "remote", False) for name in called)
     first = Situation(
         source="trajectory",
         source_id=trajectory.id,
         task=task,
-        system=trajectory.system or system_text(task.tools, loaded_tools(loader), brief=False),
+        system=trajectory.system or system_text(task.tools, loaded, brief=False),
         instruction=trajectory.task,
         steps=tuple(CleanStep(step.thought, step.code) for step in steps),
         index=0,

@@ -16,9 +16,10 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from regrpo_jax.environments.answers import check_answer
+from regrpo_jax.environments.answers import CheckKind, check_answer
 from regrpo_jax.environments.episode_result import EpisodeLimits, EpisodeResult, Outcome
 from regrpo_jax.environments.faults import FaultKind
+from regrpo_jax.environments.own_check import own_check
 from regrpo_jax.environments.soft_faults import seconds as slow_seconds
 from regrpo_jax.environments.task import Task
 from regrpo_jax.environments.tool_faults import APPLY, settings_for, timeout_words
@@ -66,6 +67,7 @@ class Episode:
         self.images: dict[tuple[int, str], bytes] = {}
         self.error = ""
         self.seconds = 0.0
+        self._checked = False  # what a check of the person's own says
         self.killed_in = ""  # the tool at whose work the last action was killed, if no fault of the task says why
         self.tape = Tape()  # of the next turn; one that was played before, after the same turns, brings its own
         self.differed = 0  # repetitions of actions, to bring the episode back, that came to something else
@@ -91,7 +93,9 @@ class Episode:
     @property
     def success(self) -> bool:
         """Whether the task was answered, and rightly."""
-        return self.outcome == Outcome.ANSWERED and check_answer(self.task.checker, self.answer)
+        checker = self.task.checker
+        right = self._checked if checker.kind == CheckKind.FUNCTION else check_answer(checker, self.answer)
+        return self.outcome == Outcome.ANSWERED and right
 
     @property
     def result(self) -> EpisodeResult:
@@ -254,6 +258,8 @@ class Episode:
             self.outcome, self.error = Outcome.INFRA_ERROR, self._given_up or result.text
         elif result.ended:
             self.outcome, self.answer = Outcome.ANSWERED, result.final_answer
+            if self.task.checker.kind == CheckKind.FUNCTION and self._session is not None:
+                self._checked = own_check(str(self.task.checker.value), self.answer, self._session)
         elif not self.done and len(self.steps) >= self.limits.max_steps:
             self.outcome = Outcome.OUT_OF_STEPS
 

@@ -21,7 +21,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_groups
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
-from regrpo_jax.suites.toolrepair import make_suite
+from regrpo_jax.suites.find import suite_of
 
 _TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people type for evaluation
 
@@ -73,6 +73,7 @@ class GroupPlayer:
         self._config, self._online = config, config.online
         self._environment, self._buffer, self._settings = environment, buffer, settings
         self._credit = credit_settings(config.online)
+        self._suite = suite_of(config)
         self._shares = {MIDDLE: config.online.middle_states, NEAR_MISS: config.online.near_misses}
         self._expected: Expected = {}
         self._last: tuple[int, list[RolloutGroup]] = (0, [])  # an update and its groups
@@ -128,15 +129,9 @@ class GroupPlayer:
 
     def _tasks(self, number: int, round_number: int) -> list[Task]:
         online = self._online
-        return make_suite(
-            "train",
-            online.tasks,
-            _TRAINING_SEEDS + _seed(self._config.seed, number, round_number),
-            online.profile,
-            surprises=online.surprises,
-            difficulties=online.difficulties,
-            chosen=online.families,
-        )
+        seed = _TRAINING_SEEDS + _seed(self._config.seed, number, round_number)
+        tasks = self._suite.tasks("train", online.tasks, seed)
+        return [tasks[number % len(tasks)] for number in range(online.tasks)]  # a small suite's come several times
 
 
 @dataclass(frozen=True)

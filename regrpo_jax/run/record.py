@@ -13,7 +13,11 @@ from regrpo_jax.records.text_files import replace_text
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
-FREE_FIELDS = ("stages", "log_every", "compilation_cache", "checkpoint", "eval", "recovery", "environment", "audit")
+FREE_FIELDS = (
+    "stages", "log_every", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment", "audit",
+)  # fmt: skip
+# Sections of which no field may differ, because checkpoints and rollouts would not fit.
+FIXED_SECTIONS = ("seed", "model", "data", "lora", "engine", "suite", "tools")
 
 
 def prepare_workdir(workdir: Path) -> None:
@@ -45,7 +49,11 @@ def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> boo
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
     changed = sorted(_changed_fields(earlier, _as_json(config)))
-    fatal = [field for field in changed if field.split(".")[0] in ("seed", "model", "data", "lora", "engine")]
+    fatal = [
+        field
+        for field in changed
+        if field.split(".")[0] in ("seed", "model", "data", "lora", "engine", "suite", "tools")
+    ]
     if fatal:
         raise UserError(
             f"{path}: this folder holds a run with other {', '.join(fatal)}; use those values, or another --workdir"

@@ -116,6 +116,17 @@ def _outermost(paths: Sequence[str], holes: Sequence[str]) -> tuple[str, ...]:
     return tuple(kept[1:])
 
 
+def _check_hidden(hidden: Sequence[str], readable: Sequence[str]) -> None:
+    """UserError where a worker could read what makes the tasks, or holds their answers."""
+    for secret in map(os.path.realpath, hidden):
+        for path in readable:
+            if _within(secret, [path]):
+                raise UserError(
+                    f"{secret} makes the tasks or holds their answers, and the tools bring {path} along, which every "
+                    "action could read; put the tools into a module or package of their own"
+                )
+
+
 def view_of(settings: SandboxSettings, references: Sequence[str] = (), readable: Sequence[str] = ()) -> View:
     """What a worker that loads these references sees. UserError for a module or a readable path that is not there."""
     python, installed = _python_paths(), libraries()
@@ -125,6 +136,7 @@ def view_of(settings: SandboxSettings, references: Sequence[str] = (), readable:
     packages = _distinct(found.places)
     asked = [os.path.join(os.getcwd(), path).rstrip("/") for path in (*settings.readable, *readable)]
     named = _distinct(_checked(path) for path in asked)
+    _check_hidden(settings.hidden, (*packages, *named))
     parents = tuple(path for path in _distinct([FOLDER.parent, *found.parents]) if path not in installed)
     for path in parents:
         if ":" in path:

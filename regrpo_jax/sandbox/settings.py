@@ -18,7 +18,8 @@ class SandboxSettings:
     action's text; more is cut in the middle. remote_seconds: of one call of a remote tool.
     workers: episodes at the same time. spares: more warm workers, to take the place of killed ones.
     readable: further files or folders of the host an episode may read. python_path: folders where the modules of user
-    tools are searched; only the modules are readable. allow_unisolated: where workers cannot be isolated, run
+    tools are searched; only the modules are readable. hidden: files and folders that make the tasks, or hold their
+    answers; tools that would bring them along are refused. allow_unisolated: where workers cannot be isolated, run
     them without (never as root) instead of refusing; see docs/security.md, "The weaker mode".
     """
 
@@ -38,6 +39,7 @@ class SandboxSettings:
     spares: int = 1
     readable: tuple[str, ...] = ()
     python_path: tuple[str, ...] = ()
+    hidden: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """UserError for a limit that is not positive."""

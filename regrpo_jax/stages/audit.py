@@ -71,8 +71,10 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
       UserError: the records cannot be replayed at all: no execution block, other tools than one loader's, no tasks.
     """
     from regrpo_jax.engine.replay import replay
+    from regrpo_jax.engine.tool_shapes import shapes_of
     from regrpo_jax.environments.starting import start_environment
     from regrpo_jax.environments.task import read_tasks
+    from regrpo_jax.suites.find import tools_of
 
     loaders = {_loader(record) for record in records}
     if len(loaders) != 1 or None in loaders:
@@ -80,12 +82,17 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
         raise UserError(f"config.audit.replay needs records that were executed with one set of tools, not with {which}")
     tasks = {task.id: task for task in read_tasks(folder / "tasks")}
     chosen = config.environment
+    tools = tools_of(str(loaders.pop()), config)
     with (
-        start_environment(chosen, str(loaders.pop()), max_steps=_MOST_STEPS) as environment,
+        start_environment(
+            chosen, tools.loader, tools.settings, max_steps=_MOST_STEPS, hidden=tools.hidden
+        ) as environment,
         Progress(transient=True) as bar,
     ):
         shown = bar.add_task("replay", total=len(records))
-        found = replay(environment, records, tasks, chosen.workers, lambda: bar.update(shown, advance=1))
+        found = replay(
+            environment, records, tasks, shapes_of(tools.loaded), chosen.workers, lambda: bar.update(shown, advance=1)
+        )
     return {str(record["id"]): reasons for record, reasons in zip(records, found, strict=True) if reasons}
 
 

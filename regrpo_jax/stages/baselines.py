@@ -23,7 +23,9 @@ from regrpo_jax.environments.viewer import write_run
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir, record_run
 from regrpo_jax.run.run import Run
-from regrpo_jax.suites.toolrepair import BASELINES, LOADERS, Policy, make_suite
+from regrpo_jax.suites.find import suite_of
+from regrpo_jax.suites.suite import SuiteTools
+from regrpo_jax.suites.toolrepair import BASELINES, Policy
 
 
 def run(run: Run) -> None:
@@ -33,35 +35,33 @@ def run(run: Run) -> None:
       UserError: for everything that a person can mend.
     """
     config, workdir = run.config, run.workdir
-    chosen = config.environment
-    tasks = make_suite(
-        chosen.split,
-        chosen.tasks,
-        config.seed,
-        chosen.profile,
-        surprises=chosen.surprises,
-        difficulties=chosen.difficulties,
-        chosen=chosen.families,
-    )
+    chosen, suite = config.baselines, suite_of(config)
+    tasks = suite.tasks(chosen.split, chosen.tasks, config.seed)
     prepare_workdir(workdir)
     record_run(config, workdir)
-    results = play(tasks, BASELINES[chosen.policy], chosen)
+    results = play(tasks, BASELINES[chosen.policy], config, suite.tools)
     lines = (json.dumps(to_json(result), ensure_ascii=False, sort_keys=True) for result in results)
     write_tasks(tasks, workdir / "tasks")
     replace_text(workdir / "results.jsonl", "".join(f"{line}\n" for line in lines))
     told = summary(results)
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
-    title = f"{chosen.policy} on {len(tasks)} tasks of ToolRepair, {chosen.profile}, {chosen.split}"
+    title = f"{chosen.policy} on {len(tasks)} tasks of {suite.name}, {chosen.split}"
     rows = {name: cells for section in table_rows(told) for name, cells in section.items()}
     write_run(workdir / "episodes.html", title, results, rows, most_episodes=chosen.viewer_episodes)
     print_summary(title, told)
     print(f"everything was written to {workdir}", flush=True)
 
 
-def play(tasks: list[Task], policy: Policy, chosen: ConfigDict) -> list[EpisodeResult]:
+def play(tasks: list[Task], policy: Policy, config: ConfigDict, tools: SuiteTools) -> list[EpisodeResult]:
     """All episodes, in the order of the tasks; a bar shows how far it is."""
     with (
-        start_environment(chosen, LOADERS[chosen.profile], max_steps=chosen.max_steps) as environment,
+        start_environment(
+            config.environment,
+            tools.loader,
+            tools.settings,
+            max_steps=config.baselines.max_steps,
+            hidden=tools.hidden,
+        ) as environment,
         Progress(transient=True) as bar,
     ):
         shown = bar.add_task("episodes", total=len(tasks))

@@ -31,6 +31,7 @@ from regrpo_jax.engine.shards import is_complete, write_images, write_lines, wri
 from regrpo_jax.engine.slots import plan_slots
 from regrpo_jax.engine.suite_source import SuiteSource
 from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
+from regrpo_jax.engine.task_source import task_source
 from regrpo_jax.engine.teachers import teaching
 from regrpo_jax.engine.trajectory_source import trajectory_source
 from regrpo_jax.environments.starting import start_environment
@@ -42,7 +43,7 @@ from regrpo_jax.run.corpus_files import CORPUS, TASKS
 from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
 from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
-from regrpo_jax.suites.toolrepair import LOADERS
+from regrpo_jax.suites.find import LOADER, suite_of, tools_of
 
 SUITE = "toolrepair"
 _MOST_STEPS = 64
@@ -83,7 +84,8 @@ def show_how(config: ConfigDict, folder: Path) -> None:
         return
     started = time.monotonic()
     write_demonstrations(
-        folder, chosen.demonstrations, config.seed, families=chosen.families, difficulties=chosen.difficulties,
+        folder, chosen.demonstrations, config.seed,
+        families=config.suite.families, difficulties=config.suite.difficulties,
         habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
         allow_unisolated=config.environment.allow_unisolated,
     )  # fmt: skip
@@ -97,12 +99,14 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
     chosen = config.engine
     shares = {ErrorType(name): share for name, share in chosen.error_types.items()}
     slots = plan_slots(chosen.records, chosen.clean, shares, config.seed)
-    started = time.monotonic()
+    started, tools = time.monotonic(), source.tools
     with contextlib.closing(Journal(workdir / "journal.jsonl")) as journal:
         if journal.entries:
             print(f"data: resuming with {len(journal.entries)} of {len(slots)} slots tried", flush=True)
         with (
-            start_environment(config.environment, source.loader, max_steps=_MOST_STEPS) as environment,
+            start_environment(
+                config.environment, tools.loader, tools.settings, max_steps=_MOST_STEPS, hidden=tools.hidden
+            ) as environment,
             teaching(config, workdir, style=_style(source)) as teachers,
         ):
             shop = Workshop(
@@ -125,34 +129,37 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
 def source_of(config: ConfigDict) -> Source:
     """The source that `config.data.source` names. UserError when there is none such."""
     name, chosen = config.data.source, config.engine
-    if chosen.demonstrations and (name, chosen.profile) != (SUITE, "compact"):
+    if chosen.demonstrations and (name, config.suite.profile) != (SUITE, "compact"):
         raise UserError(
             f"config.engine.demonstrations={chosen.demonstrations} needs config.data.source={SUITE!r} and "
-            f"config.engine.profile='compact', not {name!r} and {chosen.profile!r}"
+            f"config.suite.profile='compact', not {name!r} and {config.suite.profile!r}"
         )
     if name == SUITE:
         return SuiteSource(
-            profile=chosen.profile,
+            profile=config.suite.profile,
             split=chosen.split,
-            difficulties=chosen.difficulties,
+            difficulties=config.suite.difficulties,
             natural=chosen.natural,
             seed=config.seed,
-            chosen=chosen.families,
+            chosen=config.suite.families,
         )
     path = Path(name)
+    if name == "suite":
+        return task_source(suite_of(config), chosen.split, config.seed)
     if name and path.is_dir():
-        return episode_source(path, seed=config.seed, failures_only=chosen.failures_only)
+        tools = None if config.suite.name == SUITE else suite_of(config).tools
+        return episode_source(path, seed=config.seed, failures_only=chosen.failures_only, tools=tools)
     if name and path.is_file():
-        return trajectory_source(path, seed=config.seed)
+        return trajectory_source(path, seed=config.seed, tools=tools_of(LOADER, config))
     raise UserError(
-        f"config.data.source is {name!r}; it must be {SUITE!r}, a JSON file of clean trajectories, or the folder of an "
-        "evaluation run"
+        f"config.data.source is {name!r}; it must be {SUITE!r}, 'suite' (the tasks of config.suite that have steps), a "
+        "JSON file of clean trajectories, or the folder of an evaluation run"
     )
 
 
 def _style(source: Source) -> str:
     """Of the rules' reflections: a tiny policy learns few words, a large one varied sentences."""
-    return "short" if source.loader == LOADERS["compact"] else "sentences"
+    return "short" if source.brief else "sentences"
 
 
 @contextlib.contextmanager

@@ -28,7 +28,6 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
 from regrpo_jax.data.rollout_credit import credit_settings
-from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
@@ -45,7 +44,7 @@ from regrpo_jax.rollouts.update_groups import (
     sampled_tokens,
 )
 from regrpo_jax.run.run import Run
-from regrpo_jax.suites.toolrepair import LOADERS
+from regrpo_jax.suites.find import suite_of
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.loop import RunContext, check_same_start, check_values
 from regrpo_jax.training.metrics import StageProgress
@@ -110,9 +109,11 @@ def run_online(
 
 
 def playing(config: ConfigDict) -> Environment:
-    """The environment of `config.online`'s suite, to be closed by the caller."""
-    loader = LOADERS[config.online.profile]
-    return start_environment(config.environment, loader, max_steps=config.agent.max_steps + 1)
+    """The environment of `config.suite`, to be closed by the caller."""
+    tools = suite_of(config).tools
+    return start_environment(
+        config.environment, tools.loader, tools.settings, max_steps=config.agent.max_steps + 1, hidden=tools.hidden
+    )
 
 
 def loop_settings(config: ConfigDict) -> LoopSettings:
@@ -123,12 +124,12 @@ def loop_settings(config: ConfigDict) -> LoopSettings:
 
 def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> CollectSettings:
     """How groups are played."""
-    profile = config.online.profile
+    suite = suite_of(config)
     return CollectSettings(
         loop_settings(config),
         branches,
-        tools=loaded_tools(LOADERS[profile]),
-        brief=profile == "compact",
+        tools=suite.tools.loaded,
+        brief=suite.brief,
         image_folder=workdir / "rollouts" / "images",
         seconds=config.online.collect_seconds,
     )

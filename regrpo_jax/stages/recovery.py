@@ -19,7 +19,7 @@ from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
-from regrpo_jax.engine.tool_shapes import tool_shapes
+from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.compare import ROWS_FILE, print_comparison, read_rows
@@ -32,7 +32,7 @@ from regrpo_jax.rollouts.players import Player
 from regrpo_jax.run.run import Run
 from regrpo_jax.stages.online import collect_settings, playing
 from regrpo_jax.stages.table import title_of
-from regrpo_jax.suites.toolrepair import LOADERS, make_suite
+from regrpo_jax.suites.find import suite_of
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import StageProgress
 
@@ -96,10 +96,7 @@ class RecoveryEvaluation:
         context, config = self._context, self._context.config.copy_and_resolve_references()
         config.online.algorithm = algorithm
         chosen = config.recovery
-        tasks = make_suite(
-            split, chosen.tasks, chosen.seed, config.online.profile,
-            surprises=chosen.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
-        )  # fmt: skip
+        tasks = suite_of(config).tasks(split, chosen.tasks, chosen.seed)
         settings = collect_settings(config, context.workdir, branches=chosen.episodes)
         identity = {**trained, "algorithm": algorithm, "played": played_digest(config, tasks, settings)}
         path, folder = context.workdir / NUMBERS, context.workdir / FOLDER / slug(title)
@@ -153,7 +150,7 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
     told = {
         "tasks": tasks_digest(tasks),
         "prompts": sorted({system_text(task.tools, settings.tools, brief=settings.brief) for task in tasks}),
-        "tools": {name: shape.version for name, shape in tool_shapes(LOADERS[config.online.profile]).items()},
+        "tools": {name: shape.version for name, shape in shapes_of(suite_of(config).tools.loaded).items()},
         "loop": vars(settings.loop),
         "wall_seconds": config.environment.wall_seconds,
         **sections,

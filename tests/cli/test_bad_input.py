@@ -90,8 +90,8 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.agent.gate is 'never'", "config.online.algorithm='grpo'"],
     ),
     "no_failure_to_force": (
-        ["--config.stages=online", "--config.online.forced_failures=0.1", "--config.online.surprises=0"],
-        ["config.online.forced_failures is 0.1", "config.online.surprises above 0"],
+        ["--config.stages=online", "--config.online.forced_failures=0.1", "--config.suite.surprises=0"],
+        ["config.online.forced_failures is 0.1", "config.suite.surprises above 0"],
     ),
     "stale_without_weights": (
         ["--config.stages=online", "--config.online.staleness=1"],

@@ -24,6 +24,7 @@ from regrpo_jax.records import ErrorType, Observation, Status, telling_span
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.toolrepair import LOADERS, families, make_task, plan_of
 from regrpo_jax.suites.toolrepair.plan import Repair
+from regrpo_jax.suites.toolrepair.suite import ToolRepair
 from regrpo_jax.suites.toolrepair_tools.compact_toolset import TRAINING_TOOLS
 
 TASK = make_task("moved", "train", 1, surprises=0.0)
@@ -173,7 +174,7 @@ def _near_misses(task: Task, situation: Situation) -> list[tuple[int, NearMiss]]
 @pytest.mark.parametrize("family", families("compact"))
 def test_records_of_real_failures_pass_the_gates(compact: Environment, family: str) -> None:
     task = replace(make_task(family, "train", 3, 2, surprises=1.0), tools=tuple(sorted(TRAINING_TOOLS)))
-    situation = situation_of(task, LOADERS["compact"], brief=True)
+    situation = situation_of(task, ToolRepair().tools, brief=True)
     played = []
     for at, miss in _near_misses(task, situation):
         try:

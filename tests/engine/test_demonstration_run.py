@@ -16,7 +16,7 @@ def test_demonstrations_are_what_a_later_stage_trains_on(tmp_path: Path) -> None
     config = base_config()
     config.data.source = "toolrepair"
     config.engine.records, config.engine.demonstrations = 0, 6
-    config.engine.families = ("moved",)
+    config.suite.families = ("moved",)
     config = with_corpus(config, tmp_path)
     run(Run(config, tmp_path))
     assert not config.data.rot and not (tmp_path / "summary.json").exists()
@@ -32,6 +32,6 @@ def test_demonstrations_are_what_a_later_stage_trains_on(tmp_path: Path) -> None
 def test_demonstrations_of_something_else_are_refused(tmp_path: Path) -> None:
     config = base_config()
     config.data.source = "toolrepair"
-    config.engine.demonstrations, config.engine.profile = 6, "full"
+    config.engine.demonstrations, config.suite.profile = 6, "full"
     with pytest.raises(UserError, match="demonstrations=6 needs .*'compact', not 'toolrepair' and 'full'"):
         run(Run(config, tmp_path))

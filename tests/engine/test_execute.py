@@ -12,12 +12,15 @@ from regrpo_jax.engine.suite_source import SuiteSource, clean_steps, own_failure
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.records.types import ErrorType, Status
 from regrpo_jax.suites.toolrepair import LOADERS, families, make_task, plan_of
+from regrpo_jax.suites.toolrepair.suite import ToolRepair
 
 LOADER = LOADERS["compact"]
 
 
 def situation(family: str, *, surprises: float = 0.0, difficulty: int = 1, seed: int = 0) -> Situation:
-    return situation_of(make_task(family, "train", seed, difficulty, surprises=surprises), LOADER, brief=True)
+    return situation_of(
+        make_task(family, "train", seed, difficulty, surprises=surprises), ToolRepair().tools, brief=True
+    )
 
 
 def miss(code: str, kind: ErrorType = ErrorType.ARG_INVALID) -> NearMiss:

@@ -21,6 +21,7 @@ from regrpo_jax.environments.task import write_tasks
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Status
 from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.suite import SuiteTools
 from regrpo_jax.suites.toolrepair import BASELINES, make_suite, plan_of
 
 
@@ -70,7 +71,7 @@ def test_what_lies_beside_the_file_decides_what_can_be_run(written: Path) -> Non
 def test_a_trajectory_of_others_is_run_with_real_tools(written: Path) -> None:
     source = trajectory_source(written, seed=0)
     at = first_steps(source)["here"]
-    with Environment.start(SandboxSettings(workers=1, wall_seconds=30), loader=source.loader) as environment:
+    with Environment.start(SandboxSettings(workers=1, wall_seconds=30), loader=source.tools.loader) as environment:
         assert "42.50" in play_clean(environment, at)[0].text
         played, number = [], 0
         while (found := source.situation(ErrorType.ARG_INVALID, number)) is not None:
@@ -90,7 +91,7 @@ def test_what_cannot_be_run_is_marked_as_made_up(written: Path) -> None:
     import random
 
     at = first_steps(trajectory_source(written, seed=0))["no_file"]
-    source = FiniteSource([at], "unused:unused", 0)
+    source = FiniteSource([at], SuiteTools("unused:unused"), 0)
     for kind in (ErrorType.ARG_INVALID, ErrorType.TOOL_MISMATCH):
         found = source.situation(kind, 0)
         assert found is not None and found[1]

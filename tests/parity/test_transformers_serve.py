@@ -150,7 +150,7 @@ def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path
     options = (
         "--config.stages=recovery",
         f"--config.model.path={model}",
-        '--config.online.families=("moved",)',
+        '--config.suite.families=("moved",)',
         "--config.agent.turn_tokens=16",
         "--config.agent.episode_tokens=32",
         "--config.recovery.tasks=2",

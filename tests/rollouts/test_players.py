@@ -87,7 +87,7 @@ def train(workdir: Path, address: str, *options: str) -> None:
             "--config.online.tasks=2",
             "--config.online.branches=4",
             f"--config.online.steps={UPDATES}",
-            '--config.online.families=("service",)',
+            '--config.suite.families=("service",)',
             "--config.online.learning_rate=0.01",
             *options,
         ]

@@ -34,7 +34,7 @@ OPTIONS = (
     f"--config={ROOT / 'tests' / 'tiny_config.py'}",
     '--config.stages=("recovery", "sft", "recovery")',
     "--config.sft.steps=12",
-    '--config.online.families=("moved", "service")',
+    '--config.suite.families=("moved", "service")',
     "--config.agent.turn_tokens=32",
     "--config.agent.episode_tokens=64",
     "--config.recovery.tasks=6",
@@ -93,8 +93,8 @@ def digest(**changes: Any) -> str:
     config.recovery.tasks = 18  # the second nine have another difficulty
     config.update_from_flattened_dict(changes)
     tasks = make_suite(
-        config.recovery.splits[0], config.recovery.tasks, config.recovery.seed, config.online.profile,
-        surprises=config.recovery.surprises, difficulties=config.online.difficulties, chosen=config.online.families,
+        config.recovery.splits[0], config.recovery.tasks, config.recovery.seed, config.suite.profile,
+        surprises=config.suite.surprises, difficulties=config.suite.difficulties, chosen=config.suite.families,
     )  # fmt: skip
     return played_digest(config, tasks, collect_settings(config, Path("."), branches=config.recovery.episodes))
 
@@ -102,10 +102,10 @@ def digest(**changes: Any) -> str:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"online.profile": "full"},
-        {"online.families": ("moved",)},
-        {"online.difficulties": (1,)},
-        {"recovery.surprises": 1.0},
+        {"suite.profile": "full"},
+        {"suite.families": ("moved",)},
+        {"suite.difficulties": (1,)},
+        {"suite.surprises": 1.0},
         {"recovery.splits": ("held_out",)},
         {"recovery.temperature": 0.5},
         {"recovery.episodes": 3},

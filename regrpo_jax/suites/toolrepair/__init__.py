@@ -12,10 +12,8 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.suites.toolrepair.baselines import BASELINES, Policy
 from regrpo_jax.suites.toolrepair.plan import Attempt, Plan, Repair, evidence_span, plan_from_json
 from regrpo_jax.suites.toolrepair.registry import PROFILES, families, make_suite, make_task
+from regrpo_jax.suites.toolrepair.suite import LOADERS
 from regrpo_jax.suites.toolrepair.words import SPLITS
-from regrpo_jax.suites.toolrepair_tools import compact_toolset, full_toolset
-
-LOADERS = {"compact": compact_toolset.LOADER, "full": full_toolset.LOADER}
 
 __all__ = [
     "BASELINES", "LOADERS", "PROFILES", "SPLITS", "Attempt", "Plan", "Policy", "Repair", "evidence_span", "families",

@@ -16,24 +16,24 @@ ROOT = Path(__file__).resolve().parents[3]
 CONFIG = f"--config={ROOT / 'configs' / 'toolrepair.py'}"
 
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "policy": (["--config.environment.policy=orakel"], ["config.environment.policy", "'never_repairs'"]),
-    "profile": (["--config.environment.profile=tiny"], ["config.environment.profile", "'compact' or 'full'"]),
-    "split": (["--config.environment.split=heldout"], ["config.environment.split", "'held_out'"]),
-    "share": (["--config.environment.surprises=2"], ["config.environment.surprises is 2", "between 0 and 1"]),
-    "no task": (["--config.environment.tasks=0"], ["config.environment.tasks is 0", "at least 1"]),
+    "policy": (["--config.baselines.policy=orakel"], ["config.baselines.policy", "'never_repairs'"]),
+    "profile": (["--config.suite.profile=tiny"], ["config.suite.profile", "'compact' or 'full'"]),
+    "split": (["--config.baselines.split=heldout"], ["config.baselines.split", "'held_out'"]),
+    "share": (["--config.suite.surprises=2"], ["config.suite.surprises is 2", "between 0 and 1"]),
+    "no task": (["--config.baselines.tasks=0"], ["config.baselines.tasks is 0", "at least 1"]),
     "no worker": (["--config.environment.workers=0"], ["config.environment.workers is 0", "at least 1"]),
     "no time": (["--config.environment.wall_seconds=0"], ["config.environment.wall_seconds is 0.0", "above 0"]),
-    "difficulty": (["--config.environment.difficulties=(4,)"], ["config.environment.difficulties", "1, 2, 3"]),
-    "family": (["--config.environment.families=('moved','lost')"], ["'lost'", "moved, service"]),
+    "difficulty": (["--config.suite.difficulties=(4,)"], ["config.suite.difficulties", "1, 2, 3"]),
+    "family": (["--config.suite.families=('moved','lost')"], ["'lost'", "moved, service"]),
     "training": (["--config.stages=('sft','baselines')"], ["config.stages", "'baselines' stands alone"]),
 }
 
 
 def test_choices_are_those_of_the_suite() -> None:
-    assert set(CHOICES["environment.policy"]) == set(BASELINES)
-    assert set(CHOICES["environment.profile"]) == set(PROFILES) == set(LOADERS)
-    assert set(CHOICES["environment.split"]) == set(SPLITS)
-    assert base_config().environment.surprises == SURPRISES
+    assert set(CHOICES["baselines.policy"]) == set(BASELINES)
+    assert set(CHOICES["suite.profile"]) == set(PROFILES) == set(LOADERS)
+    assert set(CHOICES["baselines.split"]) == set(SPLITS)
+    assert base_config().suite.surprises == SURPRISES
 
 
 def command(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,7 +47,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path) -> None:
-    done = command(f"--workdir={tmp_path}", "--config.environment.tasks=18", "--config.environment.viewer_episodes=3")
+    done = command(f"--workdir={tmp_path}", "--config.baselines.tasks=18", "--config.baselines.viewer_episodes=3")
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (
         "oracle on 18 tasks of ToolRepair, compact, test",

@@ -1,0 +1,59 @@
+"""A person's own check of an episode: a function on the host that sees the final answer and the workspace.
+
+    def check(answer, workspace):
+        return answer == "done" and b"total" in workspace.read("report.csv")
+
+It runs once, when the episode has been answered, and its workspace is as the last action left it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from regrpo_jax.errors import UserError
+from regrpo_jax.sandbox.results import SandboxError
+
+
+class Files(Protocol):
+    """The open session of an episode."""
+
+    def read_file(self, name: str) -> bytes: ...
+    def files(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class CheckedWorkspace:
+    """The files that a check may look at."""
+
+    _files: Files
+
+    def names(self) -> list[str]:
+        """All files, by name."""
+        return sorted(self._files.files())
+
+    def read(self, name: str) -> bytes:
+        """A file's content. OSError where there is none; a check that lets it pass says no."""
+        return self._files.read_file(name)
+
+
+def own_check(reference: str, answer: object, files: Files) -> bool:
+    """What the function says. UserError when it cannot be had, or raises anything; SandboxError as the session."""
+    try:
+        return bool(_function(reference)(answer, CheckedWorkspace(files)))
+    except (UserError, SandboxError):
+        raise
+    except OSError:
+        return False  # a file that it looks for was not made
+    except Exception as error:  # a person's own code may raise anything
+        raise UserError(f"the check {reference} raised {type(error).__name__}: {error}") from error
+
+
+def _function(reference: str) -> Callable[[object, CheckedWorkspace], object]:
+    module, _, name = reference.partition(":")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # importing may raise anything too
+        raise UserError(f"the check {reference} cannot be had: {type(error).__name__}: {error}") from error

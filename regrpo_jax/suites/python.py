@@ -1,0 +1,117 @@
+"""A suite in Python: `config.suite.name = "package.module:make_suite"`, a function without arguments.
+
+    from regrpo_jax.suites.python import PythonSuite
+
+    def make_suite():
+        return PythonSuite(tools=("shop.tools:price", "shop.tools:stock"), tasks=make_tasks)
+
+    def make_tasks(split):
+        for number in range(100):
+            yield {"id": f"{split}-{number}", "instruction": ..., "answer": ..., "files": {"prices.csv": b"..."}}
+
+The tools stand in a module of their own: who can read the module that makes the tasks can look the answers up, so no
+worker of the sandbox may.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from regrpo_jax.environments.task import Task
+from regrpo_jax.errors import UserError
+from regrpo_jax.suites.folder import chosen_tasks
+from regrpo_jax.suites.suite import SuiteTools
+from regrpo_jax.suites.task_lines import task_of
+from regrpo_jax.toolbox.toolset import ToolsetSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class PythonSuite:
+    """What a person's `make_suite` returns.
+
+    tasks: called with a split; gives `Task`s, or mappings with the keys of `task_lines.py`, whose `files` map names to
+    bytes. tools: "package.module:name" of typed functions or smolagents tools, beside those of `config.tools`.
+    """
+
+    tasks: Callable[[str], Iterable[Task | Mapping[str, Any]]]
+    tools: tuple[str, ...] = ()
+    brief: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedSuite:
+    """A `PythonSuite` with its name and all of its tools."""
+
+    name: str
+    made: PythonSuite
+    tools: SuiteTools
+
+    @property
+    def brief(self) -> bool:
+        """As its maker says."""
+        return self.made.brief
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """At most `count` of what it makes for the split, shuffled by the seed. UserError for what is no task."""
+        return chosen_tasks(_made(self, split), split, count, seed, self.name)
+
+
+@functools.lru_cache(maxsize=8)
+def _made(suite: LoadedSuite, split: str) -> list[Task]:
+    found: dict[str, Task] = {}
+    for number, told in enumerate(_called(suite.name, lambda: list(suite.made.tasks(split)))):
+        try:
+            task = told if isinstance(told, Task) else _task(told, split, suite.name)
+        except UserError as error:
+            raise UserError(f"{suite.name}: task {number} of the split {split!r}: {error}") from error
+        if task.id in found:
+            raise UserError(f"{suite.name}: task {number} of the split {split!r}: a second task has the id {task.id!r}")
+        found[task.id] = dataclasses.replace(task, split=split)
+    return list(found.values())
+
+
+def _task(told: Any, split: str, name: str) -> Task:
+    files = told.get("files", {}) if isinstance(told, Mapping) else {}
+    contents = {key: value for key, value in files.items()} if isinstance(files, Mapping) else {}
+
+    def read(path: str) -> bytes:
+        content = contents.get(path)
+        if isinstance(content, str):
+            return content.encode()
+        if not isinstance(content, bytes):
+            raise UserError(f'"files" has {path!r} without a content; map its name to bytes or text')
+        return content
+
+    plain = {**told, "split": split, "files": list(contents)} if isinstance(told, Mapping) else told
+    return task_of(plain, read, name)
+
+
+def python_suite(reference: str, settings: ToolsetSettings) -> LoadedSuite:
+    """The suite that `reference` names. UserError when it cannot be had, or its tools come with its tasks."""
+    module, _, function = reference.partition(":")
+    make = _called(reference, lambda: getattr(importlib.import_module(module), function))
+    made = _called(reference, make)
+    if not isinstance(made, PythonSuite):
+        raise UserError(f"config.suite.name={reference!r} gave {type(made).__name__}; return a PythonSuite")
+    for tool in made.tools:
+        if tool.partition(":")[0] == module:
+            raise UserError(
+                f"{reference}: the tool {tool} stands in the module that makes the tasks, which an action could read; "
+                "put the tools into a module of their own"
+            )
+    settings = dataclasses.replace(settings, user_tools=(*made.tools, *settings.user_tools))
+    return LoadedSuite(reference, made, SuiteTools("regrpo_jax.toolbox.toolset:load_toolset", settings, (module,)))
+
+
+def _called(reference: str, function: Callable[[], Any]) -> Any:
+    """What a person's own code gives; whatever it raises is told in one line."""
+    try:
+        return function()
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"config.suite.name={reference!r}: {type(error).__name__}: {error}") from error
