@@ -42,8 +42,13 @@ class Suite(Protocol):
     little.
     """
 
-    name: str
-    brief: bool
+    @property
+    def name(self) -> str:
+        """What the config calls it."""
+
+    @property
+    def brief(self) -> bool:
+        """See above."""
 
     @property
     def tools(self) -> SuiteTools:
