@@ -100,7 +100,9 @@ def test_the_whole_package_imports_without_torch() -> None:
     code = (
         "import sys\n"
         "sys.modules['torch'] = sys.modules['peft'] = None  # importing either now raises ImportError\n"
-        "import regrpo_jax.run.pipeline\n"
+        "import regrpo_jax.run.walk, regrpo_jax.stages.table as table\n"
+        "import importlib\n"
+        "for stage in table.STAGES.values(): importlib.import_module(stage.module)\n"
         "print(sys.modules['torch'])"
     )
     done = python("-c", code)

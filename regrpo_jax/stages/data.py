@@ -43,7 +43,8 @@ from regrpo_jax.run.corpus_files import CORPUS, TASKS
 from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
 from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
-from regrpo_jax.suites.find import LOADER, suite_of, tools_of
+from regrpo_jax.suites.find import suite_of, tools_of
+from regrpo_jax.suites.suite import LOADER
 
 SUITE = "toolrepair"
 _MOST_STEPS = 64

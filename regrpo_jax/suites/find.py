@@ -9,13 +9,11 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites import folder, python
-from regrpo_jax.suites.suite import Suite, SuiteTools
+from regrpo_jax.suites.suite import LOADER, Suite, SuiteTools
 from regrpo_jax.suites.toolrepair import suite as toolrepair
 from regrpo_jax.toolbox.mcp_tools import McpServer
 from regrpo_jax.toolbox.remote_tools import Endpoint
 from regrpo_jax.toolbox.toolset import BUILTIN, ToolsetSettings
-
-LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
 
 
 def suite_of(config: ConfigDict) -> Suite:

@@ -24,7 +24,7 @@ from typing import Any
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.folder import chosen_tasks
-from regrpo_jax.suites.suite import SuiteTools
+from regrpo_jax.suites.suite import LOADER, SuiteTools
 from regrpo_jax.suites.task_lines import task_of
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
@@ -104,7 +104,8 @@ def python_suite(reference: str, settings: ToolsetSettings) -> LoadedSuite:
                 "put the tools into a module of their own"
             )
     settings = dataclasses.replace(settings, user_tools=(*made.tools, *settings.user_tools))
-    return LoadedSuite(reference, made, SuiteTools("regrpo_jax.toolbox.toolset:load_toolset", settings, (module,)))
+    file = importlib.import_module(module).__file__
+    return LoadedSuite(reference, made, SuiteTools(LOADER, settings, (file,) if file else ()))
 
 
 def _called(reference: str, function: Callable[[], Any]) -> Any:

@@ -13,6 +13,7 @@ from smolagents.tools import Tool
 from regrpo_jax.environments.task import Task
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
+LOADER = "regrpo_jax.toolbox.toolset:load_toolset"
 SPLITS = ("train", "validation", "test", "held_out")
 
 
@@ -20,8 +21,8 @@ SPLITS = ("train", "validation", "test", "held_out")
 class SuiteTools:
     """Tools, as the sandbox is told of them.
 
-    loader: "package.module:function", called with the settings in the workers and on the host. hidden: modules that no
-    worker may read, because they make tasks.
+    loader: "package.module:function", called with the settings in the workers and on the host. hidden: files and
+    folders that no worker may read, because they make tasks or hold their answers.
     """
 
     loader: str
