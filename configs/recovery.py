@@ -4,9 +4,9 @@ python -m regrpo_jax.main --config=configs/recovery.py --workdir=runs/regrpo
 python -m regrpo_jax.main --config=configs/recovery.py --workdir=runs/grpo --config.online.algorithm=grpo
 
 The second is a control: the same budget, but a bare retry in place of a reflection. Each plays unseen tasks before and
-after; `python -m regrpo_jax.evaluation.compare` puts them side by side. tools/quickstart does all of it with a control
-that may think, which starts from experiments/recovery/policy_thinking. The policy that it starts from was made by configs/warm_start.py. About 11 minutes each on one slow CPU core; success on
-unseen tasks should rise from .73 to about .86 with reflections.
+after; `python -m regrpo_jax.evaluation.compare` puts them side by side. The policy that they start from was made by
+configs/warm_start.py. tools/quickstart does all of it, with a control that may think and has a policy of its own. About
+11 minutes each on one slow CPU core; success on unseen tasks should rise from .73 to about .86 with reflections.
 """
 
 from pathlib import Path
