@@ -1,6 +1,6 @@
 """The eta sweep and the curricula as a picture: recovery against what reflections cost.
 
-python -m experiments.recovery.plot --raw=experiments/recovery/raw --to=experiments/recovery/recovery.png
+python -m experiments.recovery.plot --raw=experiments/recovery/raw/2026-11-21 --to=experiments/recovery/recovery.png
 """
 
 from __future__ import annotations

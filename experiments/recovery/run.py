@@ -42,8 +42,6 @@ ARMS: dict[str, dict[str, str]] = {
     "grpo_two_retries": {"online.algorithm": "grpo", "agent.retries": "2"},
     "first_condition": AFTER | {"online.first_attempt": "condition"},
     "first_shared": AFTER | {"online.first_attempt": "shared"},
-    "silent_0": AFTER | {"online.silent_price": "0"},
-    "silent_0.5": AFTER | {"online.silent_price": "0.5"},
     "eta_0": AFTER | {"online.eta": "0"},
     "eta_0.05": AFTER | {"online.eta": "0.05"},
     "eta_0.3": AFTER | {"online.eta": "0.3"},

@@ -171,7 +171,6 @@ def _online() -> ml_collections.ConfigDict:
     online.replay = ""  # workdir of another run whose rollouts the updates repeat; "" plays
     online.success = "step"  # whose success a token is paid for: that of its "step", or of the whole "episode"
     online.first_attempt = "own"  # of a step: its "own" outcome pays it, it is a "condition" if it failed, or "shared"
-    online.silent_price = 1.0  # price of a wrong result that no status tells, in successes; with first_attempt="own"
     online.lambda_exec = 1.0  # weight of success in the reward
     online.eta = 0.1  # price of 100 reflection tokens, in units of reward
     online.lambda_val = 0.0  # weight of V: grounded evidence, and an action that is right

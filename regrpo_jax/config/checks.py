@@ -95,7 +95,6 @@ AT_LEAST: dict[str, int] = {
     "online.refills": 0,
     "online.staleness": 0,
     "online.lambda_exec": 0,
-    "online.silent_price": 0,
     "online.eta": 0,
     "online.lambda_val": 0,
     "online.beta": 0,

@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.core.attempt_credit import attempt_rewards
 from regrpo_jax.core.step_advantages import step_advantages, zero_variance_steps
-from regrpo_jax.records.types import Status
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +33,6 @@ class CreditSettings:
 
     success: Literal["step", "episode"]
     first_attempt: Literal["own", "condition", "shared"] = "own"
-    silent_price: float = 0.0
     lambda_exec: float = 1.0
     eta: float = 0.1
     lambda_val: float = 0.0
@@ -54,7 +52,6 @@ def credit_settings(online: ConfigDict) -> CreditSettings:
     return CreditSettings(
         success=online.success,
         first_attempt=online.first_attempt,
-        silent_price=online.silent_price,
         lambda_exec=online.lambda_exec,
         eta=online.eta,
         lambda_val=online.lambda_val,
@@ -70,7 +67,8 @@ class Credit(NamedTuple):
 
     Attributes:
       rewards: float32 R.  # [group, branch, place]
-      reached: bool, which rollouts are compared at which place; never a dropped one.  # [group, branch, place]
+      reached: bool, which rollouts are compared at which place, also where they have no tokens; never a dropped one.
+        # [group, branch, place]
       advantages: float32 A.  # [group, branch, place]
       learnable: bool, whether the rewards of a place differ, so that there is something to prefer.  # [group, place]
       attempts: places of a step.
@@ -89,7 +87,6 @@ class _Attempt(NamedTuple):
     right: bool
     reflection_tokens: int
     grounded: bool
-    silent: bool
 
 
 def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches: int) -> Credit:
@@ -156,12 +153,11 @@ def _attempts(rollout: Rollout, success: str) -> list[list[_Attempt]]:
         return []
     if success == "episode":
         grounded = any(turn.grounded for turn in rollout.turns)
-        return [[_Attempt(rollout.success, rollout.reflection_tokens(), grounded, silent=False)]]
+        return [[_Attempt(rollout.success, rollout.reflection_tokens(), grounded)]]
     found: list[list[_Attempt]] = [[] for _ in range(1 + max((turn.step for turn in rollout.turns), default=-1))]
     for turn, number in zip(rollout.turns, rollout.attempts(), strict=True):
         if number is not None:
-            silent = turn.status == Status.OK and turn.right is False
-            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded, silent))
+            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded))
     return found
 
 
@@ -170,15 +166,13 @@ def _credit(
     values: np.ndarray, made: np.ndarray, settings: CreditSettings
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """R, who is compared, and A, each [group, branch, place]; which places have something to prefer, [group, place]."""
-    right, reflection_tokens, grounded, silent = jnp.moveaxis(values, -1, 0)  # each [group, branch, step, attempt]
+    right, reflection_tokens, grounded = jnp.moveaxis(values, -1, 0)  # each [group, branch, step, attempt]
     rewards, reached = attempt_rewards(
         right,
         reflection_tokens,
         grounded,
-        silent,
         made,
         first_attempt=settings.first_attempt,
-        silent_price=settings.silent_price,
         lambda_exec=settings.lambda_exec,
         eta=settings.eta,
         lambda_val=settings.lambda_val,

@@ -106,10 +106,14 @@ def _judged(groups: Sequence[RolloutGroup], settings: CreditSettings) -> list[Ju
     for row, group in enumerate(groups):
         credit = []
         for branch, rollout in enumerate(group.rollouts):
-            reached = told.reached[row, branch]  # [place]
+            places = token_places(rollout, settings, told.attempts)  # [token]
+            # It is compared at attempts that it did not need as well, and has no token there.
+            own = np.arange(told.rewards.shape[-1]) % told.attempts == 0  # [place]
+            own[places[places >= 0]] = True
+            reached = told.reached[row, branch] & own  # [place]
             rewards = np.where(reached, told.rewards[row, branch], np.nan)  # [place]
             advantages = np.where(reached, told.advantages[row, branch], np.nan)  # [place]
-            credit.append(OwnCredit(names, rewards, advantages, token_places(rollout, settings, told.attempts)))
+            credit.append(OwnCredit(names, rewards, advantages, places))
         found.append(Judged(group, credit, bool(told.learnable[row].any())))
     return found
 

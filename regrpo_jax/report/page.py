@@ -180,7 +180,7 @@ def _updates(workdir: Path, record: Mapping[str, Any], shelf: ImageShelf) -> lis
     updates, tokenizer = files.read_updates(workdir), files.read_tokenizer(workdir)
     try:
         # As all runs did before there was a choice.
-        judged = {"first_attempt": "shared", "silent_price": 0.0} | record["config"]["online"]
+        judged = {"first_attempt": "shared"} | record["config"]["online"]
         settings = credit_settings(ConfigDict(judged))
     except (KeyError, AttributeError, TypeError) as error:
         raise LeftOut(f"config.json does not say how rollouts were judged ({error})") from error

@@ -97,7 +97,10 @@ def loop_rewards(rollout: Rollout, credit: CreditSettings) -> dict[Place, float]
 def loop_advantage(group: RolloutGroup, branch: int, place: Place, credit: CreditSettings) -> tuple[float, bool]:
     """Of one branch among those that got to the place, and whether there was anything to prefer."""
     rewards = [loop_rewards(rollout, credit) for rollout in group.rollouts]
-    there = [values[place] for values in rewards if place in values]
+    step, attempt = place
+    # A repair meets how those left the step who needed none: by their last attempt.
+    left = [[values[step, i] for i in range(attempt, -1, -1) if (step, i) in values] for values in rewards]
+    there = [values[0] for values in left if values]
     mean = sum(there) / len(there)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in there) / len(there))
     return (rewards[branch][place] - mean) / (deviation + 1e-8), deviation > 1e-4
