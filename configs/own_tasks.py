@@ -41,6 +41,5 @@ def get_config() -> ConfigDict:
     config.online.steps = 4
     config.online.tasks = 4
     config.online.branches = 4
-    config.online.silent_price = 0.0  # without a plan, a wrong result that no status tells is not known
     config.recovery.tasks = 3
     return config

@@ -53,7 +53,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "recovery.py"
 SUITE = ToolRepair(families=("moved", "service"), surprises=0.7)
 TASKS, BRANCHES, STEPS = 8, 8, 4  # groups of an update, episodes of a group, steps of an episode at most
 PREFIX, LENGTH = 128, 256  # tokens of a prompt and of an episode, padded
-ETA, SILENT_PRICE, BETA, CLIP, LEARNING_RATE = 0.1, 1.0, 0.01, (0.2, 0.28), 2e-4
+ETA, BETA, CLIP, LEARNING_RATE = 0.1, 0.01, (0.2, 0.28), 2e-4
 TURN_TOKENS = 80
 FAILED = (Status.TOOL_ERROR, Status.INVALID_ACTION, Status.TIMEOUT, Status.EMPTY)
 
@@ -176,17 +176,16 @@ def judge(groups: Sequence[Sequence[Played]]) -> np.ndarray:
       float.  # [group, branch, step, attempt]
     """
     shape = (len(groups), BRANCHES, STEPS + 2, 2)
-    made, right, silent = (np.zeros(shape, bool) for _ in range(3))
+    made, right = np.zeros(shape, bool), np.zeros(shape, bool)
     cost = np.zeros(shape, np.float32)
     for group, episodes in enumerate(groups):
         for branch, played in enumerate(episodes):
             for one in played.attempts:
                 place = (group, branch, one.step, one.number)
                 made[place], right[place] = True, not one.failed and played.success
-                silent[place] = not one.failed and not played.success
                 cost[place] = np.sum(one.kinds == 1)
     rewards, reached = attempt_rewards(
-        right, cost, np.zeros(shape, bool), silent, made, first_attempt="own", silent_price=SILENT_PRICE, eta=ETA
+        right, cost, np.zeros(shape, bool), made, first_attempt="own", eta=ETA
     )  # each [group, branch, place]
     advantages = step_advantages(rewards, reached, normalize=True, epsilon=0.1)  # [group, branch, place]
     return np.asarray(advantages).reshape(shape)
