@@ -73,7 +73,7 @@ def run_from_command_line() -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except SandboxError as error:
-        print(f"error: {error}; nothing of the run is lost, start again to go on", file=sys.stderr)
+        print(f"error: {error}; start again with the same --workdir to go on", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped; start again with the same --workdir to go on", file=sys.stderr)

@@ -1,5 +1,8 @@
-"""What tests of several folders share: hypothesis' patience, and the published sizes of the models that we load."""
+"""What tests of several folders share: patience, quick compiling, and the published sizes of models that we load."""
 
+import os
+import shutil
+import tempfile
 from typing import Any, NamedTuple
 
 import pytest
@@ -8,6 +11,24 @@ from hypothesis import HealthCheck, settings
 # Tests share their cores with others: how long an example takes says nothing about it.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+# Compiling is most of what tests wait for: of these programs no fast code is wanted, and none is compiled twice.
+QUICK_COMPILING = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+}
+COMPILED = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before jax is imported, here and in the processes that tests start. Each test process keeps its own programs."""
+    config.stash[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
+    os.environ.update(QUICK_COMPILING | {"JAX_COMPILATION_CACHE_DIR": config.stash[COMPILED]})
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(config.stash[COMPILED], ignore_errors=True)
+
 
 VISION = {"depth": 32, "embed_dim": 1280, "mlp_ratio": 4, "num_heads": 16, "in_chans": 3, "patch_size": 14,
           "spatial_merge_size": 2, "spatial_patch_size": 14, "temporal_patch_size": 2}  # fmt: skip

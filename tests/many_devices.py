@@ -19,17 +19,16 @@ FLAGS = (
     # A busy machine gets three minutes, not forty seconds, to bring all devices to a meeting.
     "--xla_cpu_collective_call_warn_stuck_timeout_seconds=60",
     "--xla_cpu_collective_call_terminate_timeout_seconds=180",
+    "--xla_backend_optimization_level=0",  # compiling is nearly all that a script does
 )
 _NEVER_MET = "rendezvous.cc"
-QUICK_COMPILING = "--xla_backend_optimization_level=0"  # where compiling is nearly all that a script does
 
 
-def run_on_many_devices(
-    script: str, *arguments: str, flags: tuple[str, ...] = (), float64: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """The script's end, which the caller looks at; `flags` are further ones of XLA."""
+def run_on_many_devices(script: str, *arguments: str, float64: bool = False) -> subprocess.CompletedProcess[str]:
+    """The script's end, which the caller looks at."""
     environment = os.environ | {
-        "XLA_FLAGS": " ".join((*FLAGS, *flags)),
+        "XLA_FLAGS": " ".join(FLAGS),
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
         "JAX_PLATFORMS": "cpu",
         "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
         "JAX_ENABLE_X64": str(int(float64)),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from regrpo_jax.agent.parse import parse_turn
 from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
 from regrpo_jax.agent.rollout import Opener, Rollout, RolloutGroup, RolloutTurn
-from regrpo_jax.report.files import BARE, Played
+from regrpo_jax.report.files import BARE, SPLITS, Played
 from regrpo_jax.report.images import ImageShelf, ShownImage
 
 _MOST_CHARACTERS = 4000  # of a part of a turn, and of an observation
@@ -60,8 +60,9 @@ class ShownEpisode:
 
 
 def reading_policy(titles: Sequence[str]) -> str:
-    """The policy whose episodes are worth reading: the last that was free to reflect."""
-    return next((title for title in reversed(titles) if BARE not in title), titles[-1])
+    """The policy whose episodes are worth reading: the last that was free to reflect, on the first split."""
+    own = [title for title in titles if title.rpartition(", ")[2] not in SPLITS] or titles
+    return next((title for title in reversed(own) if BARE not in title), own[-1])
 
 
 def shown_episodes(played: Played, others: Sequence[Played], shelf: ImageShelf) -> list[ShownEpisode]:

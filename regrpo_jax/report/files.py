@@ -14,6 +14,7 @@ from regrpo_jax.data.rollout_buffer import StoredRollouts
 from regrpo_jax.environments.task import TASKS_FILE, Task, read_tasks
 from regrpo_jax.errors import UserError
 
+SPLITS = ("validation", "test", "held_out")  # at the end of a title: of another split than the first one
 BARE = "bare retry"  # in the title of a policy that played without reflections, as a control
 Lines = Mapping[str, Sequence[Mapping[str, Any]]]
 

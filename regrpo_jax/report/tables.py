@@ -90,11 +90,11 @@ class LengthRow(NamedTuple):
 
 def policy_table(policies: Policies) -> list[TableRow]:
     """All that is known, a row for each number that some policy has."""
-    table = []
+    table, firsts = [], _compared_with(policies)
     for row in ROWS:
         bars = [_bar(numbers, row) for numbers in policies.values()]
         if any(bar.value is not None for bar in bars):
-            cells = tuple(_cell(bar, bars[0], row) for bar in bars)
+            cells = tuple(_cell(bar, bars[first], row) for bar, first in zip(bars, firsts, strict=True))
             table.append(TableRow(row.label, row.meaning, cells))
     return table
 
@@ -145,11 +145,17 @@ def headline(policies: Policies) -> list[tuple[str, list[tuple[str, Cell]]]]:
     """What matters most, (label, [(policy, value)]), the policies in their order."""
     found = []
     for row in _HEADLINE:
-        bars = {title: _bar(numbers, row) for title, numbers in policies.items()}
-        first = next(iter(bars.values()))
-        if any(bar.value is not None for bar in bars.values()):
-            found.append((row.label, [(title, _cell(bar, first, row)) for title, bar in bars.items()]))
+        bars = [_bar(numbers, row) for numbers in policies.values()]
+        if any(bar.value is not None for bar in bars):
+            places = zip(policies, bars, _compared_with(policies), strict=True)
+            found.append((row.label, [(title, _cell(bar, bars[first], row)) for title, bar, first in places]))
     return found
+
+
+def _compared_with(policies: Policies) -> list[int]:
+    """Of each policy, the place of the first one that played the same split: tasks of another say nothing about it."""
+    firsts: dict[Any, int] = {}
+    return [firsts.setdefault(numbers.get("split"), place) for place, numbers in enumerate(policies.values())]
 
 
 def training_headline(history: Sequence[Mapping[str, float | None]]) -> list[tuple[str, list[tuple[str, Cell]]]]:

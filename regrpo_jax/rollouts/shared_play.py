@@ -59,8 +59,11 @@ class ResumedEpisode(Episode):
         return super().actions_due + len(self._before)
 
     def step(self, text: str) -> Observation:
-        """As `Episode.step`. An earlier turn that now comes to something else is counted in `differed`."""
-        tape = self.tape
+        """As `Episode.step`. An earlier turn that now comes to something else is counted in `differed`.
+
+        One that is killed now while a tool is at work, and was not before, counts as a kill of this turn.
+        """
+        tape, killed_in = self.tape, ""
         while self._before:
             turn, expected, known = self._before.pop(0)
             self.tape = known.finished()
@@ -69,9 +72,12 @@ class ResumedEpisode(Episode):
                 return Observation(Status.INFRA_ERROR, self.error)
             if self.done or (found.status, found.text) != (expected.status, expected.text):
                 self.differed += 1
+                killed_in = killed_in or self.killed_in
                 self.outcome, self.answer = Outcome.RUNNING, None  # as the branch saw it
         self.tape = tape
-        return super().step(text)
+        observation = super().step(text)
+        self.killed_in = self.killed_in or killed_in
+        return observation
 
 
 class SharedPlay:
@@ -129,8 +135,9 @@ class SharedPlay:
         self.runs += len(turns)
         for node, episode, observation in zip(wanted, episodes, observations, strict=True):
             if episode.killed_in and attempt < self._retries:
-                episode.give_up(f"an action was killed while {episode.killed_in} was at work")
-                observation = Observation(Status.INFRA_ERROR, episode.result.error)
+                reason = f"an action was killed while {episode.killed_in} was at work"
+                episode.give_up(reason)
+                observation = Observation(Status.INFRA_ERROR, reason)
             self._played[node] = _played(episode, observation)
             if not episode.done:
                 self._episodes[node] = episode

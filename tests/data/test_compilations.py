@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any
 
@@ -62,7 +61,7 @@ class CountedPrefix:
         self.traces = 0
         self.variables = jax.jit(functions.init)(jax.random.key(0))
 
-        @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+        @jax.jit
         def run(variables: dict[str, Any], block: TokenBlock, images: ImagePatches | None) -> jax.Array:
             self.traces += 1  # a side effect that happens only while tracing
             return functions.run_prefix(variables, block, images)[0]

@@ -20,7 +20,6 @@ from regrpo_jax.models.quantization import quantize_params
 
 VariablesOf = Callable[..., dict[str, Any]]
 BOTH = AdapterSettings(3, ("q_proj", "down_proj"), vision_rank=2, vision_targets=("qkv", "proj", "fc1", "fc2"))
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def hidden_states(config: PolicyConfig, variables: dict[str, Any]) -> jax.Array:
@@ -39,7 +38,7 @@ def hidden_states(config: PolicyConfig, variables: dict[str, Any]) -> jax.Array:
 
 @functools.cache
 def hidden_states_of(config: PolicyConfig) -> Callable[[dict[str, Any]], jax.Array]:
-    return compiled(functools.partial(hidden_states, config))
+    return jax.jit(functools.partial(hidden_states, config))
 
 
 def flat(tree: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def test_layers_before_the_last_stay_exactly_zero_under_adam_with_weight_decay(
     def loss(adapter: dict[str, Any]) -> jax.Array:
         return jnp.mean(jnp.sin(hidden_states(small_config, {"params": params, "lora": adapter})))
 
-    @compiled
+    @jax.jit
     def update(adapter: dict[str, Any], state: Any) -> tuple[dict[str, Any], Any]:
         changes, state = optimizer.update(jax.grad(loss)(adapter), state, adapter)
         return optax.apply_updates(adapter, changes), state

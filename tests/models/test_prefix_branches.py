@@ -30,8 +30,6 @@ ADVANTAGES = np.array([[1.0, -0.5, -0.75, 0.25], [-1.25, 0.5, 2.0, -0.25]])
 # Chosen such that there are only two lengths of whole sequence (19 and 22) to compile.
 PREFIX_LENGTHS = (15, 12)
 BRANCH_LENGTHS = ((4, 7, 7, 4), (7, 10, 7, 10))
-# These functions run once or twice, so compiling fast is what counts.
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 Variables = dict[str, Any]
 VariablesOf = Callable[..., Variables]
 
@@ -138,7 +136,7 @@ def naive_objective(config: PolicyConfig, variables: Variables) -> Naive:
         objective = row["advantage"] * logprobs - BETA * (jnp.exp(-drift) + drift - 1)
         return -jnp.sum(row["trained"] * objective) / ADVANTAGES.size, logprobs
 
-    value_and_gradient = compiled(jax.value_and_grad(branch_loss, has_aux=True))
+    value_and_gradient = jax.jit(jax.value_and_grad(branch_loss, has_aux=True))
     loss, gradient = 0.0, jax.tree.map(np.zeros_like, variables)
     scored: list[list[np.ndarray]] = []
     for g, group in enumerate(two_groups(config)):
@@ -175,7 +173,7 @@ def shared_prefix_objective(config: PolicyConfig, variables: Variables) -> tuple
         )
         return value, logprobs
 
-    (value, logprobs), gradient = compiled(jax.value_and_grad(loss, has_aux=True))(variables, batch)
+    (value, logprobs), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables, batch)
     return value, logprobs, gradient
 
 
@@ -208,7 +206,7 @@ def test_group_gradient_is_that_of_separate_sequences(
 
 def prefix_cache(config: PolicyConfig, variables: Variables) -> PrefixCache:
     batch = group_batch(config)
-    return compiled(policy_functions(config).run_prefix)(variables, batch.prefix, batch.images)[1]
+    return jax.jit(policy_functions(config).run_prefix)(variables, batch.prefix, batch.images)[1]
 
 
 @pytest.mark.parametrize("mixing", [3, 0])
@@ -219,8 +217,8 @@ def test_decoding_token_by_token_is_running_branches(
     variables = random_variables(config, 4, rank=2)
     functions, branches = policy_functions(config), group_batch(config).branches
     prefix = prefix_cache(config, variables)
-    whole = compiled(functions.run_branches)(variables, branches, prefix)  # [group, branch, token, hidden]
-    decode = compiled(functions.decode_branches)
+    whole = jax.jit(functions.run_branches)(variables, branches, prefix)  # [group, branch, token, hidden]
+    decode = jax.jit(functions.decode_branches)
     laid_out, weights = prefix_layers(prefix), functions.layer_weights(variables)
     cache = empty_branch_cache(laid_out, branches.tokens.shape[1], branches.tokens.shape[2] + 2)
     pieces, start = [], 0
@@ -237,7 +235,7 @@ def test_decoding_token_by_token_is_running_branches(
 
 def test_branches_do_not_see_each_other(wide_config: PolicyConfig, random_variables: VariablesOf) -> None:
     variables = random_variables(wide_config, 4, rank=2)
-    run, branches = compiled(policy_functions(wide_config).run_branches), group_batch(wide_config).branches
+    run, branches = jax.jit(policy_functions(wide_config).run_branches), group_batch(wide_config).branches
     prefix = prefix_cache(wide_config, variables)
     changed = np.array(branches.tokens)
     changed[:, 1] = (changed[:, 1] + 1) % IMAGE
@@ -255,7 +253,7 @@ def test_prefixes_shorter_than_the_mixing_window(wide_config: PolicyConfig, rand
     positions = np.repeat(np.arange(6, dtype=np.int32)[None, :, None], 3, axis=-1)
     block = TokenBlock(tokens, np.ones_like(tokens), positions, np.full_like(tokens, -1))
 
-    @compiled
+    @jax.jit
     def whole_and_split(variables: Variables, block: TokenBlock) -> tuple[jax.Array, list[jax.Array]]:
         whole, _ = functions.run_prefix(variables, block, None)
         parts = []
@@ -272,7 +270,7 @@ def test_prefixes_shorter_than_the_mixing_window(wide_config: PolicyConfig, rand
 
 def test_packed_conversations_are_each_alone(wide_config: PolicyConfig, random_variables: VariablesOf) -> None:
     variables = random_variables(wide_config, 8)
-    run = compiled(policy_functions(wide_config).run_prefix)
+    run = jax.jit(policy_functions(wide_config).run_prefix)
     first, second = two_groups(wide_config)
     sequences = [group.prefix for group in (first, second)]
     tokens = np.concatenate([*sequences, np.zeros(3, np.int32)])
@@ -303,7 +301,7 @@ def branch_runner(wide_config: PolicyConfig, random_variables: VariablesOf) -> C
     """(prefix, images, branches) -> hidden states of the branches, compiled once for all padding examples."""
     functions, variables = policy_functions(wide_config), random_variables(wide_config, 9, rank=2)
 
-    @compiled
+    @jax.jit
     def run(prefix: TokenBlock, images: ImagePatches, branches: TokenBlock) -> jax.Array:
         _, cache = functions.run_prefix(variables, prefix, images)
         return functions.run_branches(variables, branches, cache)

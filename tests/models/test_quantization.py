@@ -1,6 +1,5 @@
 """Base weights in few bits: how far off, how small, and that under an adapter they are never touched."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +17,6 @@ from regrpo_jax.models.lora import AdapterSettings, init_adapter
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, quantize, quantize_params
 
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KINDS: tuple[Quantization, ...] = ("int8", "nf4")
 # Half of the widest gap between neighbouring values, in units of the largest magnitude of a tile: int8 steps by 1/127;
 # nf4's widest gap is from -1 to -0.6962 (QLoRA, arXiv 2305.14314, appendix E).
@@ -103,7 +101,7 @@ def test_values_take_a_quarter_or_an_eighth_of_float32(kind: Quantization, dtype
 def test_logits_stay_close_to_those_of_dense_weights(
     params: dict[str, Any], kind: Quantization, tolerance: float
 ) -> None:
-    run = compiled(logits)
+    run = jax.jit(logits)
     dense, quantised = run({"params": params}), run({"params": quantize_params(params, kind)})
     difference = jnp.linalg.norm(quantised - dense) / jnp.linalg.norm(dense)
     assert 0 < difference < tolerance
@@ -120,7 +118,7 @@ def test_an_adapter_learns_over_weights_that_stay_as_they_are(params: dict[str, 
         logprobs = jax.nn.log_softmax(logits({"params": frozen, "lora": adapter}))
         return -jnp.mean(logprobs[..., 7])
 
-    @compiled
+    @jax.jit
     def update(adapter: dict[str, Any], state: Any, frozen: dict[str, Any]) -> tuple[dict[str, Any], Any, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(adapter, frozen)
         changes, state = optimizer.update(gradient, state, adapter)

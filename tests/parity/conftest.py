@@ -31,7 +31,6 @@ from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 VOCABULARY, IMAGE_TOKEN, PAD = 40, 38, 0
 SECTIONS = [1, 1, 2]  # M-RoPE's frequency pairs for time, row and column; a head has 8 dimensions
 PATCH, MERGE = 4, 2
-compiled = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 Variables = dict[str, Any]
 Sample = Sequence[int | tuple[int, int]]  # so many text tokens, or an image of (rows, columns) image tokens
 
@@ -212,8 +211,8 @@ class Twins:
             return -jnp.sum(jnp.where(scored, chosen, 0)) / jnp.sum(scored), scores
 
         self.their_loss = their_loss
-        self.logits = compiled(logits)
-        self.value_and_gradient = compiled(jax.value_and_grad(loss, has_aux=True))
+        self.logits = jax.jit(logits)
+        self.value_and_gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     def batch(self, *samples: Sample, seed: int = 0) -> Batch:
         return make_batch(self.functions, samples, seed)

@@ -16,7 +16,7 @@ from regrpo_jax.models.lora import ATTENTION_TARGETS, AdapterSettings, init_adap
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.models.peft_import import full_weights, load_adapter
 from regrpo_jax.models.policy import policy_functions
-from tests.parity.conftest import Batch, Twins, Variables, compiled
+from tests.parity.conftest import Batch, Twins, Variables
 
 TOLERANCE = 2e-4
 MLP = ("gate_proj", "up_proj", "down_proj")
@@ -84,7 +84,7 @@ def our_logits(config: Any, variables: Variables, batch: Batch) -> np.ndarray:
     def logits(variables: Variables, block: TokenBlock, images: ImagePatches | None) -> jax.Array:
         return functions.run_prefix(variables, block, images)[0] @ functions.head(variables).T
 
-    return np.asarray(compiled(logits)(variables, batch.block, batch.images))
+    return np.asarray(jax.jit(logits)(variables, batch.block, batch.images))
 
 
 def with_alphas(pair: Twins, decoder: float, vision: float) -> Any:

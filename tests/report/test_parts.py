@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,7 @@ def test_dropped_episodes_are_not_shown_and_missing_kinds_are_not_made_up() -> N
 def test_the_policy_to_read_is_the_last_that_could_reflect() -> None:
     assert reading_policy(["before", "after ReGRPO", "after ReGRPO, bare retry"]) == "after ReGRPO"
     assert reading_policy(["after GRPO, bare retry"]) == "after GRPO, bare retry"
+    assert reading_policy(["before", "after ReGRPO", "before, held_out", "after ReGRPO, held_out"]) == "after ReGRPO"
     assert slug("after ReGRPO, bare retry") == "after-regrpo-bare-retry"
     assert slug("Ünder 2 %!") == "nder-2"
 
@@ -234,3 +236,14 @@ def test_a_plot_takes_its_colours_from_the_page_and_keeps_its_words() -> None:
     for words in ("moved", "$\\frac{", "aaa…", "&lt;before&gt; &amp; after", "after SFT"):
         assert words in text, words
     assert "<metadata" not in text and "http" not in text
+
+
+def test_a_policy_is_compared_with_the_first_of_its_own_split() -> None:
+    def numbers(split: str, mean: float) -> dict[str, Any]:
+        told = {"metrics": {"success": mean}, "intervals": {"success": [mean, mean - 0.05, mean + 0.05]}}
+        return told | {"split": split}
+
+    policies = {"before": numbers("test", 0.6), "after": numbers("test", 0.8)}
+    policies |= {"before, held_out": numbers("held_out", 0.1), "after, held_out": numbers("held_out", 0.3)}
+    row = next(row for row in policy_table(policies) if row.label == "Task solved")
+    assert [cell.against for cell in row.cells] == ["", "better", "", "better"]

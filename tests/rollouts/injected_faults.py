@@ -103,18 +103,32 @@ class FaultyEnvironment(Environment):
                 found.setdefault(codes, []).append(trouble)
         return found
 
+    def unhurt(self, task: Task, rollout: Rollout) -> bool:
+        """Whether each action of a rollout came through in one of its attempts, all that it followed included."""
+        attempts: dict[tuple[str, ...], list[bool]] = {}
+        troubled: set[Episode] = set()
+        for episode, number, trouble in self.seen:
+            if trouble:
+                troubled.add(episode)
+            codes = tuple(step.code for step in episode.steps[: number + 1])
+            if episode.task.id == task.id and len(attempts.setdefault(codes, [])) <= RETRIES:
+                attempts[codes].append(episode not in troubled)
+        codes = [split_action(turn.text)[1] for turn in rollout.turns]
+        return all(any(attempts.get(tuple(codes[: number + 1]), [True])) for number in range(len(codes)))
+
 
 def untouched(environment: FaultyEnvironment, task: Task, rollout: Rollout, before: Sequence[str] = ()) -> bool:
     """Whether every action of a rollout had a run without trouble, which its observation can be from.
 
-    One that was killed in each of its runs is the policy's own doing, for all that anybody can know.
+    One that was killed in its last run is the policy's own doing, for all that anybody can know: its other runs were
+    troubled too, or never came to it.
     """
     runs = environment.runs_of(task)
     codes = [split_action(text)[1] for text in before]
     for turn in rollout.turns:
         codes.append(split_action(turn.text)[1])
         ran = turn.status is not None and codes[-1].strip()
-        met = runs.get(tuple(codes), [])
-        if ran and "" not in met and not (len(met) > RETRIES and set(met) <= {"hang", "crash"}):
+        met = runs.get(tuple(codes), ["infra"])
+        if ran and "" not in met and met[-1] == "infra":
             return False
     return True

@@ -25,7 +25,7 @@ from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.state import TrainState, initial_state
 from regrpo_jax.training.steps import group_scores
 from tests.data.rollout_groups import IMAGE, make_group
-from tests.many_devices import DEVICES, QUICK_COMPILING, run_on_many_devices
+from tests.many_devices import DEVICES, run_on_many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 OPTIMIZER = optax.sgd(0.1)
@@ -347,7 +347,7 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    done = run_on_many_devices(SCRIPT, json.dumps(SPLITS), flags=(QUICK_COMPILING,), float64=True)
+    done = run_on_many_devices(SCRIPT, json.dumps(SPLITS), float64=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -8,7 +8,7 @@ import pytest
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.training.parallel import check_divisible, device_mesh
-from tests.many_devices import DEVICES, QUICK_COMPILING, run_on_many_devices
+from tests.many_devices import DEVICES, run_on_many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {
@@ -126,7 +126,7 @@ print(json.dumps(report))
 
 @pytest.fixture(scope="module")
 def report() -> dict:
-    done = run_on_many_devices(SCRIPT, json.dumps(SPLITS), flags=(QUICK_COMPILING,), float64=True)
+    done = run_on_many_devices(SCRIPT, json.dumps(SPLITS), float64=True)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -18,7 +18,7 @@ from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.reference import reference_logprobs
 from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.steps import group_logprobs
-from tests.many_devices import QUICK_COMPILING, run_on_many_devices
+from tests.many_devices import run_on_many_devices
 
 BUCKETS = {"prefix_buckets": (8, 16), "branch_buckets": (8,)}
 
@@ -120,6 +120,6 @@ print(json.dumps(max(float(np.max(np.abs(a - b))) for a, b in zip(scored(4, 3, 2
 
 
 def test_devices_that_do_not_divide_a_pass() -> None:
-    done = run_on_many_devices(SCRIPT, flags=(QUICK_COMPILING,))
+    done = run_on_many_devices(SCRIPT)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) < 1e-5
