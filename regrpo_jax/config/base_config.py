@@ -184,6 +184,9 @@ def _online() -> ml_collections.ConfigDict:
     online.clip_low = 0.2  # how far a ratio may fall below 1
     online.clip_high = 0.28  # and rise above it
     online.weight_cap = config_dict.placeholder(float)  # largest importance weight of a stale rollout; None for none
+    online.ratio_of = "token"  # what has a ratio of its own: a "token", or a whole "branch" (GSPO; wants small bounds)
+    online.divide_by = "tokens"  # the loss: by its "tokens", or by the "budget" of its branches' tokens (Dr. GRPO)
+    online.train_truncated = True  # episodes that ran out of tokens train too; if not, they are compared only (DAPO)
     online.epochs = 1  # optimizer steps on a batch
     return online
 

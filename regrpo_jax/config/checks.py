@@ -37,6 +37,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "online.algorithm": ("regrpo", "grpo", "none"),
     "suite.profile": ("compact", "full"),
     "online.success": ("step", "episode"),
+    "online.ratio_of": ("token", "branch"),
+    "online.divide_by": ("tokens", "budget"),
     "online.first_attempt": ("own", "condition", "shared"),
     "online.kl_estimator": ("k1", "k2", "k3", "k3_release"),
     "online.baseline": ("mean", "leave_one_out"),

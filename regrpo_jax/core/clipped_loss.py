@@ -21,6 +21,7 @@ from regrpo_jax.core.kl import kl_estimate
 from regrpo_jax.core.metrics import segment_sums
 
 Metrics = dict[str, Array]
+RATIOS = ("token", "branch")
 
 
 def clipped_loss(
@@ -36,6 +37,7 @@ def clipped_loss(
     kl_estimator: str = "k3",
     proximal_logprobs: Array | None = None,
     weight_cap: float | None = None,
+    ratio_of: str = "token",
     keep: Array | None = None,
     keep_kl: bool = False,
     denominator: ArrayLike | None = None,
@@ -49,6 +51,10 @@ def clipped_loss(
 
     At pi = pi_old every r_t is exactly 1 and the gradient is that of -(1/N) sum_t w_t * A_t * log pi(t). A token is
     clipped on the side that would move it further only: r_t > 1 + high with A_t > 0, r_t < 1 - low with A_t < 0.
+
+    With ratio_of="branch" all tokens of a branch share one ratio, the geometric mean of theirs, as in GSPO (arXiv
+    2507.18071; its form for token advantages): a token still has the gradient of its own log pi, times that ratio. Such
+    ratios lie much closer to 1, and so should the bounds.
 
     Where no branch can be preferred, `keep` drops a token from the policy term; with keep_kl=False it drops out of
     the KL term and of N too.
@@ -65,6 +71,7 @@ def clipped_loss(
         kl_estimator: one of `kl.KL_ESTIMATORS`.
         proximal_logprobs: log pi_old, constants, [group, branch, token]; None when mu is pi_old.
         weight_cap: largest w, at least 1; None for no limit.
+        ratio_of: what has a ratio of its own: a "token" or a "branch".
         keep: tokens in the policy term, boolean [group, branch, token]; None keeps all.
         keep_kl: whether dropped tokens stay in the KL term.
         denominator: N; None takes `clipped_denominator` of these arrays.
@@ -76,9 +83,11 @@ def clipped_loss(
         "clipped_count" and "capped_count" (tokens whose w met the cap).
 
     Raises:
-        ValueError: an unknown kl_estimator, a bound that is not positive, or a cap below 1.
+        ValueError: an unknown kl_estimator or ratio_of, a bound that is not positive, or a cap below 1.
     """
     _check(clip_range, weight_cap)
+    if ratio_of not in RATIOS:
+        raise ValueError(f"ratio_of {ratio_of!r} must be one of {', '.join(RATIOS)}")
     kl_tokens, policy_tokens = _tokens_in_loss(reflection_mask | action_mask, keep, keep_kl)
     logprobs = _masked(token_logprobs, kl_tokens)  # [group, branch, token]
     reference = jax.lax.stop_gradient(_masked(reference_logprobs, kl_tokens))  # [group, branch, token]
@@ -88,6 +97,8 @@ def clipped_loss(
     proximal = behaviour if proximal_logprobs is None else _masked(proximal_logprobs, policy_tokens)
     weights, capped = _importance_weights(proximal, behaviour, weight_cap)  # [group, branch, token]
     log_ratio = _masked(token_logprobs, policy_tokens) - jax.lax.stop_gradient(proximal)  # [group, branch, token]
+    if ratio_of == "branch":
+        log_ratio = _of_branch(log_ratio, policy_tokens)
     constants = jax.lax.stop_gradient(_masked(advantages, policy_tokens))  # [group, branch, token]
     objective, clipped = _clipped_objective(log_ratio, constants, clip_range)  # [group, branch, token]
 
@@ -110,14 +121,30 @@ def clipped_loss(
     return policy_loss + beta * kl_loss, jax.lax.stop_gradient(metrics)
 
 
-def clipped_denominator(trained_mask: Array, keep: Array | None = None, *, keep_kl: bool = False) -> Array:
+def clipped_denominator(
+    trained_mask: Array, keep: Array | None = None, *, keep_kl: bool = False, branch_length: int | None = None
+) -> Array:
     """Number N of tokens in `clipped_loss`, an integer scalar; add it up over microbatches and shards.
 
     Args:
         trained_mask: tokens of z and of a, boolean [group, branch, token].
         keep, keep_kl: as in `clipped_loss`.
+        branch_length: counted for each branch that has a token in the loss, in place of its tokens. The constant of Dr.
+            GRPO (arXiv 2503.20783): a token then weighs the same in an update of long branches as in one of short ones.
     """
-    return jnp.sum(_tokens_in_loss(trained_mask, keep, keep_kl)[0])
+    tokens = _tokens_in_loss(trained_mask, keep, keep_kl)[0]  # [group, branch, token]
+    return jnp.sum(tokens) if branch_length is None else jnp.sum(jnp.any(tokens, axis=-1)) * branch_length
+
+
+def _of_branch(log_ratio: Array, tokens: Array) -> Array:
+    """The mean over a branch's tokens in the place of their own values, with their own gradients; 0 at other tokens.
+
+    Both [group, branch, token].
+    """
+    constant = jax.lax.stop_gradient(log_ratio)  # [group, branch, token]
+    count = jnp.maximum(jnp.sum(tokens, axis=-1, keepdims=True), 1)  # [group, branch, 1]
+    mean = jnp.sum(constant, axis=-1, keepdims=True) / count  # [group, branch, 1]
+    return jnp.where(tokens, mean + log_ratio - constant, 0.0)
 
 
 def _tokens_in_loss(trained: Array, keep: Array | None, keep_kl: bool) -> tuple[Array, Array]:

@@ -78,6 +78,7 @@ def collate_rollouts(
     image_token_id: int,
     prefix_buckets: Sequence[int],
     branch_buckets: Sequence[int],
+    train_truncated: bool = True,
 ) -> OnlineBatch:
     """Judges and pads groups to the smallest buckets that hold them; groups without a counted rollout are left out.
 
@@ -85,6 +86,7 @@ def collate_rollouts(
       groups: at most `rows`, each of at most `branches` rollouts.
       rows: groups of the batch, a multiple of the devices and microbatches that share it.
       policy_version: of the policy that this update starts from; None where another engine sampled all of it.
+      train_truncated: whether episodes that ran out of tokens are trained; they are compared with the others anyway.
     Raises:
       UserError: no bucket is large enough, image tokens and features disagree, or every rollout was dropped.
       ValueError: too many groups or rollouts, or a rollout's books do not agree.
@@ -130,6 +132,8 @@ def collate_rollouts(
                 check_image_tokens(f"{rollout.task_id}, branch {rollout.branch}", rollout.tokens, 0, image_token_id)
                 batch.stale[row, column] = rollout.policy_version != policy_version
                 places[row, column, : len(rollout.tokens)] = token_places(rollout, credit, judged.attempts)
+                if rollout.truncated and not train_truncated:
+                    places[row, column] = -1
                 _write(batch, (row, column), group.prefix[-1], rollout, places[row, column] >= 0)
     learnable = _in_rows(judged.learnable, rows)[:, None] & batch.reached  # [row, branch, place]
     return dataclasses.replace(

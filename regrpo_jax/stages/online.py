@@ -13,6 +13,7 @@ before its checkpoint, and plays the first `staleness` updates with the restored
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,6 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import alarms
-from regrpo_jax.models.sharding import place
 from regrpo_jax.rollouts.collect import CollectSettings
 from regrpo_jax.rollouts.play_ahead import PlayAhead
 from regrpo_jax.rollouts.players import Player
@@ -45,19 +45,15 @@ from regrpo_jax.rollouts.update_groups import (
 )
 from regrpo_jax.run.run import Run
 from regrpo_jax.suites.find import suite_of
-from regrpo_jax.training.checkpoints import StageCheckpoints
-from regrpo_jax.training.loop import RunContext, check_same_start, check_values
-from regrpo_jax.training.metrics import StageProgress
+from regrpo_jax.training.loop import RunContext, Source, train_stage
 from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
-from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.scoring import logprob_scorer
-from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
+from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
 # (number of an update, what is trained of the policy before it) -> what the update learns from
-Source = Callable[[int, Tree], UpdateGroups]
-Update = Callable[[TrainState, Tree, OnlineBatch], tuple[TrainState, dict[str, jax.Array]]]
+Groups = Callable[[int, Tree], UpdateGroups]
 
 
 def run(run: Run) -> None:
@@ -81,31 +77,19 @@ def run_online(
       UserError: the checkpoint is of another run, the suite cannot be played, a number is not finite, or the run to
         replay does not fit.
     """
-    config, online = context.config, context.config.online
+    online = context.config.online
     if online.algorithm == "none":
         print("online: config.online.algorithm is 'none', the policy stays as it is", flush=True)
         return variables
-    trainable, frozen = split_variables(
-        variables, online.trainable, context.key(5), context.functions.config, adapter_settings(config.lora)
-    )
     optimizer = make_optimizer(online, steps=online.steps * online.epochs)
-    state, frozen = place((initial_state(jax.tree.map(jnp.copy, trainable), optimizer), frozen), context.mesh)
-    folder = context.workdir / "checkpoints" / "online"
-    with contextlib.closing(StageCheckpoints(folder, keep=config.checkpoint.keep)) as checkpoints:
-        if checkpoints.latest_step() is not None:
-            state, position = checkpoints.restore(state)
-            check_same_start("online", context.workdir, position["after"], after)
-        if int(state.step) >= online.steps:
-            print(f"online: complete at step {int(state.step)}", flush=True)
-            return trained_policy(state.trainable, frozen, context.functions.config)
-        update = _update(context, optimizer, {**frozen, **trainable})
-        with _source(context, reader, player, frozen, first=int(state.step) + 1) as source:
 
-            def save(state: TrainState) -> None:
-                checkpoints.save(state, {"after": dict(after)})
+    @contextlib.contextmanager
+    def parts(trainable: Tree, frozen: Tree, first: int) -> Iterator[tuple[Step, Source]]:
+        reference = {**frozen, **jax.tree.map(jnp.copy, trainable)}
+        with group_source(context, reader, player, frozen, first=first) as groups:
+            yield _update(context, optimizer, reference), Played(context, groups)
 
-            state = _train(context, state, frozen, source, update, save)
-    return trained_policy(state.trainable, frozen, context.functions.config)
+    return train_stage(context, "online", variables, optimizer, parts, _note, after, log_every=1)
 
 
 def playing(config: ConfigDict) -> Environment:
@@ -135,10 +119,35 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class Played:
+    """Groups as batches; "seconds/play" is the wait for them."""
+
+    context: RunContext
+    groups: Groups
+
+    def __call__(self, number: int, trainable: Tree) -> tuple[OnlineBatch, dict[str, float]]:
+        """Plays, or waits for what is played ahead."""
+        begun = time.monotonic()
+        played = self.groups(number, trainable)
+        seen = {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
+        seen |= {"rollouts/sampled_tokens": float(played.tokens), "seconds/play": time.monotonic() - begun}
+        for words in alarms(played.values):
+            print(f"online step {number}: {words}", flush=True)
+        return update_batch(self.context, played.groups, number), seen
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: the number of an update decides what is played."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Nothing, likewise."""
+
+
 @contextlib.contextmanager
-def _source(
+def group_source(
     context: RunContext, reader: ConversationReader, player: Player, frozen: Tree, *, first: int
-) -> Iterator[Source]:
+) -> Iterator[Groups]:
     """Where the updates from `first` on get their groups; what it holds is closed at the end, also after an error."""
     config, online = context.config, context.config.online
     if online.replay:
@@ -159,7 +168,7 @@ def _source(
             yield ahead
 
 
-def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -> Source:
+def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -> Groups:
     """Groups of another run, whatever the policy is; they are judged by the settings of this one."""
     played, credit = Path(context.config.online.replay), credit_settings(context.config.online)
     check_same_tokens(played, context.workdir)
@@ -172,11 +181,18 @@ def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -
     return next_groups
 
 
-def _update(context: RunContext, optimizer: Any, reference: Tree) -> Update:
+def _update(context: RunContext, optimizer: Any, reference: Tree) -> Step:
     """`online_step.online_update` of the config."""
     online = context.config.online
     settings = OnlineSettings(
-        online.beta, online.kl_estimator, online.clip_low, online.clip_high, online.weight_cap, online.zero_variance
+        beta=online.beta,
+        kl_estimator=online.kl_estimator,
+        clip_low=online.clip_low,
+        clip_high=online.clip_high,
+        weight_cap=online.weight_cap,
+        zero_variance=online.zero_variance,
+        ratio_of=online.ratio_of,
+        branch_length=context.config.agent.episode_tokens if online.divide_by == "budget" else None,
     )
     parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
     return online_update(
@@ -186,38 +202,6 @@ def _update(context: RunContext, optimizer: Any, reference: Tree) -> Update:
         epochs=online.epochs,
         recompute_stale=online.weight_cap is not None,
     )
-
-
-def _train(
-    context: RunContext,
-    state: TrainState,
-    frozen: Tree,
-    source: Source,
-    update: Update,
-    save: Callable[[TrainState], None],
-) -> TrainState:
-    """The updates that are left, with their lines and checkpoints; "seconds/play" is the wait for the groups."""
-    config, online, done = context.config, context.config.online, int(state.step)
-    context.writer.drop_after("online", done)
-    with StageProgress("online", online.steps, done=done) as progress:
-        for number in range(done + 1, online.steps + 1):
-            begun = time.monotonic()
-            played = source(number, state.trainable)
-            waited = time.monotonic() - begun
-            for words in alarms(played.values):
-                print(f"online step {number}: {words}", flush=True)
-            batch = update_batch(context, played.groups, number)
-            state, metrics = update(state, frozen, shard_batch(batch, context.mesh))
-            values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            values |= {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
-            values |= {"seconds": time.monotonic() - begun, "seconds/play": waited}
-            values |= {"rollouts/sampled_tokens": float(played.tokens)}
-            check_values("online", number, values)
-            context.writer.write("online", number, values)
-            progress.advance(1, _note(played.values))
-            if number % config.checkpoint.every == 0 or number == online.steps:
-                save(state)
-    return state
 
 
 def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
@@ -238,6 +222,7 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
         rows=online.tasks,
         branches=online.branches,
         credit=credit_settings(online),
+        train_truncated=online.train_truncated,
         policy_version=None if remote else number - 1,
         image_token_id=context.image_token_id,
         prefix_buckets=data.prefix_buckets,
@@ -245,9 +230,9 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
     )
 
 
-def _note(values: Mapping[str, float | None]) -> str:
+def _note(values: Mapping[str, float]) -> str:
     def shown(name: str) -> str:
-        value = values.get(name)
+        value = values.get(f"rollouts/{name}")
         return "-" if value is None else f"{value:.0%}"
 
     return (

@@ -10,7 +10,7 @@ from regrpo_jax.data.preference_pairs import preference_pairs
 from regrpo_jax.errors import UserError
 from regrpo_jax.run.learner import Learner
 from regrpo_jax.run.run import Run
-from regrpo_jax.training.loop import RunContext, train_stage
+from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.preference_step import preference_step
 from regrpo_jax.training.reference import reference_logprobs
@@ -80,9 +80,9 @@ def run_preference(
         chunk_size=context.logprob_chunk,
         dropout_key=context.dropout_key("preference"),
     )
-    return train_stage(context, "preference", preference, variables, optimizer, step, batches, _note, after)
+    return train_stage(context, "preference", variables, optimizer, recorded(step, batches), _note, after)
 
 
-def _note(values: dict[str, float], seconds: float) -> str:
+def _note(values: dict[str, float]) -> str:
     margin, accuracy = values["preference/margin"], values["preference/accuracy"]
     return f"loss {values['loss']:.3f}  margin {margin:.3f}  right {accuracy:.0%}"

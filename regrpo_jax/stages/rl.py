@@ -9,12 +9,13 @@ from regrpo_jax.data.loader import Batches, group_batches
 from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.run.learner import Learner
 from regrpo_jax.run.run import Run
-from regrpo_jax.training.loop import RunContext, train_stage
+from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, ranking, stage_pacer
 from regrpo_jax.training.reference import reference_logprobs, scorer
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import Step, regrpo_settings, regrpo_step
+from regrpo_jax.training.steps import regrpo_settings, regrpo_step
+from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
 
@@ -87,10 +88,10 @@ def run_rl(
         step = paced(step, pacer, lambda metrics: (metrics["groups/recovery_first"], rl.groups_per_batch))
     elif pacer is not None:
         step = paced(step, pacer, None)
-    return train_stage(context, "rl", rl, variables, optimizer, step, batches, _note, after)
+    return train_stage(context, "rl", variables, optimizer, recorded(step, batches), _note, after)
 
 
-def _note(values: dict[str, float], seconds: float) -> str:
+def _note(values: dict[str, float]) -> str:
     kl = values["action/kl"]
     return (
         f"reward {values['reward']:.3f}  KL {kl:.4f}  zero-variance groups {values['groups/dropped_share']:.0%}  "

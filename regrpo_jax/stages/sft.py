@@ -8,7 +8,7 @@ from regrpo_jax.data.examples import Example
 from regrpo_jax.data.loader import Batches, sft_batches
 from regrpo_jax.run.learner import Learner
 from regrpo_jax.run.run import Run
-from regrpo_jax.training.loop import RunContext, train_stage
+from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, reflection_confidence, stage_pacer
 from regrpo_jax.training.steps import sft_step
@@ -75,8 +75,8 @@ def run_sft(
     )
     if pacer is not None:
         step = paced(step, pacer, reflection_confidence if pacer.needs_success else None)
-    return train_stage(context, "sft", sft, variables, optimizer, step, batches, _note, after)
+    return train_stage(context, "sft", variables, optimizer, recorded(step, batches), _note, after)
 
 
-def _note(values: dict[str, float], seconds: float) -> str:
+def _note(values: dict[str, float]) -> str:
     return f"loss {values['loss']:.3f}  {values['tokens_per_second']:.0f} tokens/s"

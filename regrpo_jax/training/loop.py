@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import ml_collections
@@ -22,9 +23,11 @@ from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
-from regrpo_jax.training.steps import Step
+from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
+KEYS = {"sft": 1, "rl": 2, "preference": 2, "online": 5}
+"""Of the random numbers that a stage's fresh adapter is made of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,25 +64,76 @@ class RunContext:
         return self.key(3 if stage == "sft" else 4) if self.functions.config.lora_dropout else None
 
 
+class Source(Protocol):
+    """Where the updates of a stage get their batches."""
+
+    def __call__(self, number: int, trainable: Tree) -> tuple[Any, dict[str, float]]:
+        """The batch of update `number`, and metrics of how it came about.
+
+        trainable: what is trained, as it is before that update.
+        """
+
+    def get_state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep of it, plain JSON."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes on with what would have come next."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """Batches of a loader, the same whatever the policy is."""
+
+    batches: Batches
+
+    def __call__(self, number: int, trainable: Tree) -> tuple[Any, dict[str, float]]:
+        """The next one."""
+        return next(self.batches), {}
+
+    def get_state(self) -> dict[str, Any]:
+        """The loader's."""
+        return {"batches": self.batches.get_state()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """As the loader has it."""
+        self.batches.set_state(state["batches"])
+
+
+# (what is trained, what is not, number of the first update) -> the step and its source, closed at the end; called only
+# if there is something left to train
+Parts = Callable[[Tree, Tree, int], AbstractContextManager[tuple[Step, Source]]]
+
+
+def recorded(step: Step, make_batches: Callable[[], Batches]) -> Parts:
+    """The parts of a stage that learns from records."""
+    return lambda trainable, frozen, first: contextlib.nullcontext((step, Recorded(make_batches())))
+
+
 def train_stage(
     context: RunContext,
     name: str,
-    stage: ml_collections.ConfigDict,
     variables: Tree,
     optimizer: optax.GradientTransformation,
-    step: Step,
-    make_batches: Callable[[], Batches],
-    note: Callable[[dict[str, float], float], str],
+    parts: Parts,
+    note: Callable[[dict[str, float]], str],
     after: Mapping[str, int],
+    *,
+    log_every: int | None = None,
 ) -> Tree:
-    """A stage from its last checkpoint, or its beginning, to its end; returns the policy's variables after it."""
-    config = context.config
+    """A stage from its last checkpoint, or its beginning, to its end; returns the policy's variables after it.
+
+    Args:
+      name: of the stage and of its section of the config.
+      variables: the policy before it.
+      note: metrics of a line -> what the progress bar says.
+      after: the stages before this one, and their updates.
+      log_every: updates between lines; None takes config.log_every.
+    Raises:
+      UserError: the checkpoint is of another run, or a number is not finite.
+    """
+    config, stage = context.config, context.config[name]
     trainable, frozen = split_variables(
-        variables,
-        stage.trainable,
-        context.key(1 if name == "sft" else 2),
-        context.functions.config,
-        adapter_settings(config.lora),
+        variables, stage.trainable, context.key(KEYS[name]), context.functions.config, adapter_settings(config.lora)
     )
     state, frozen = place((initial_state(trainable, optimizer), frozen), context.mesh)
     with contextlib.closing(
@@ -89,48 +143,50 @@ def train_stage(
         if checkpoints.latest_step() is not None:
             state, position = checkpoints.restore(state)
             check_same_start(name, context.workdir, position["after"], after)
-        if int(state.step) >= stage.steps:
-            print(f"{name}: complete at step {int(state.step)}", flush=True)
+        done = int(state.step)
+        if done >= stage.steps:
+            print(f"{name}: complete at step {done}", flush=True)
             return trained_policy(state.trainable, frozen, context.functions.config)
-        batches = make_batches()
-        if position is not None:
-            batches.set_state(position["batches"])
-            print(f"{name}: resuming at step {int(state.step)} of {stage.steps}", flush=True)
+        with parts(trainable, frozen, done + 1) as (step, source):
+            if position is not None:
+                source.set_state(position)
+                print(f"{name}: resuming at step {done} of {stage.steps}", flush=True)
 
-        def save(state: TrainState) -> None:
-            checkpoints.save(state, {"batches": batches.get_state(), "after": dict(after)})
+            def save(state: TrainState) -> None:
+                checkpoints.save(state, source.get_state() | {"after": dict(after)})
 
-        state = _update(context, name, stage, state, frozen, batches, step, note, save)
+            state = _update(context, name, state, frozen, source, step, note, save, log_every or config.log_every)
     return trained_policy(state.trainable, frozen, context.functions.config)
 
 
 def _update(
     context: RunContext,
     name: str,
-    stage: ml_collections.ConfigDict,
     state: TrainState,
     frozen: Tree,
-    batches: Batches,
+    source: Source,
     step: Step,
-    note: Callable[[dict[str, float], float], str],
+    note: Callable[[dict[str, float]], str],
     save: Callable[[TrainState], None],
+    log_every: int,
 ) -> TrainState:
     """The updates that are left, with their lines and checkpoints."""
-    config, done = context.config, int(state.step)
+    config, last, done = context.config, context.config[name].steps, int(state.step)
     context.writer.drop_after(name, done)
     since = _Interval()
-    with StageProgress(name, stage.steps, done=done) as progress:
-        for number in range(done + 1, stage.steps + 1):
-            state, metrics = step(state, frozen, shard_batch(next(batches), context.mesh))
-            since.add(metrics)
+    with StageProgress(name, last, done=done) as progress:
+        for number in range(done + 1, last + 1):
+            batch, seen = source(number, state.trainable)
+            state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
+            since.add(metrics | seen)
             shown = ""
-            if number % config.log_every == 0 or number == stage.steps:
-                values, seconds = since.flush()
+            if number % log_every == 0 or number == last:
+                values = since.flush()
                 check_values(name, number, values)
-                context.writer.write(name, number, values | {"seconds": seconds})
-                shown = note(values, seconds)
+                context.writer.write(name, number, values)
+                shown = note(values)
             progress.advance(1, shown)
-            if number % config.checkpoint.every == 0 or number == stage.steps:
+            if number % config.checkpoint.every == 0 or number == last:
                 save(state)
     return state
 
@@ -156,14 +212,14 @@ class _Interval:
     def add(self, metrics: dict[str, Any]) -> None:
         self._metrics.append(metrics)
 
-    def flush(self) -> tuple[dict[str, float], float]:
+    def flush(self) -> dict[str, float]:
         fetched = jax.device_get(self._metrics)
         self._metrics = []
         now = time.monotonic()
         seconds, self._last = max(now - self._last, 1e-9), now
         means = {name: float(np.mean([entry[name] for entry in fetched])) for name in fetched[0]}
-        means["tokens_per_second"] = means.pop("tokens") * len(fetched) / seconds
-        return means, seconds
+        tokens = means.pop("tokens") * len(fetched)
+        return means | {"seconds": seconds, "tokens_per_second": tokens / seconds}
 
 
 def check_values(name: str, step: int, values: dict[str, float]) -> None:

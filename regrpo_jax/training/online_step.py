@@ -23,10 +23,11 @@ from regrpo_jax.core.step_advantages import zero_variance_steps
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import parallel_gradient, weight_axis
+from regrpo_jax.training.parallel import weight_axis
 from regrpo_jax.training.scoring import Scorer
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import Step, entropy_sums, group_scores, updated_state
+from regrpo_jax.training.steps import entropy_sums, group_scores, group_tokens
+from regrpo_jax.training.train_step import Step, train_step
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -40,6 +41,8 @@ class OnlineSettings:
       clip_low, clip_high: how far a ratio may fall below 1, and rise above it.
       weight_cap: largest importance weight of a stale rollout, or of one of another engine; None compares those with
         the policy that sampled them, as if they were fresh, and saves a pass over the batch.
+      ratio_of: what has a ratio of its own: a "token" or a "branch".
+      branch_length: of `clipped_denominator`; None divides by the number of tokens.
       zero_variance: tokens of steps that prefer nothing: "skip" them, or "keep_kl" to hold them near the reference.
     """
 
@@ -49,6 +52,8 @@ class OnlineSettings:
     clip_high: float
     weight_cap: float | None
     zero_variance: Literal["skip", "keep_kl"]
+    ratio_of: Literal["token", "branch"] = "token"
+    branch_length: int | None = None
 
 
 @struct.dataclass
@@ -75,7 +80,7 @@ def online_step(
     microbatches: int,
     chunk_size: int,
 ) -> Step:
-    """A jitted update on a `ScoredBatch`; the state is donated."""
+    """An update on a `ScoredBatch`; see `train_step`."""
     keep_kl = settings.zero_variance == "keep_kl"
 
     def loss(trainable: Tree, frozen: Tree, rows: Any, denominator: Array, key: Array | None) -> tuple:
@@ -96,6 +101,7 @@ def online_step(
             kl_estimator=settings.kl_estimator,
             proximal_logprobs=rows.proximal_logprobs,
             weight_cap=settings.weight_cap,
+            ratio_of=settings.ratio_of,
             keep=batch.keep,
             keep_kl=keep_kl,
             denominator=denominator,
@@ -103,16 +109,14 @@ def online_step(
         in_loss = batch.keep | keep_kl  # [group, branch, token]
         return value, sums | entropy_sums(scores, reflection & in_loss, action & in_loss) | {"loss": value}
 
-    gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
+    def denominator(batch: ScoredBatch) -> Array:
+        trained = batch.rollouts.segments > 0
+        return clipped_denominator(trained, batch.rollouts.keep, keep_kl=keep_kl, branch_length=settings.branch_length)
 
-    def step(state: TrainState, frozen: Tree, batch: ScoredBatch) -> tuple[TrainState, dict[str, Array]]:
-        rollouts = batch.rollouts
-        denominator = clipped_denominator(rollouts.segments > 0, rollouts.keep, keep_kl=keep_kl)
-        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, None)
-        metrics = finalize_metrics(sums | _step_counts(rollouts)) | _reward_metrics(rollouts)
-        return updated_state(state, gradient, optimizer, metrics, mesh)
+    def metrics(batch: ScoredBatch, sums: dict[str, Array]) -> dict[str, Array]:
+        return finalize_metrics(sums | _step_counts(batch.rollouts)) | _reward_metrics(batch.rollouts)
 
-    return jax.jit(step, donate_argnums=0)
+    return train_step(loss, denominator, metrics, optimizer, mesh, microbatches=microbatches)
 
 
 def online_update(
@@ -166,5 +170,5 @@ def _reward_metrics(batch: OnlineBatch) -> dict[str, Array]:
         "reward": jnp.sum(jnp.where(batch.reached, batch.rewards, 0.0)) / steps,
         "branches/count": jnp.sum(branches, dtype=float),
         "branches/stale_share": jnp.sum(branches & batch.stale) / jnp.maximum(jnp.sum(branches), 1),
-        "tokens": jnp.sum(batch.prefix.segment_ids > 0) + jnp.sum(batch.branches.segment_ids > 0),
+        "tokens": group_tokens(batch),
     }

@@ -18,7 +18,8 @@ from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.data.curriculum import Curriculum, Pacer
 from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import RegrpoSettings, Step, rewards_and_advantages
+from regrpo_jax.training.steps import RegrpoSettings, rewards_and_advantages
+from regrpo_jax.training.train_step import Step
 
 Array = jax.Array
 Tree = dict[str, Any]

@@ -12,9 +12,9 @@ from regrpo_jax.core.preference_loss import preference_loss
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import parallel_gradient, weight_axis
-from regrpo_jax.training.state import TrainState
-from regrpo_jax.training.steps import Step, entropy_sums, group_scores, key_of, updated_state
+from regrpo_jax.training.parallel import weight_axis
+from regrpo_jax.training.steps import entropy_sums, group_scores, group_tokens
+from regrpo_jax.training.train_step import Step, train_step
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -30,12 +30,7 @@ def preference_step(
     chunk_size: int,
     dropout_key: Array | None = None,
 ) -> Step:
-    """A jitted update on a `GroupBatch` of pairs, chosen branch first; the state is donated.
-
-    Args:
-      beta: of `core.preference_loss`.
-      dropout_key: as in `steps.sft_step`.
-    """
+    """An update on a `GroupBatch` of pairs, chosen branch first; `beta` of `core.preference_loss`. See `train_step`."""
 
     def loss(trainable: Tree, frozen: Tree, batch: GroupBatch, denominator: Array, key: Array | None) -> tuple:
         scores = group_scores(
@@ -49,12 +44,12 @@ def preference_step(
         sums |= segment_sums("action", action, logprob=logprobs) | entropy_sums(scores, reflection, action)
         return value, sums | {"loss": value}
 
-    gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
-
-    def step(state: TrainState, frozen: Tree, batch: GroupBatch) -> tuple[TrainState, dict[str, Array]]:
-        pairs = jnp.asarray(batch.targets.shape[0])
-        gradient, sums = gradient_of(state.trainable, frozen, batch, pairs, key_of(state, dropout_key))
-        tokens = jnp.sum(batch.prefix.segment_ids > 0) + jnp.sum(batch.branches.segment_ids > 0)
-        return updated_state(state, gradient, optimizer, finalize_metrics(sums) | {"tokens": tokens}, mesh)
-
-    return jax.jit(step, donate_argnums=0)
+    return train_step(
+        loss,
+        lambda batch: jnp.asarray(batch.targets.shape[0]),
+        lambda batch, sums: finalize_metrics(sums) | {"tokens": group_tokens(batch)},
+        optimizer,
+        mesh,
+        microbatches=microbatches,
+        dropout_key=dropout_key,
+    )

@@ -1,7 +1,6 @@
-"""The two train steps, pure functions of (state, frozen weights, batch): supervised warm start and ReGRPO."""
+"""The updates on recorded examples: supervised warm start and ReGRPO."""
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -18,13 +17,11 @@ from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.models.logprobs import TokenScores, token_scores
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.models.sharding import param_shardings
-from regrpo_jax.training.parallel import parallel_gradient, weight_axis
-from regrpo_jax.training.state import TrainState
+from regrpo_jax.training.parallel import weight_axis
+from regrpo_jax.training.train_step import Step, train_step
 
 Array = jax.Array
 Tree = dict[str, Any]
-Step = Callable[[TrainState, Tree, Any], tuple[TrainState, dict[str, Array]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +67,7 @@ def sft_step(
     chunk_size: int,
     dropout_key: Array | None = None,
 ) -> Step:
-    """A jitted supervised update on an `SftBatch`; the state is donated.
-
-    Args:
-      dropout_key: of the stage; each update derives its own from it. None drops nothing.
-    """
+    """A supervised update on an `SftBatch`; see `train_step`."""
 
     def loss(trainable: Tree, frozen: Tree, batch: SftBatch, denominator: Array, key: Array | None) -> tuple:
         variables = {**frozen, **trainable}
@@ -91,15 +84,18 @@ def sft_step(
         value, sums = sft_loss(scores.logprobs, reflection, action, denominator=denominator)
         return value, sums | entropy_sums(scores, reflection, action) | {"loss": value}
 
-    gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
+    def metrics(batch: SftBatch, sums: dict[str, Array]) -> dict[str, Array]:
+        return finalize_metrics(sums) | {"tokens": jnp.sum(batch.block.segment_ids > 0)}
 
-    def step(state: TrainState, frozen: Tree, batch: SftBatch) -> tuple[TrainState, dict[str, Array]]:
-        denominator = token_denominator(*_sft_masks(batch))
-        gradient, sums = gradient_of(state.trainable, frozen, batch, denominator, key_of(state, dropout_key))
-        metrics = finalize_metrics(sums) | {"tokens": jnp.sum(batch.block.segment_ids > 0)}
-        return updated_state(state, gradient, optimizer, metrics, mesh)
-
-    return jax.jit(step, donate_argnums=0)
+    return train_step(
+        loss,
+        lambda batch: token_denominator(*_sft_masks(batch)),
+        metrics,
+        optimizer,
+        mesh,
+        microbatches=microbatches,
+        dropout_key=dropout_key,
+    )
 
 
 def group_logprobs(
@@ -148,11 +144,11 @@ def regrpo_step(
     chunk_size: int,
     dropout_key: Array | None = None,
 ) -> Step:
-    """A jitted ReGRPO update on a `GroupBatch`; the state is donated. `dropout_key` as in `sft_step`."""
+    """A ReGRPO update on a `GroupBatch`; see `train_step`."""
     keep_kl = settings.zero_variance == "keep_kl"
 
     def loss(trainable: Tree, frozen: Tree, rows: tuple, denominator: Array, key: Array | None) -> tuple:
-        batch, advantages, keep = rows
+        batch, _, advantages, keep = rows
         variables = {**frozen, **trainable}
         scores = group_scores(
             functions, variables, batch, key, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
@@ -179,25 +175,40 @@ def regrpo_step(
         }
         return value, sums | {"loss": value} | jax.lax.stop_gradient(per_branch)
 
-    gradient_of = parallel_gradient(loss, mesh, microbatches=microbatches)
-
-    def step(state: TrainState, frozen: Tree, batch: GroupBatch) -> tuple[TrainState, dict[str, Array]]:
+    def rows_of(batch: GroupBatch) -> tuple:
         rewards, advantages = rewards_and_advantages(batch, settings)
-        keep = ~zero_variance_groups(advantages)
-        denominator = branch_denominator(jnp.ones(rewards.shape, bool), keep, keep_kl=keep_kl)
-        rows = (batch, advantages, keep)
-        gradient, sums = gradient_of(state.trainable, frozen, rows, denominator, key_of(state, dropout_key))
-        metrics = finalize_metrics({name: value for name, value in sums.items() if not name.startswith("branch/")})
-        metrics |= {
+        return batch, rewards, advantages, ~zero_variance_groups(advantages)
+
+    def denominator(rows: tuple) -> Array:
+        _, rewards, _, keep = rows
+        return branch_denominator(jnp.ones(rewards.shape, bool), keep, keep_kl=keep_kl)
+
+    def metrics(rows: tuple, sums: dict[str, Array]) -> dict[str, Array]:
+        batch, rewards, _, _ = rows
+        means = finalize_metrics({name: value for name, value in sums.items() if not name.startswith("branch/")})
+        return means | {
             "reward": jnp.mean(rewards),
             "reward_std": jnp.mean(jnp.std(rewards, axis=-1)),
-            "tokens": jnp.sum(batch.prefix.segment_ids > 0) + jnp.sum(batch.branches.segment_ids > 0),
+            "tokens": group_tokens(batch),
             "branch/action_logprob": sums["branch/action_logprob_sum"]
             / jnp.maximum(sums["branch/action_token_count"], 1),
         }
-        return updated_state(state, gradient, optimizer, metrics, mesh)
 
-    return jax.jit(step, donate_argnums=0)
+    return train_step(
+        loss,
+        denominator,
+        metrics,
+        optimizer,
+        mesh,
+        microbatches=microbatches,
+        dropout_key=dropout_key,
+        rows_of=rows_of,
+    )
+
+
+def group_tokens(batch: Any) -> Array:
+    """Tokens that a batch of prefixes and branches feeds, padding left out."""
+    return jnp.sum(batch.prefix.segment_ids > 0) + jnp.sum(batch.branches.segment_ids > 0)
 
 
 def rewards_and_advantages(batch: GroupBatch, settings: RegrpoSettings) -> tuple[Array, Array]:
@@ -241,22 +252,3 @@ def entropy_sums(scores: TokenScores, reflection: Array, action: Array) -> dict[
     """Watched, never trained: a policy that collapses shows it here first."""
     entropies = jax.lax.stop_gradient(scores.entropies)  # [.., token]
     return segment_sums("reflection", reflection, entropy=entropies) | segment_sums("action", action, entropy=entropies)
-
-
-def key_of(state: TrainState, dropout_key: Array | None) -> Array | None:
-    """The update's own key, a function of its number, so that a resumed run drops the same."""
-    return None if dropout_key is None else jax.random.fold_in(dropout_key, state.step)
-
-
-def updated_state(
-    state: TrainState,
-    gradient: Tree,
-    optimizer: optax.GradientTransformation,
-    metrics: dict[str, Array],
-    mesh: Mesh,
-) -> tuple[TrainState, dict[str, Array]]:
-    updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.trainable)
-    trainable = optax.apply_updates(state.trainable, updates)
-    metrics["gradient_norm"] = optax.global_norm(gradient)
-    updated = TrainState(state.step + 1, trainable, optimizer_state)
-    return jax.lax.with_sharding_constraint(updated, param_shardings(updated, mesh)), metrics

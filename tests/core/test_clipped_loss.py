@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.core.clipped_loss import clipped_denominator, clipped_loss
+from regrpo_jax.core.clipped_loss import RATIOS, clipped_denominator, clipped_loss
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.core.losses import regrpo_loss
 from regrpo_jax.core.metrics import finalize_metrics
@@ -62,17 +62,24 @@ def loop_loss(
     kl_estimator: str = "k3",
     keep: np.ndarray | None = None,
     keep_kl: bool = False,
+    ratio_of: str = "token",
 ) -> float:
     """One token after the other, as the docstring has it."""
     proximal = batch["behaviour_logprobs"] if proximal_logprobs is None else proximal_logprobs
     policy_terms, kl_terms = [], []
+    in_policy = batch.trained if keep is None else batch.trained & keep  # [group, branch, token]
+    differences = batch["token_logprobs"] - proximal  # [group, branch, token]
     for here in np.ndindex(*SHAPE):
         kept = keep is None or bool(keep[here])
         if not batch.trained[here] or not (kept or keep_kl):
             continue
         logprob, advantage = float(batch["token_logprobs"][here]), float(batch["advantages"][here])
         kl_terms.append(loop_kl(logprob - float(batch["reference_logprobs"][here]), kl_estimator))
-        ratio = math.exp(logprob - float(proximal[here]))
+        of_branch = [float(x) for x, own in zip(differences[here[:2]], in_policy[here[:2]], strict=True) if own]
+        log_ratio = float(differences[here])
+        if ratio_of == "branch" and kept:
+            log_ratio = sum(of_branch) / len(of_branch)
+        ratio = math.exp(log_ratio)
         weight = math.exp(float(proximal[here] - batch["behaviour_logprobs"][here]))
         weight = weight if weight_cap is None else min(weight, weight_cap)
         bounded = min(max(ratio, 1 - CLIP[0]), 1 + CLIP[1])
@@ -100,9 +107,10 @@ def gradient_of(batch: Batch, beta: float = BETA, **options: Any) -> np.ndarray:
     cap=caps,
     dropped=st.booleans(),
     keep_kl=st.booleans(),
+    ratio_of=st.sampled_from(RATIOS),
 )
 def test_equals_definition(
-    seed: int, estimator: str, stale: bool, cap: float | None, dropped: bool, keep_kl: bool
+    seed: int, estimator: str, stale: bool, cap: float | None, dropped: bool, keep_kl: bool, ratio_of: str
 ) -> None:
     batch = Batch(seed)
     options: dict[str, Any] = {
@@ -111,6 +119,7 @@ def test_equals_definition(
         "keep_kl": keep_kl,
         "proximal_logprobs": batch.proximal_logprobs if stale else None,
         "weight_cap": cap,
+        "ratio_of": ratio_of,
     }
     np.testing.assert_allclose(loss_of(batch, **options), loop_loss(batch, **options), rtol=1e-10, atol=1e-12)
 
@@ -204,6 +213,36 @@ def test_what_is_not_trained_is_never_seen(seed: int, garbage: float, estimator:
 
 
 @unhurried
+@given(seed=seeds)
+def test_a_ratio_of_the_branch_is_that_of_gspo(seed: int) -> None:
+    batch = Batch(seed)
+    batch["advantages"] = np.broadcast_to(batch["advantages"][..., :1], SHAPE)  # one of each branch
+
+    def gspo(token_logprobs: jax.Array) -> jax.Array:
+        """-(1/N) sum_i |y_i| min(s_i A_i, clip(s_i) A_i), with s_i = (pi(y_i) / pi_old(y_i)) ^ (1 / |y_i|)."""
+        difference = jnp.where(
+            batch.trained, token_logprobs - batch["behaviour_logprobs"], 0.0
+        )  # [group, branch, token]
+        length = jnp.sum(batch.trained, axis=-1)  # [group, branch]
+        ratio = jnp.exp(jnp.sum(difference, axis=-1) / jnp.maximum(length, 1))  # [group, branch]
+        advantage = batch["advantages"][..., 0]  # [group, branch]
+        bounded = jnp.clip(ratio, 1 - CLIP[0], 1 + CLIP[1])
+        return -jnp.sum(length * jnp.minimum(ratio * advantage, bounded * advantage)) / batch.trained.sum()
+
+    value, gradient = jax.value_and_grad(gspo)(jnp.asarray(batch["token_logprobs"]))
+    ours, _ = clipped_loss(**batch, beta=0.0, clip_range=CLIP, ratio_of="branch")
+    np.testing.assert_allclose(ours, value, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(gradient_of(batch, beta=0.0, ratio_of="branch"), gradient, rtol=1e-9, atol=1e-12)
+
+
+def test_a_budget_counts_every_branch_that_is_in_the_loss() -> None:
+    batch = Batch(3)
+    batch.trained[0, 1] = False
+    counted = sum(bool((batch.trained & batch.keep)[here].any()) for here in np.ndindex(*SHAPE[:2]))
+    assert clipped_denominator(batch.trained, batch.keep, branch_length=50) == 50 * counted > 0
+
+
+@unhurried
 @given(seed=seeds, keep_kl=st.booleans(), stale=st.booleans())
 def test_microbatches_with_one_denominator_equal_the_big_batch(seed: int, keep_kl: bool, stale: bool) -> None:
     batch = Batch(seed)
@@ -263,6 +302,7 @@ def test_half_precision_is_added_up_in_float32() -> None:
     [
         ({"clip_range": (0.0, 0.2)}, "two positive numbers"),
         ({"clip_range": CLIP, "weight_cap": 0.5}, "weight_cap 0.5 is below 1"),
+        ({"clip_range": CLIP, "ratio_of": "group"}, "'group' must be one of token, branch"),
         ({"clip_range": CLIP, "kl_estimator": "forward"}, "unknown KL estimator 'forward'"),
     ],
 )

@@ -106,6 +106,19 @@ def loop_advantage(group: RolloutGroup, branch: int, place: Place, credit: Credi
     return (rewards[branch][place] - mean) / (deviation + 1e-8), deviation > 1e-4
 
 
+def test_an_episode_that_ran_out_of_tokens_can_be_compared_only() -> None:
+    group = make_group(5, branches=4)
+    rollouts = [dataclasses.replace(rollout, truncated=number == 1) for number, rollout in enumerate(group.rollouts)]
+    group = dataclasses.replace(group, rollouts=tuple(rollouts))
+    trained, masked = collate([group]), collate([group], train_truncated=False)
+    assert trained.segments[0, 1].any() and not (masked.segments[0, 1].any() or masked.keep[0, 1].any())
+    np.testing.assert_array_equal(masked.rewards, trained.rewards)
+    np.testing.assert_array_equal(masked.reached, trained.reached)
+    for other in (0, 2, 3):
+        np.testing.assert_array_equal(masked.segments[0, other], trained.segments[0, other])
+        np.testing.assert_array_equal(masked.advantages[0, other], trained.advantages[0, other])
+
+
 @settings(max_examples=120, deadline=None)
 @given(groups=drawn_groups(), chosen=st.sampled_from(CREDITS))
 def test_every_token_is_where_it_belongs(groups: list[RolloutGroup], chosen: Any) -> None:

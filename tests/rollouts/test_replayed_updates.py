@@ -128,7 +128,7 @@ def test_an_error_while_playing_reaches_the_trainer_and_closes_the_environment(
     trained = []
     with (
         pytest.raises(UserError, match="no state can be started"),
-        online_stage._source(context, sampler.reader, player_of(context, sampler.reader), {}, first=1) as source,
+        online_stage.group_source(context, sampler.reader, player_of(context, sampler.reader), {}, first=1) as source,
     ):
         for number in range(1, 7):
             trained.append(source(number, {}).tokens)

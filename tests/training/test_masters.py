@@ -17,7 +17,8 @@ from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.parallel import device_mesh
 from regrpo_jax.training.state import TrainState, initial_state, split_variables, trained_policy
-from regrpo_jax.training.steps import Step, sft_step
+from regrpo_jax.training.steps import sft_step
+from regrpo_jax.training.train_step import Step
 
 SETTINGS = AdapterSettings(2, ("q_proj", "v_proj"))
 # Less than half the distance between neighbouring bfloat16 numbers of the size of most weights.
