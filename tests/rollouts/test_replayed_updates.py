@@ -30,7 +30,8 @@ def make_context(sampler: SamplerPolicy, workdir: Path) -> RunContext:
     config = base_config()
     config.data.update({"prefix_buckets": (512,), "branch_buckets": (384,)})
     config.agent.update({"turn_tokens": 24, "episode_tokens": 48, "retries": 2})
-    config.online.update({"tasks": 2, "branches": 2, "families": ("region", "moved"), "steps": UPDATES})
+    config.online.update({"tasks": 2, "branches": 2, "steps": UPDATES})
+    config.suite.families = ("region", "moved")
     image_token_id = sampler.reader.renderer.image_token_id
     return RunContext(config, workdir, sampler.functions, cast(Any, None), image_token_id, cast(Any, None))
 

@@ -71,7 +71,8 @@ def play(environment: Environment, reader: ConversationReader, tmp_path: Path, m
     def started(*numbers: int, dies_after: int = 10**9, **changes: Any) -> list[UpdateGroups]:
         config = base_config()
         config.agent.update({"turn_tokens": 400, "episode_tokens": 3000})
-        config.online.update({"algorithm": "grpo", "families": ("moved", "service"), "surprises": 1.0, "tasks": TASKS})
+        config.online.update({"algorithm": "grpo", "tasks": TASKS})
+        config.suite.update({"families": ("moved", "service"), "surprises": 1.0})
         config.online.update(changes)
         renderer = ChatRenderer(reader.renderer.tokenizer)
         with RolloutBuffer(tmp_path / "rollouts") as buffer:
