@@ -17,7 +17,7 @@ from regrpo_jax.engine.gates import gate_reasons
 from regrpo_jax.engine.journal import Entry
 from regrpo_jax.engine.slots import Slot
 from regrpo_jax.engine.synthetic import made_up_failure
-from regrpo_jax.engine.teacher_settings import TeacherRefused
+from regrpo_jax.engine.teacher.limits import TeacherRefused
 from regrpo_jax.engine.writing import clean_record, rot_record
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.records.reasons import rule_of

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from regrpo_jax.engine.cases import NearMiss, Situation
-from regrpo_jax.engine.perturb import near_misses
+from regrpo_jax.engine.perturb.near_misses import near_misses
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.suites.suite import SuiteTools
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from regrpo_jax.agent.prompt import instruction_text, placeholders, system_text
 from regrpo_jax.engine.cases import CleanStep, NearMiss, Situation
-from regrpo_jax.engine.perturb import near_misses
+from regrpo_jax.engine.perturb.near_misses import near_misses
 from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER

@@ -16,7 +16,7 @@ from regrpo_jax.engine.cases import Failure, NearMiss, Situation
 from regrpo_jax.records.types import ErrorType, Reflection
 
 if TYPE_CHECKING:
-    from regrpo_jax.engine.teacher import Teacher
+    from regrpo_jax.engine.teacher.teacher import Teacher
 
 RULES, TEACHER = "rules", "teacher"
 
@@ -68,8 +68,8 @@ def _told(teacher: Teacher) -> Iterator[None]:
 
 
 def _teacher(config: ConfigDict, workdir: Path) -> Teacher:
-    from regrpo_jax.engine.teacher import Teacher
-    from regrpo_jax.engine.teacher_settings import TeacherSettings
+    from regrpo_jax.engine.teacher.limits import TeacherSettings
+    from regrpo_jax.engine.teacher.teacher import Teacher
 
     settings = dict(config.teacher.items())
     return Teacher(TeacherSettings(**settings, seed=config.seed, cache=workdir / "teacher"))

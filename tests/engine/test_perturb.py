@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from smolagents.tools import Tool
 
 from regrpo_jax.engine.cases import ArgumentShape, CleanStep, NearMiss, Situation, ToolShape
-from regrpo_jax.engine.perturb import RULES, feasible_types, near_misses
+from regrpo_jax.engine.perturb.near_misses import RULES, feasible_types, near_misses
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.records.actions import (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regrpo_jax.engine.gates import MOST_CHARACTERS, MOST_WORDS
-from regrpo_jax.engine.teacher_answers import Malformed, read_near_misses, read_object, read_reflection
+from regrpo_jax.engine.teacher.questions import Malformed, read_near_misses, read_object, read_reflection
 from regrpo_jax.records.actions import actions_equivalent, parse_python
 from regrpo_jax.records.reflection import cites_observation, parse_reflection, render_reflection
 from regrpo_jax.records.types import ErrorType, Reflection

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from regrpo_jax.engine.teacher import Teacher, TeacherRefused, TeacherStopped
+from regrpo_jax.engine.teacher.teacher import Teacher, TeacherRefused, TeacherStopped
 from tests.engine.openai_server import BODIES, HANGS, Body, Server, openai_server, question
 from tests.engine.teacher_cases import FastClock, settings, simple_failure
 

@@ -14,10 +14,8 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from regrpo_jax.engine.teacher_budget import Budget, Usage
-from regrpo_jax.engine.teacher_cache import AnswerCache, request_key
-from regrpo_jax.engine.teacher_pace import LONGEST_WAIT, Pace
-from regrpo_jax.engine.teacher_settings import Clock, TeacherStopped, read_key
+from regrpo_jax.engine.teacher.client import LONGEST_WAIT, Pace
+from regrpo_jax.engine.teacher.limits import AnswerCache, Budget, Clock, TeacherStopped, Usage, read_key, request_key
 from regrpo_jax.errors import UserError
 from tests.engine.teacher_cases import settings
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from regrpo_jax.engine.cases import Failure
 from regrpo_jax.engine.gates import gate_reasons
-from regrpo_jax.engine.teacher import Teacher, TeacherRefused
+from regrpo_jax.engine.teacher.teacher import Teacher, TeacherRefused
 from regrpo_jax.engine.writing import rot_record
 from regrpo_jax.environments.task import TaskFile
 from regrpo_jax.records.reflection import quoted_span

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrpo_jax.engine.teacher_budget import Usage
-from regrpo_jax.engine.teacher_replies import BadReply, Course, Dialect, Reply, Verdict, judge, read_reply, retry_after
+from regrpo_jax.engine.teacher.client import BadReply, Course, Dialect, Reply, Verdict, judge, read_reply, retry_after
+from regrpo_jax.engine.teacher.limits import Usage
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 keys = st.sampled_from(

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from regrpo_jax.engine.cases import Failure
-from regrpo_jax.engine.teacher import Teacher, TeacherRefused, TeacherStopped
-from regrpo_jax.engine.teacher_cache import AnswerCache
-from regrpo_jax.engine.teacher_prompts import annotate_text
+from regrpo_jax.engine.teacher.limits import AnswerCache
+from regrpo_jax.engine.teacher.questions import annotate_text
+from regrpo_jax.engine.teacher.teacher import Teacher, TeacherRefused, TeacherStopped
 from regrpo_jax.records.reflection import cites_observation, parse_reflection, render_reflection
 from regrpo_jax.records.types import Reflection
 from tests.engine.openai_server import Body, Script, conversation, openai_server, question
@@ -136,7 +136,7 @@ def test_a_budget_stops_the_run_and_the_next_asks_only_the_rest(limit: str, tmp_
 KILLED = """
 import sys
 from pathlib import Path
-from regrpo_jax.engine.teacher import Teacher
+from regrpo_jax.engine.teacher.teacher import Teacher
 from tests.engine.teacher_cases import settings, some_failures
 teacher = Teacher(settings(sys.argv[1], Path(sys.argv[2])))
 for failure in some_failures(20):

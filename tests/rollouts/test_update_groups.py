@@ -27,6 +27,7 @@ from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with
 from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups, played_metrics
 from regrpo_jax.stages.online import collect_settings
 from regrpo_jax.suites.toolrepair import make_suite
+from regrpo_jax.suites.toolrepair.suite import ToolRepair
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
 
 TASKS, BRANCHES = 8, 3
@@ -63,16 +64,16 @@ def play(environment: Environment, reader: ConversationReader, tmp_path: Path, m
     """Plays these updates as one start of the program does, by a policy without reflections."""
     known: dict[str, Task] = {}
 
-    def remembered(*arguments: Any, **options: Any) -> list[Task]:
-        tasks = make_suite(*arguments, **options)
-        known.update({instruction_text(task.instruction, task.images): task for task in tasks})
-        return tasks
+    class Remembered(ToolRepair):
+        def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+            made = super().tasks(split, count, seed)
+            known.update({instruction_text(task.instruction, task.images): task for task in made})
+            return made
 
     def started(*numbers: int, dies_after: int = 10**9, **changes: Any) -> list[UpdateGroups]:
         config = base_config()
         config.agent.update({"turn_tokens": 400, "episode_tokens": 3000})
         config.online.update({"algorithm": "grpo", "tasks": TASKS})
-        config.suite.update({"families": ("moved", "service"), "surprises": 1.0})
         config.online.update(changes)
         renderer = ChatRenderer(reader.renderer.tokenizer)
         with RolloutBuffer(tmp_path / "rollouts") as buffer:
@@ -84,7 +85,8 @@ def play(environment: Environment, reader: ConversationReader, tmp_path: Path, m
             )
             return [player.play(number, Follower(renderer, known, number - 1, dies_after)) for number in numbers]
 
-    monkeypatch.setattr(update_groups, "make_suite", remembered)
+    suite = Remembered(families=("moved", "service"), surprises=1.0)
+    monkeypatch.setattr(update_groups, "suite_of", lambda config: suite)
     return started
 
 

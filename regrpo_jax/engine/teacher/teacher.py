@@ -12,23 +12,31 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
-from regrpo_jax.engine.teacher_answers import Malformed, read_near_misses, read_reflection
-from regrpo_jax.engine.teacher_budget import Budget, Spent
-from regrpo_jax.engine.teacher_cache import AnswerCache, request_key
-from regrpo_jax.engine.teacher_client import ChatClient
-from regrpo_jax.engine.teacher_images import data_url
-from regrpo_jax.engine.teacher_prompts import (
+from regrpo_jax.engine.teacher.client import ChatClient, Reply
+from regrpo_jax.engine.teacher.limits import (
+    AnswerCache,
+    Budget,
+    Clock,
+    Spent,
+    TeacherRefused,
+    TeacherSettings,
+    TeacherStopped,
+    request_key,
+)
+from regrpo_jax.engine.teacher.questions import (
     ANNOTATE,
     PROPOSE,
+    Malformed,
     annotate_text,
+    data_url,
     image_text,
     near_misses_schema,
     propose_text,
+    read_near_misses,
+    read_reflection,
     reflection_schema,
     repair_text,
 )
-from regrpo_jax.engine.teacher_replies import Reply
-from regrpo_jax.engine.teacher_settings import Clock, TeacherRefused, TeacherSettings, TeacherStopped
 from regrpo_jax.records.reasons import printable
 from regrpo_jax.records.types import ErrorType, Reflection
 

@@ -1,7 +1,7 @@
 """Near misses of a clean step, by rules: actions that a sensible agent might take in its place and that should fail.
 
 A rule changes one thing in the source of the step. Nothing here is sure to fail; the sandbox decides. The rules of an
-error type stand in one file, `perturb_*.py`.
+error type stand in one file of this folder.
 
 Source: the controlled perturbations of ReGRPO's data engine (arXiv 2606.31392, section on Reflection-of-Thought).
 """
@@ -13,17 +13,17 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 
-from regrpo_jax.engine import (
-    perturb_arguments,
-    perturb_code,
-    perturb_commitment,
-    perturb_context,
-    perturb_grounding,
-    perturb_tools,
-)
 from regrpo_jax.engine.cases import NearMiss, Situation
-from regrpo_jax.engine.perturb_rule import Change, Rule
-from regrpo_jax.engine.perturb_scene import Scene
+from regrpo_jax.engine.perturb import (
+    arguments,
+    code,
+    commitment,
+    context,
+    grounding,
+    tools,
+)
+from regrpo_jax.engine.perturb.rule import Change, Rule
+from regrpo_jax.engine.perturb.scene import Scene
 from regrpo_jax.records.actions import (
     FINAL_ANSWER,
     action_signature,
@@ -34,8 +34,8 @@ from regrpo_jax.records.actions import (
 from regrpo_jax.records.types import ErrorType
 
 RULES: tuple[Rule, ...] = (
-    *perturb_grounding.RULES, *perturb_tools.RULES, *perturb_arguments.RULES, *perturb_context.RULES,
-    *perturb_commitment.RULES, *perturb_code.RULES,
+    *grounding.RULES, *tools.RULES, *arguments.RULES, *context.RULES,
+    *commitment.RULES, *code.RULES,
 )  # fmt: skip
 _MOST_OF_A_RULE = 6
 # A thought with one of these would tell the policy that its action is going to fail.

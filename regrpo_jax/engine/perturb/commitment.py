@@ -5,10 +5,10 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from regrpo_jax.engine.perturb_rule import Change, Rule, other_value
-from regrpo_jax.engine.perturb_scene import Role, Scene
-from regrpo_jax.engine.perturb_source import Span, literal, rendered
-from regrpo_jax.engine.perturb_words import word_kind
+from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
+from regrpo_jax.engine.perturb.scene import Role, Scene
+from regrpo_jax.engine.perturb.source import Span, literal, rendered
+from regrpo_jax.engine.perturb.words import word_kind
 from regrpo_jax.records.types import ErrorType
 
 _MOST_OTHERS = 3

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from regrpo_jax.engine.perturb_rule import Change, Rule, other_value
-from regrpo_jax.engine.perturb_scene import Role, Scene, ToolUse
-from regrpo_jax.engine.perturb_source import Span, literal, rendered
-from regrpo_jax.engine.perturb_words import typing_errors, word_kind
+from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
+from regrpo_jax.engine.perturb.scene import Role, Scene, ToolUse
+from regrpo_jax.engine.perturb.source import Span, literal, rendered
+from regrpo_jax.engine.perturb.words import typing_errors, word_kind
 from regrpo_jax.records.types import ErrorType
 
 _COLUMN = re.compile(r"(?:(?<=SELECT )|(?<=SUM\()|(?<=WHERE )|(?<=ORDER BY ))[A-Za-z_]\w*", re.IGNORECASE)

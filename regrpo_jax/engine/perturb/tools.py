@@ -8,10 +8,10 @@ from enum import Enum
 from pathlib import PurePosixPath
 
 from regrpo_jax.engine.cases import ArgumentShape, ToolShape
-from regrpo_jax.engine.perturb_rule import Change, Rule
-from regrpo_jax.engine.perturb_scene import Argument, Role, Scene, ToolUse, wanted_role
-from regrpo_jax.engine.perturb_source import rendered
-from regrpo_jax.engine.perturb_words import IMAGE_ENDINGS, TABLE_ENDINGS, image_names, listed_beside, stem_of
+from regrpo_jax.engine.perturb.rule import Change, Rule
+from regrpo_jax.engine.perturb.scene import Argument, Role, Scene, ToolUse, wanted_role
+from regrpo_jax.engine.perturb.source import rendered
+from regrpo_jax.engine.perturb.words import IMAGE_ENDINGS, TABLE_ENDINGS, image_names, listed_beside, stem_of
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.types import ErrorType
 

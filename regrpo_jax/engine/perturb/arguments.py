@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from regrpo_jax.engine.perturb_rule import Change, Rule, other_value
-from regrpo_jax.engine.perturb_scene import Role, Scene, wanted_role
-from regrpo_jax.engine.perturb_words import (
+from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
+from regrpo_jax.engine.perturb.scene import Role, Scene, wanted_role
+from regrpo_jax.engine.perturb.words import (
     DOCUMENT_ENDINGS,
     IMAGE_ENDINGS,
     file_names,

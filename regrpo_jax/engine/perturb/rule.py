@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from regrpo_jax.engine.perturb_scene import Argument, Scene
+from regrpo_jax.engine.perturb.scene import Argument, Scene
 from regrpo_jax.records.types import ErrorType
 
 

@@ -15,8 +15,8 @@ from enum import StrEnum
 from typing import Any
 
 from regrpo_jax.engine.cases import ArgumentShape, Situation, ToolShape
-from regrpo_jax.engine.perturb_source import Source, Span, literal, rendered
-from regrpo_jax.engine.perturb_words import file_names, is_file_name, word_set, words_told
+from regrpo_jax.engine.perturb.source import Source, Span, literal, rendered
+from regrpo_jax.engine.perturb.words import file_names, is_file_name, word_set, words_told
 from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, action_signature
 from regrpo_jax.toolbox.shapes import COLORS
 

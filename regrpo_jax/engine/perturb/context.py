@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 
 from regrpo_jax.engine.cases import CleanStep
-from regrpo_jax.engine.perturb_rule import Change, Rule, other_value
-from regrpo_jax.engine.perturb_scene import Argument, Role, Scene, wanted_role
-from regrpo_jax.engine.perturb_words import content_words, word_kind, word_set
+from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
+from regrpo_jax.engine.perturb.scene import Argument, Role, Scene, wanted_role
+from regrpo_jax.engine.perturb.words import content_words, word_kind, word_set
 from regrpo_jax.records.types import ErrorType
 
 _LOOSE_ENDS = word_set("of in on at for the a an by to from with and or is was are")

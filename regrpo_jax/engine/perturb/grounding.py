@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from regrpo_jax.engine.perturb_rule import Change, Rule, other_value
-from regrpo_jax.engine.perturb_scene import BOX_NUMBER, Argument, Role, Scene, ToolUse, wanted_role
-from regrpo_jax.engine.perturb_words import (
+from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
+from regrpo_jax.engine.perturb.scene import BOX_NUMBER, Argument, Role, Scene, ToolUse, wanted_role
+from regrpo_jax.engine.perturb.words import (
     IMAGE_ENDINGS,
     image_names,
     listed_beside,
