@@ -1,7 +1,8 @@
 """An OpenAI-compatible engine as a player: chat completions with log-probs, many at once.
 
 The engine tokenises, so a rollout keeps the tokens that it says it sampled, with its log-probs of them. Where it does
-not say (or its words cannot be told apart), the episode is good for evaluation and for a report, and never trains.
+not say (or its words cannot be told apart, or the model is not here), the episode is good for evaluation and for a
+report, and never trains.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".we
 
 class Tokens(Protocol):
     """The tokens of the model that the engine serves, as the trainer knows them."""
+
+    @property
+    def named(self) -> bool:
+        """Whether the engine may name a token by its id, because ours are the same."""
 
     @property
     def end_of_turn(self) -> int:
@@ -87,7 +92,7 @@ class RemoteSession:
         found = []
         for branch, text in observations:
             heard = self._policy.tokens.heard(text)
-            if heard is not None and branch in self._endless:
+            if heard is not None and branch in self._endless and self._policy.tokens.named:
                 end = self._policy.tokens.end_of_turn
                 heard = Heard(np.insert(heard.tokens, 0, end), np.insert(heard.spoken, 0, False))
             self._messages[branch].append({"role": "user", "content": text})
@@ -127,7 +132,7 @@ class RemoteSession:
             "logprobs": True,
             "seed": self._draw_seed(request.branch, len(messages)),
         }
-        if settings.extended:
+        if settings.extended and self._policy.tokens.named:
             body["return_tokens_as_token_ids"] = True  # vLLM's; SGLang ignores it
         if opening:
             body |= {"continue_final_message": True, "add_generation_prompt": False}
@@ -144,12 +149,12 @@ class RemoteSession:
         known = _token_ids(entries, tokens)
         ended = bool(known) and known[-1] == tokens.end_of_turn
         text, starts = tokens.text_of([*opened, *(known[:-1] if ended else known)])
-        scored = bool(known) and text == opening + said
-        if not scored:
+        told = bool(known) and text == opening + said
+        if not told:
             known, ended = tokens.encode(said), False
             text, starts = tokens.text_of([*opened, *known])
         starts = starts[len(opened) :]
-        logprobs = [float(entry["logprob"]) for entry in entries] if scored else [0.0] * len(known)
+        logprobs = [float(entry["logprob"]) for entry in entries] if told else [0.0] * len(known)
         return SampledTurn(
             opening=np.array(opened, np.int32),
             tokens=np.array(known, np.int32),
@@ -157,7 +162,7 @@ class RemoteSession:
             text=text,
             starts=np.append(starts, len(text)).astype(np.int32) if ended else starts,
             finished=stopped,
-            scored=scored,
+            scored=told and tokens.named,
         )
 
 
@@ -167,6 +172,8 @@ def _token_ids(entries: Sequence[Any], tokens: Tokens) -> list[int]:
     for entry in entries:
         named = _TOKEN_ID.fullmatch(entry["token"])
         piece = bytes(entry["bytes"]) if entry.get("bytes") else entry["token"].encode()
+        if named and not tokens.named:
+            return []
         token = int(named[1]) if named else tokens.token_of(piece)
         if token is None:
             return []

@@ -206,7 +206,7 @@ def _recovery() -> ml_collections.ConfigDict:
 def _player() -> ml_collections.ConfigDict:
     player = ml_collections.ConfigDict()
     player.base_url = ""  # an OpenAI-compatible server that plays, "http://localhost:8000/v1"; "" plays in this process
-    player.model = ""  # its name there; config.model.path is the same model, whose tokens and template we know
+    player.model = ""  # its name there; config.model.path is the same model, needed for all but the stage recovery
     player.key_variable = ""  # environment variable that holds its key; "" for a server without one
     player.extended = True  # it takes what vLLM and SGLang add to the API; False for `transformers serve` and OpenAI
     player.timeout = 120.0  # seconds of a request

@@ -47,10 +47,13 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
 
 
 def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
+    yield Rule(bool(values["player.model"]), "player.base_url", "name config.player.model, as the server calls it")
+    known = {"data", "audit", "recovery"}
     yield Rule(
-        bool(values["player.model"] and values["model.path"]),
+        bool(values["model.path"]) or set(stages) <= known,
         "player.base_url",
-        "name config.player.model, as the server calls it, and config.model.path, the same model on disk",
+        "name config.model.path, the same model on disk: without it a served model can be measured by 'recovery', and "
+        "nothing else",
     )
     resting = {"online"} if values["online.algorithm"] == "none" else set()
     trained = [stage for stage in stages if f"{stage}.trainable" in values and stage not in resting]

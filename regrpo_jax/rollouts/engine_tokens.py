@@ -18,6 +18,7 @@ class EngineTokens:
     """See `agent.remote_policy.Tokens`."""
 
     reader: ConversationReader
+    named: bool = dataclasses.field(default=True, init=False)
 
     @property
     def end_of_turn(self) -> int:

@@ -2,7 +2,8 @@
 
 config.player.base_url = ""     the sampler, which shares the weights of the training
 config.player.base_url = URL    an engine that serves the base model (vLLM and SGLang exchange adapters while they
-                                run); a policy that has an adapter is written to workdir/player and loaded from there
+                                run); a policy that has an adapter is written to workdir/player and loaded from there;
+                                without config.model.path, any server at all, to be measured
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ import dataclasses
 import shutil
 from typing import Any, Protocol
 
+from ml_collections import ConfigDict
+
+from regrpo_jax.agent.plain_tokens import PlainTokens
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
 from regrpo_jax.agent.remote_policy import RemotePolicy
@@ -39,6 +43,16 @@ def player_of(context: RunContext, reader: ConversationReader) -> Player:
     if context.config.player.base_url:
         return EnginePlayer(context, reader)
     return SamplerPlayer(context, reader)
+
+
+class ServedPlayer:
+    """Whatever a server holds, of which nothing is here."""
+
+    def __init__(self, config: ConfigDict) -> None:
+        self._settings = EngineSettings(**config.player.to_dict())
+
+    def __call__(self, variables: Tree, *, version: int, temperature: float) -> RemotePolicy:
+        return RemotePolicy(dataclasses.replace(self._settings, temperature=temperature), PlainTokens(), version)
 
 
 class SamplerPlayer:

@@ -9,7 +9,22 @@ from typing import Any
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.rollouts.players import Player
-from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.loop import RunContext, RunFolder
+
+
+@dataclasses.dataclass
+class Served:
+    """A policy of which only the server is known that it plays on; it can be measured, and not trained.
+
+    Attributes:
+      context: configuration, folder, metrics.
+      player: plays its episodes.
+      variables: none.
+    """
+
+    context: RunFolder
+    player: Player
+    variables: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from ml_collections import ConfigDict
 
 if TYPE_CHECKING:
-    from regrpo_jax.run.learner import Learner
+    from regrpo_jax.run.learner import Learner, Served
 
 
 class Measure(Protocol):
@@ -39,6 +39,7 @@ class Run:
     trained: dict[str, int] = dataclasses.field(default_factory=dict)
     measures: dict[str, Measure] = dataclasses.field(default_factory=dict)
     _learner: Learner | None = None
+    _served: Served | None = None
 
     @property
     def learner(self) -> Learner:
@@ -47,9 +48,18 @@ class Run:
             raise RuntimeError("this stage was called before there is a policy")
         return self._learner
 
+    @property
+    def played(self) -> Learner | Served:
+        """The policy, as far as its episodes can be played."""
+        return self._served or self.learner
+
     def begin(self, learner: Learner) -> None:
         """From here on there is a policy."""
         self._learner = learner
+
+    def begin_served(self, served: Served) -> None:
+        """From here on there is a policy that can be measured alone."""
+        self._served = served
 
     def measure(self, stage: str, make: Callable[[], M]) -> M:
         """The stage's own measure, made when it is first asked for."""

@@ -18,7 +18,7 @@ workdir/model/           full weights, where `config.export_weights` asks for th
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import jax
@@ -29,16 +29,16 @@ from regrpo_jax.data.corpus import load_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.peft_import import full_weights
 from regrpo_jax.report.page import run_alarms, write_report
-from regrpo_jax.rollouts.players import player_of
+from regrpo_jax.rollouts.players import ServedPlayer, player_of
 from regrpo_jax.rollouts.replayed_updates import stored_updates
 from regrpo_jax.run.exports import write_adapter, write_weights
-from regrpo_jax.run.learner import Learner
+from regrpo_jax.run.learner import Learner, Served
 from regrpo_jax.run.model_defaults import describe_choices, with_model_defaults
 from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
 from regrpo_jax.run.run import Run
 from regrpo_jax.run.stage import Stage
 from regrpo_jax.run.starting_policy import starting_policy
-from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.loop import RunContext, RunFolder
 from regrpo_jax.training.metrics import MetricsWriter
 from regrpo_jax.training.parallel import check_divisible, device_mesh
 
@@ -53,7 +53,8 @@ def walk(run: Run, table: Mapping[str, Stage]) -> None:
     """
     run.config = with_model_defaults(run.config)
     stages = {name: table[name] for name in run.config.stages if not table[name].host}
-    with _learning(run, stages):
+    served = run.config.player.base_url and not run.config.model.path
+    with _served(run) if served else _learning(run, stages):
         for name in run.config.stages:
             if name not in stages:
                 continue
@@ -69,6 +70,17 @@ def walk(run: Run, table: Mapping[str, Stage]) -> None:
             print(f"alarm: {words}", flush=True)
         print(f"report written to {write_report(run.workdir)}", flush=True)
     print(f"everything was written to {run.workdir}", flush=True)
+
+
+@contextmanager
+def _served(run: Run) -> Iterator[None]:
+    """The run has a policy that only its server knows."""
+    prepare_workdir(run.workdir)
+    check_earlier_start(run.config, run.workdir)
+    record_run(run.config, run.workdir)
+    with closing(MetricsWriter(run.workdir)) as writer:
+        run.begin_served(Served(RunFolder(run.config, run.workdir, writer), ServedPlayer(run.config)))
+        yield
 
 
 @contextmanager
@@ -90,17 +102,14 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     record_run(config, workdir)
     training = tuple(name for name, stage in stages.items() if stage.batch)
     print(describe_choices(config, functions.config, training), flush=True)
-    writer = MetricsWriter(workdir)
-    try:
-        context = RunContext(config, workdir, functions, mesh, reader.renderer.image_token_id, writer)
+    with closing(MetricsWriter(workdir)) as writer:
+        context = RunContext(config, workdir, writer, functions, mesh, reader.renderer.image_token_id)
         start = config.lora.path
         replaced = full_weights(Path(start), variables["params"], functions.config) if start else []
         if replaced and config.player.base_url:
             raise UserError(f"{start}: it replaces {replaced[0]}, and an engine takes no whole weights")
         run.begin(Learner(context, corpus, reader, player_of(context, reader), variables, replaced))
         yield
-    finally:
-        writer.close()
 
 
 def check_batches(config: ConfigDict, stages: Mapping[str, Stage], mesh: Mesh) -> None:

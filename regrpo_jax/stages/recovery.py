@@ -33,7 +33,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.stages.online import collect_settings, playing
 from regrpo_jax.stages.table import title_of
 from regrpo_jax.suites.find import suite_of
-from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.loop import RunFolder
 from regrpo_jax.training.metrics import StageProgress
 
 FOLDER, NUMBERS, GROUPS_FILE = "recovery", "recovery.json", "groups.jsonl"
@@ -47,15 +47,15 @@ _NO_MATTER = {
 
 def run(run: Run) -> None:
     """Plays the policy as it stands, or takes the numbers of an earlier start."""
-    learner = run.learner
-    measure = run.measure("recovery", lambda: RecoveryEvaluation(learner.context, learner.player))
-    measure.measure(learner.variables, run.trained)
+    played = run.played
+    measure = run.measure("recovery", lambda: RecoveryEvaluation(played.context, played.player))
+    measure.measure(played.variables, run.trained)
 
 
 class RecoveryEvaluation:
     """Policies played so far; kept in the workdir, so that a second start need not play again."""
 
-    def __init__(self, context: RunContext, player: Player) -> None:
+    def __init__(self, context: RunFolder, player: Player) -> None:
         self._context, self._player = context, player
         self._numbers: dict[str, dict[str, Any]] = {}
 

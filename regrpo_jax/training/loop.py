@@ -31,24 +31,33 @@ KEYS = {"sft": 1, "rl": 2, "preference": 2, "online": 5}
 
 
 @dataclasses.dataclass(frozen=True)
-class RunContext:
+class RunFolder:
     """What every stage needs.
 
     Attributes:
       config: the whole configuration.
       workdir: the run's folder.
-      functions: the policy.
-      mesh: the devices, see `parallel.device_mesh`.
-      image_token_id: the id that stands for image features, -1 without images.
       writer: the run's metrics.
     """
 
     config: ml_collections.ConfigDict
     workdir: Path
+    writer: MetricsWriter
+
+
+@dataclasses.dataclass(frozen=True)
+class RunContext(RunFolder):
+    """What every stage needs that computes.
+
+    Attributes:
+      functions: the policy.
+      mesh: the devices, see `parallel.device_mesh`.
+      image_token_id: the id that stands for image features, -1 without images.
+    """
+
     functions: PolicyFunctions
     mesh: Mesh
     image_token_id: int
-    writer: MetricsWriter
 
     @property
     def logprob_chunk(self) -> int:

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
+from regrpo_jax.agent.plain_tokens import PlainTokens
 from regrpo_jax.agent.policy import EpisodePrompt, PolicyError, WriteRequest
 from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
 from regrpo_jax.agent.remote_policy import RemotePolicy, chat_messages
 from regrpo_jax.agent.rollout import Rollout, check_rollout
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.errors import UserError
+from regrpo_jax.main import main
 from regrpo_jax.records.types import ImageReference, Status, Turn
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from tests.agent.chat_server import Engine, serving
@@ -26,6 +31,7 @@ from tests.rollouts.templates import renderer
 PROMPT = (Turn("system", "Call one tool at each step."), Turn("user", "Task: What is the total?"))
 ACTION = ' open it, ünïcödé 思.\n\nCode:\n```py\nread("a.txt")\n```'
 REPAIR = f' ArgInvalid\n- Evidence: "a.txt" is "b.txt"\n- FixPlan: read("b.txt").\nThought:{ACTION}'
+texts = st.text(max_size=60)
 TOKENS = EngineTokens(ConversationReader(renderer("chatml"), None, None))
 
 
@@ -63,6 +69,55 @@ def played(policy: RemotePolicy) -> tuple[Rollout, np.ndarray, list[Turn]]:
     rollout = loop.rollout(task_id="t", group=0, branch=0, policy_version=0, seed=7)
     check_rollout(rollout)
     return rollout, session.prefixes[0].tokens, said
+
+
+@given(texts)
+def test_pieces_of_a_text_make_it_again(text: str) -> None:
+    tokens = PlainTokens()
+    again, starts = tokens.text_of(tokens.encode(text))
+    assert again == text and sorted(starts) == list(starts)
+    assert all(text[start:] for start in starts) and set(starts[:1]) <= {0}
+
+
+@given(texts, st.data())
+def test_a_server_may_cut_a_character_in_two(text: str, data: st.DataObject) -> None:
+    tokens, content = PlainTokens(), text.encode()
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(len(content) - 1, 1)))) if len(content) > 1 else ())
+    pieces = [content[a:b] for a, b in zip([0, *cuts], [*cuts, len(content)], strict=True)]
+    again, starts = tokens.text_of([tokens.token_of(piece) for piece in pieces])
+    assert again == text and sorted(starts) == list(starts) and max(starts) <= len(text)
+
+
+@pytest.mark.parametrize("shows", ["ids", "bytes", "nothing"])
+def test_a_model_that_is_not_here_plays(shows: str) -> None:
+    with serving(made_engine(shows=shows)) as address:
+        rollout, _, said = played(dataclasses.replace(policy_at(address), tokens=PlainTokens()))
+    assert (
+        rollout.success
+        and not rollout.scored
+        and [turn.text for turn in rollout.turns] == [turn.content for turn in said if turn.role == "assistant"]
+    )
+    assert len(rollout.turns) == 3 and rollout.turns[1].reflection_tokens > 5
+
+
+def test_a_run_measures_a_model_that_is_not_here(tmp_path: Path) -> None:
+    with serving(made_engine()) as address:
+        main(
+            [
+                f"--config={Path(__file__).parents[1] / 'tiny_config.py'}",
+                f"--workdir={tmp_path}",
+                "--config.stages=recovery",
+                '--config.suite.families=("moved",)',
+                "--config.recovery.tasks=2",
+                "--config.agent.turn_tokens=200",
+                "--config.agent.episode_tokens=900",
+                f"--config.player.base_url={address}",
+                "--config.player.model=base",
+            ]
+        )
+    told = json.loads((tmp_path / "recovery.json").read_text())["before"]["metrics"]
+    assert told["episodes"] == 4 and told["tokens"] > 50 and told["dropped"] == 0
+    assert (tmp_path / "report.html").exists()
 
 
 @pytest.mark.parametrize("shows", ["ids", "bytes", "nothing"])

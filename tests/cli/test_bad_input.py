@@ -114,6 +114,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--config.stages=recovery", SERVED[0]],
         ["config.player.base_url is 'http", "name config.player.model"],
     ),
+    "a_served_model_that_is_not_here": (
+        ["--config.stages=('sft','recovery')", *SERVED[:2], "--config.sft.trainable=lora"],
+        ["config.player.base_url is 'http", "name config.model.path, the same model on disk"],
+    ),
     "another_engine_without_weights": (
         ["--config.stages=online", *SERVED, "--config.online.trainable=lora"],
         ["config.online.weight_cap is None", "needs importance weights"],

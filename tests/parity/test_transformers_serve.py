@@ -146,10 +146,11 @@ def test_it_has_no_hot_reload_and_says_so(address: str, model: Path, reader: Con
         exchange_adapter(policy_at(address, model, reader).settings, "", "update-1", "nowhere")
 
 
-def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("known", [True, False])
+def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path: Path, known: bool) -> None:
     options = (
         "--config.stages=recovery",
-        f"--config.model.path={model}",
+        f"--config.model.path={model if known else ''}",
         '--config.suite.families=("moved",)',
         "--config.agent.turn_tokens=16",
         "--config.agent.episode_tokens=32",

@@ -33,7 +33,7 @@ def make_context(sampler: SamplerPolicy, workdir: Path) -> RunContext:
     config.online.update({"tasks": 2, "branches": 2, "steps": UPDATES})
     config.suite.families = ("region", "moved")
     image_token_id = sampler.reader.renderer.image_token_id
-    return RunContext(config, workdir, sampler.functions, cast(Any, None), image_token_id, cast(Any, None))
+    return RunContext(config, workdir, cast(Any, None), sampler.functions, cast(Any, None), image_token_id)
 
 
 @pytest.fixture(scope="module")

@@ -127,7 +127,7 @@ def test_stages_draw_from_keys_of_their_own_and_only_if_something_drops(
 ) -> None:
     def context(functions: PolicyFunctions) -> RunContext:
         mesh = device_mesh(jax.devices()[:1])
-        return RunContext(base_config(), tmp_path, functions, mesh, -1, MetricsWriter(tmp_path))
+        return RunContext(base_config(), tmp_path, MetricsWriter(tmp_path), functions, mesh, -1)
 
     assert context(functions).dropout_key("sft") is context(functions).dropout_key("rl") is None
     keys = [context(dropping).dropout_key("sft"), context(dropping).dropout_key("rl"), context(dropping).key(2)]

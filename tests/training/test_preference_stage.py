@@ -53,7 +53,7 @@ def make_context(functions: PolicyFunctions, workdir: Path) -> RunContext:
     config.preference.update({"steps": 20, "pairs_per_batch": 2, "trainable": "full", "warmup_steps": 0})
     config.preference.learning_rate = 3e-3
     config.data.update({"prefix_buckets": (8,), "branch_buckets": (4,)})
-    return RunContext(config, workdir, functions, device_mesh(jax.devices()[:1]), -1, MetricsWriter(workdir))
+    return RunContext(config, workdir, MetricsWriter(workdir), functions, device_mesh(jax.devices()[:1]), -1)
 
 
 def test_a_run_opens_the_margin_and_is_complete_afterwards(

@@ -45,7 +45,7 @@ GROUPS = make_groups(13)
 def context(functions: PolicyFunctions, tmp_path_factory: pytest.TempPathFactory) -> RunContext:
     config, folder = base_config(), tmp_path_factory.mktemp("run")
     config.data.update(BUCKETS)
-    return RunContext(config, folder, functions, device_mesh(jax.devices()[:1]), -1, MetricsWriter(folder))
+    return RunContext(config, folder, MetricsWriter(folder), functions, device_mesh(jax.devices()[:1]), -1)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ config.data.update(own["BUCKETS"])
 
 
 def scored(devices, at_once, microbatches):
-    context = RunContext(config, Path("."), functions, device_mesh(jax.devices()[:devices]), -1, None)
+    context = RunContext(config, Path("."), None, functions, device_mesh(jax.devices()[:devices]), -1)
     return reference_logprobs(context, variables, own["GROUPS"][:5], at_once=at_once, microbatches=microbatches)
 
 
