@@ -31,7 +31,12 @@ End with final_answer(...). The tools:
 """
 
 
-def system_text(names: Sequence[str], loaded: Mapping[str, Tool], *, brief: bool) -> str:
+RELEASE = "You are a tool-using agent. Each step write a Thought then a Code block calling one tool.\nTools:\n{tools}"
+"""As the records of the authors' release begin; the tools are ours to add, because a policy cannot guess them."""
+TOOLS = "{tools}"
+
+
+def system_text(names: Sequence[str], loaded: Mapping[str, Tool], *, brief: bool, template: str = "") -> str:
     """The system turn of a task: the format of a step, and the tools that the task has.
 
     Args:
@@ -39,11 +44,13 @@ def system_text(names: Sequence[str], loaded: Mapping[str, Tool], *, brief: bool
       loaded: tools by name.
       brief: for policies that read little: the format is shown by demonstrations alone, and tools are told in a few
         words.
+      template: what is said in the place of our words, with `TOOLS` where the tools are told; "" for ours.
     """
     tools = {name: loaded[name] for name in dict.fromkeys((*(names or loaded), FINAL_ANSWER))}
     if not brief:
-        return _FULL + describe(tools)
-    return f"{BRIEF} Tools:\n{describe_briefly({name: tools[name] for name in tools if name != FINAL_ANSWER})}"
+        return (template or _FULL + TOOLS).replace(TOOLS, describe(tools))
+    told = describe_briefly({name: tools[name] for name in tools if name != FINAL_ANSWER})
+    return (template or f"{BRIEF} Tools:\n{TOOLS}").replace(TOOLS, told)
 
 
 def placeholders(images: Sequence[str]) -> dict[str, str]:

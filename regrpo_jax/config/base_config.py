@@ -230,6 +230,7 @@ def _suite() -> ml_collections.ConfigDict:
     suite = ml_collections.ConfigDict()
     suite.name = "toolrepair"  # what is played: "toolrepair", "folder" (of path), or "package.module:make_suite"
     suite.path = ""  # folder: holds tasks.jsonl and its files, see docs/your_own_task.md
+    suite.system = ""  # first turn: a text file with {tools} in it, or "release" for the authors' words; "" for ours
     suite.brief = False  # folder: tools are told in few words, and reflections are short, for policies that read little
     suite.profile = "compact"  # toolrepair: "compact", short texts and cheap tools; "full", the toolbox's own tools
     suite.families = ()  # toolrepair: names of the families; () is all

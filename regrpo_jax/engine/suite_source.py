@@ -115,7 +115,7 @@ def situation_of(task: Task, tools: SuiteTools, *, brief: bool) -> Situation:
         source="oracle",
         source_id=task.id,
         task=task,
-        system=system_text(task.tools, loaded, brief=brief),
+        system=system_text(task.tools, loaded, brief=brief, template=tools.system),
         instruction=instruction_text(task.instruction, task.images),
         steps=clean_steps(task),
         index=0,

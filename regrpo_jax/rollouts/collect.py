@@ -34,7 +34,7 @@ Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expect
 @dataclass(frozen=True)
 class CollectSettings:
     """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; those of a task
-    stand in the first turn of its conversations, brief: in few words, see `agent.prompt.system_text`. image_folder:
+    stand in the first turn of its conversations; brief, system: how, see `agent.prompt.system_text`. image_folder:
     where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
     one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that all
     actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
@@ -48,6 +48,11 @@ class CollectSettings:
     image_folder: Path
     turn_seconds: float = 600.0
     seconds: float | None = None
+    system: str = ""
+
+    def system_text(self, task: Task) -> str:
+        """The first turn of a task's conversations."""
+        return system_text(task.tools, self.tools, brief=self.brief, template=self.system)
 
 
 class Journal(Protocol):
@@ -195,7 +200,7 @@ class _Collection:
 
     def _turns(self, state: TaskState, earlier: Sequence[Played]) -> tuple[Turn, ...]:
         turns = [
-            Turn("system", system_text(state.task.tools, self._settings.tools, brief=self._settings.brief)),
+            Turn("system", self._settings.system_text(state.task)),
             Turn("user", instruction_text(state.task.instruction, state.task.images)),
         ]
         for number, (text, played) in enumerate(zip(state.before, earlier, strict=True)):

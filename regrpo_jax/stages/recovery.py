@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.agent.policy import Policy
-from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
 from regrpo_jax.engine.tool_shapes import shapes_of
@@ -149,7 +148,7 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
     }
     told = {
         "tasks": tasks_digest(tasks),
-        "prompts": sorted({system_text(task.tools, settings.tools, brief=settings.brief) for task in tasks}),
+        "prompts": sorted({settings.system_text(task) for task in tasks}),
         "tools": {name: shape.version for name, shape in shapes_of(suite_of(config).tools.loaded).items()},
         "loop": vars(settings.loop),
         "wall_seconds": config.environment.wall_seconds,

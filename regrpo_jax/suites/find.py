@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from regrpo_jax.agent.prompt import RELEASE, TOOLS
+from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites import folder, python
 from regrpo_jax.suites.suite import LOADER, Suite, SuiteTools
@@ -18,6 +22,50 @@ from regrpo_jax.toolbox.toolset import BUILTIN, ToolsetSettings
 
 def suite_of(config: ConfigDict) -> Suite:
     """The suite that a config names. UserError when there is none such, or it cannot be read."""
+    suite, system = _named(config), config.suite.system
+    return suite if not system else Told(suite, RELEASE if system == "release" else _template(Path(system)))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A suite whose policy reads another first turn."""
+
+    suite: Suite
+    system: str
+
+    @property
+    def name(self) -> str:
+        """The suite's."""
+        return self.suite.name
+
+    @property
+    def brief(self) -> bool:
+        """The suite's."""
+        return self.suite.brief
+
+    @functools.cached_property
+    def tools(self) -> SuiteTools:
+        """The suite's, told in other words."""
+        return replace(self.suite.tools, system=self.system)
+
+    def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+        """The suite's."""
+        return self.suite.tasks(split, count, seed)
+
+
+def _template(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"config.suite.system is {str(path)!r}, which cannot be read ({error}); name a text file, or 'release'"
+        ) from error
+    if TOOLS not in text:
+        raise UserError(f"{path}: says nothing of the tools; write {TOOLS} where they are to be told")
+    return text.rstrip("\n")
+
+
+def _named(config: ConfigDict) -> Suite:
     chosen = config.suite
     if chosen.name == toolrepair.NAME:
         return toolrepair.ToolRepair(chosen.profile, chosen.families, chosen.difficulties, chosen.surprises)

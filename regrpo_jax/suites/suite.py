@@ -22,12 +22,14 @@ class SuiteTools:
     """Tools, as the sandbox is told of them.
 
     loader: "package.module:function", called with the settings in the workers and on the host. hidden: files and
-    folders that no worker may read, because they make tasks or hold their answers.
+    folders that no worker may read, because they make tasks or hold their answers. system: how the policy is told of
+    them, see `agent.prompt.system_text`; "" for our words.
     """
 
     loader: str
     settings: ToolsetSettings | None = None
     hidden: tuple[str, ...] = ()
+    system: str = ""
 
     @functools.cached_property
     def loaded(self) -> Mapping[str, Tool]:

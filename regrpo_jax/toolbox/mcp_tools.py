@@ -146,6 +146,10 @@ def _input(schema: dict[str, Any], required: bool) -> dict[str, Any]:
         "type": known[0] if len(known) == 1 else known or "any",
         "description": str(schema.get("description") or schema.get("title") or ""),
     }
+    if schema.get("enum"):
+        found["enum"] = list(schema["enum"])
+    if schema.get("default") is not None:
+        found["description"] += f" (if left out: {schema['default']!r})"
     return found if required else found | {"nullable": True}
 
 

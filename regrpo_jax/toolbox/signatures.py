@@ -57,7 +57,8 @@ def signature_of(tool: Tool) -> str:
         default = "" if parameter is None or parameter.default is parameter.empty else f" = {parameter.default!r}"
         if not default and declared.get("nullable"):
             default = " = None"
-        pieces.append(f"{name}: {_type_text(declared['type'])}{default}")
+        choices = " | ".join(map(repr, declared.get("enum") or ()))
+        pieces.append(f"{name}: {choices or _type_text(declared['type'])}{default}")
     return f"{tool.name}({', '.join(pieces)}) -> {_type_text(tool.output_type)}"
 
 

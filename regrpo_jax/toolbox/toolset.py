@@ -183,6 +183,17 @@ def describe_briefly(toolset: Mapping[str, Tool]) -> str:
 
 
 def describe(toolset: Mapping[str, Tool]) -> str:
-    """The tools for a prompt, one line each: signature with types, and what it does."""
-    lines = (f"- {signature_of(tool)}: {' '.join(tool.description.split())}" for tool in toolset.values())
-    return "\n".join(lines)
+    """The tools for a prompt, one line each: signature with types and choices, what it does, and its arguments."""
+    return "\n".join(
+        f"- {signature_of(tool)}: {_one_line(tool.description)}{_arguments(tool)}" for tool in toolset.values()
+    )
+
+
+def _arguments(tool: Tool) -> str:
+    told = {name: _one_line(declared.get("description") or "").rstrip(".") for name, declared in tool.inputs.items()}
+    words = "; ".join(f"{name}: {text}" for name, text in told.items() if text)
+    return f" ({words})" if words else ""
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

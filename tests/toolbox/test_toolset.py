@@ -81,6 +81,14 @@ def test_describe_has_one_line_per_tool_with_types() -> None:
     assert len(lines) == len(BUILTIN)
     assert "- count_objects(image: str, text: str, region: str | list = None) -> int: How many things" in lines[3]
     assert all(line.startswith("- ") and ") -> " in line for line in lines)
+    assert lines[3].count("(image: name of the image file; text: what to count; region: part of the image") == 1
+
+
+def test_choices_are_a_part_of_the_signature() -> None:
+    tool = load_toolset(ToolsetSettings(builtin=(), user_tools=(f"{EXAMPLE}:Whisper",)))["whisper"]
+    tool.inputs = {"text": {"type": "string", "enum": ["low", "high"], "description": ""}}
+    assert signature_of(tool) == "whisper(text: 'low' | 'high') -> str"
+    assert describe({"whisper": tool}).startswith("- whisper(text: 'low' | 'high') -> str: ")
 
 
 def test_the_catalogue_page_has_every_tool_with_its_signature() -> None:
