@@ -270,6 +270,8 @@ def _environment() -> ml_collections.ConfigDict:
     environment = ml_collections.ConfigDict()
     environment.workers = 2  # sandboxed processes that play at the same time; results do not depend on it
     environment.wall_seconds = 10.0  # of one action, then it is killed
+    # Seconds that episodes wait for a slow action of another one; None: all wait, and a seed decides everything.
+    environment.patience = config_dict.placeholder(float)
     environment.allow_unisolated = False  # run actions also where they cannot be isolated, never as root
     return environment
 

@@ -134,6 +134,7 @@ ABOVE_ZERO = (
     "environment.wall_seconds",
     "online.advantage_epsilon", "player.timeout",
     "online.advantage_clip", "online.clip_low", "online.clip_high", "online.weight_cap", "online.collect_seconds",
+    "environment.patience",
     "teacher.timeout", "teacher.requests_per_minute", "teacher.most_requests", "teacher.most_dollars",
     *(f"{stage}.{field}" for stage in TRAINING_STAGES for field in ("learning_rate", "clip_norm")),
 )  # fmt: skip

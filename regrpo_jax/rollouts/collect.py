@@ -1,9 +1,11 @@
-"""Groups of episodes in lock step: all turns, then all actions, then all observations.
+"""Groups of episodes, all together: turns are written for many at once, and their actions run beside one another.
 
     groups, counts = collect_groups(environment, policy, states, settings, seed=update)
 
-The same seed gives the same rollouts, however many workers the sandbox has. A journal hears of each episode as it ends,
-so that what was played is safe before the last one has.
+Without `patience` all wait for the slowest action, and the same seed gives the same rollouts, however many workers the
+sandbox has. With it an action that takes longer holds back its own episode alone. Each episode still draws from its own
+random numbers, but with whom it is computed depends on the clock then, and so do the last digits of its log-probs. A
+journal hears of each episode as it ends, so that what was played is safe before the last one has.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ImageReference, Turn
-from regrpo_jax.rollouts.shared_play import Action, OracleFailed, SharedPlay, expected_observations
+from regrpo_jax.rollouts.shared_play import Action, Node, OracleFailed, SharedPlay, expected_observations
 from regrpo_jax.rollouts.states import TaskState
 
 Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expected_observations`
@@ -38,7 +40,7 @@ class CollectSettings:
     where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
     one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that all
     actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
-    compilation that comes with it, is not counted.
+    compilation that comes with it, is not counted. patience: seconds that episodes wait for the actions of others.
     """
 
     loop: LoopSettings
@@ -48,6 +50,7 @@ class CollectSettings:
     image_folder: Path
     turn_seconds: float = 600.0
     seconds: float | None = None
+    patience: float | None = None
     system: str = ""
 
     def system_text(self, task: Task) -> str:
@@ -130,6 +133,7 @@ class _Collection:
         self._empty: list[RolloutGroup] = []  # the groups without their rollouts
         self._loops: dict[Branch, EpisodeLoop] = {}
         self._histories: dict[Branch, list[str]] = {}
+        self._playing: dict[Branch, tuple[Node, str]] = {}  # whose action is under way, and the turn that it is of
         self._rollouts: dict[Branch, Rollout] = {}  # of the episodes that have ended
         self._session: Session
 
@@ -224,26 +228,38 @@ class _Collection:
     def _round(self, live: Sequence[Branch]) -> None:
         loops = self._loops
         begun = time.monotonic()
-        requests = [WriteRequest(branch, loops[branch].opening(), loops[branch].budget) for branch in live]
+        writing = [branch for branch in live if branch not in self._playing]
+        requests = [WriteRequest(branch, loops[branch].opening(), loops[branch].budget) for branch in writing]
         turns = self._session.write(requests)
-        begun = self._spent("write", begun)
-        acting = [
-            branch for branch, turn in zip(live, turns, strict=True) if loops[branch].write_down(turn) is Move.PLAY
-        ]
         self._counts.sampled_tokens += sum(len(turn.tokens) for turn in turns)
-        texts = {branch: turn.text for branch, turn in zip(live, turns, strict=True)}
+        begun = self._spent("write", begun)
+        moved = set()
+        for branch, turn in zip(writing, turns, strict=True):
+            if loops[branch].write_down(turn) is Move.PLAY:
+                action = Action(self._started[branch[0]], tuple(self._histories[branch]), turn.text)
+                self._playing[branch] = self._play.begin(action), turn.text
+            else:
+                moved.add(branch)
         begun = self._spent("books", begun)
-        actions = [Action(self._started[branch[0]], tuple(self._histories[branch]), texts[branch]) for branch in acting]
-        for branch, played in zip(acting, self._play.play(actions), strict=True):
-            loops[branch].observed(played)
-            self._histories[branch].append(texts[branch])
+        moved |= self._observed()
         begun = self._spent("act", begun)
-        going_on = [branch for branch in live if not loops[branch].done]
+        going_on = [branch for branch in live if branch in moved and not loops[branch].done]
         told = self._session.observe([(branch, loops[branch].user_text()) for branch in going_on])
         for branch, heard in zip(going_on, told, strict=True):
             loops[branch].heard(heard)
         self._finish([branch for branch in live if loops[branch].done])
         self._spent("observe", begun)
+
+    def _observed(self) -> set[Branch]:
+        """The branches whose actions are over, which they have been told."""
+        if not self._playing:
+            return set()
+        over = self._play.wait((node for node, _ in self._playing.values()), self._settings.patience)
+        back = {branch: text for branch, (node, text) in self._playing.items() if node in over}
+        for branch, text in back.items():
+            self._loops[branch].observed(over[self._playing.pop(branch)[0]])
+            self._histories[branch].append(text)
+        return set(back)
 
     def _finish(self, ended: Sequence[Branch]) -> None:
         """Closes the books of episodes and tells of them."""

@@ -9,11 +9,16 @@ Trouble of ours is tried again in a fresh episode, and so are two things that ma
 longer than turns do, which would hold up all branches, and an action that was killed while a tool was at work. What
 hung by chance is over in a moment then. A kill at the last attempt is the policy's own, whatever was at work: it is a
 `timeout` or a `tool_error` like any other, because a policy that can have its failures dropped would learn to.
+
+Actions run beside one another, as many as there are workers; which of them others wait for is the caller's to decide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import concurrent.futures
+import threading
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from regrpo_jax.agent.loop import Played
@@ -96,57 +101,91 @@ class SharedPlay:
         self._played: dict[Node, Played] = {}
         self._tapes: dict[Node, Tape] = {}
         self._episodes: dict[Node, Episode] = {}  # where each open episode stands
-        self._running: list[Episode] = []
+        self._under_way: dict[Node, Future[Played]] = {}
+        self._running: set[Episode] = set()
+        self._books = threading.Lock()  # of what the threads change
+        self._threads = ThreadPoolExecutor(environment.pool.settings.workers, thread_name_prefix="play")
+        self._closed = False
         self.runs = self.asked = self.retried = 0
 
     def __enter__(self) -> SharedPlay:
         return self
 
     def __exit__(self, *unused: object) -> None:
-        for episode in [*self._episodes.values(), *self._running]:
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        with self._books:
+            left = [*self._episodes.values(), *self._running]
+        for episode in left:
             episode.close()
 
     def play(self, actions: Sequence[Action]) -> list[Played]:
         """What comes of each action; the same for the same node, however often it is asked for."""
-        self.asked += len(actions)
-        wanted = {action.node: action for action in actions if action.node not in self._played}
-        for attempt in range(self._retries + 1):
-            self._run(wanted, attempt)
-            wanted = {
-                node: action
-                for node, action in wanted.items()
-                if self._played[node].status == Status.INFRA_ERROR and attempt < self._retries
-            }
-            self.retried += len(wanted)
-        return [self._played[action.node] for action in actions]
+        nodes = [self.begin(action) for action in actions]
+        over = self.wait(nodes)
+        return [over[node] for node in nodes]
 
-    def _run(self, wanted: dict[Node, Action], attempt: int) -> None:
-        if not wanted:
-            return
-        seconds = self._seconds
+    def begin(self, action: Action) -> Node:
+        """Lets an action run, if it neither has nor does; `wait` tells what came of it."""
+        self.asked += 1
+        node = action.node
+        if node not in self._played and node not in self._under_way:
+            episode = self._episode(action, fresh=False)
+            self._under_way[node] = self._threads.submit(self._settled, action, episode)
+        return node
+
+    def wait(self, nodes: Iterable[Node], patience: float | None = None) -> dict[Node, Played]:
+        """What came of actions that were begun: of all, or of those that were over after `patience` seconds, but one.
+
+        Args:
+          patience: seconds; None for any time.
+        """
+        asked = set(nodes)
+        waiting = {self._under_way[node]: node for node in asked if node in self._under_way}
+        over, _ = concurrent.futures.wait(waiting, patience)
+        if not over and len(waiting) == len(asked):
+            over, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in over:
+            self._played[waiting[future]] = future.result()
+            del self._under_way[waiting[future]]
+        return {node: self._played[node] for node in asked if node in self._played}
+
+    def _settled(self, action: Action, episode: Episode) -> Played:
+        """What came of an action at its last attempt."""
+        for attempt in range(self._retries + 1):
+            if attempt:
+                episode = self._episode(action, fresh=True)
+            played = self._attempt(action, episode, attempt)
+            if played.status != Status.INFRA_ERROR or attempt == self._retries or self._closed:
+                break
+            with self._books:
+                self.retried += 1
+        return played
+
+    def _attempt(self, action: Action, episode: Episode, attempt: int) -> Played:
+        seconds, node = self._seconds, action.node
         if attempt < self._retries:
             seconds = min(seconds, self._environment.pace.patience * 4**attempt)
-        episodes = [self._episode(action, fresh=attempt > 0) for action in wanted.values()]
-        self._running = episodes
-        turns = [action.turn for action in wanted.values()]
-        for node, episode in zip(wanted, episodes, strict=True):
+        with self._books:
+            self._running.add(episode)
             episode.tape = self._tapes.setdefault(node, Tape())
-        observations = step_episodes(self._environment, episodes, turns, seconds=seconds)
-        self.runs += len(turns)
-        for node, episode, observation in zip(wanted, episodes, observations, strict=True):
-            if episode.killed_in and attempt < self._retries:
-                reason = f"an action was killed while {episode.killed_in} was at work"
-                episode.give_up(reason)
-                observation = Observation(Status.INFRA_ERROR, reason)
-            self._played[node] = _played(episode, observation)
+            self.runs += 1
+        (observation,) = step_episodes(self._environment, [episode], [action.turn], seconds=seconds, threads=1)
+        if episode.killed_in and attempt < self._retries:
+            reason = f"an action was killed while {episode.killed_in} was at work"
+            episode.give_up(reason)
+            observation = Observation(Status.INFRA_ERROR, reason)
+        with self._books:
+            self._running.discard(episode)
             if not episode.done:
                 self._episodes[node] = episode
-        self._running = []
+        return _played(episode, observation)
 
     def _episode(self, action: Action, *, fresh: bool) -> Episode:
         """The one that stands where the action begins, or a new one."""
         task, codes = action.node
-        stands = None if fresh else self._episodes.pop((task, codes[:-1]), None)
+        with self._books:
+            stands = None if fresh else self._episodes.pop((task, codes[:-1]), None)
         if stands is not None:
             return stands
         nodes = [(task, codes[: number + 1]) for number in range(len(action.before))]

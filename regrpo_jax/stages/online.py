@@ -114,6 +114,7 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
         branches,
         tools=suite.tools.loaded,
         brief=suite.brief,
+        patience=config.environment.patience,
         system=suite.tools.system,
         image_folder=workdir / "rollouts" / "images",
         seconds=config.online.collect_seconds,

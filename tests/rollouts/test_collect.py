@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation, Status
 from regrpo_jax.rollouts import collect
 from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
-from regrpo_jax.rollouts.shared_play import Action, SharedPlay
+from regrpo_jax.rollouts.shared_play import Action, Node, SharedPlay
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, middle_states, with_forced_failures
 from regrpo_jax.sandbox.results import Tape
 from regrpo_jax.sandbox.settings import SandboxSettings
@@ -239,18 +239,18 @@ def test_the_clock_of_a_collection_counts_actions_and_stops_the_run(
     who: str,
 ) -> None:
     """A minute passes at each turn: in the policy, which may be compiling, or in the sandbox. Nothing is dropped."""
-    clock, act, script = Clock(), SharedPlay.play, Actors(blind[:1])
+    clock, wait, script = Clock(), SharedPlay.wait, Actors(blind[:1])
     monkeypatch.setattr(collect, "time", clock)
 
     def slow(branch: Branch, opening: str, number: int) -> str:
         clock.now += 60.0 * (who == "sampling")
         return script(branch, opening, number)
 
-    def play(self: SharedPlay, actions: Sequence[Action]) -> list[Played]:
+    def waited(self: SharedPlay, nodes: Iterable[Node], patience: float | None = None) -> dict[Node, Played]:
         clock.now += 60.0 * (who == "actions")
-        return act(self, actions)
+        return wait(self, nodes, patience)
 
-    monkeypatch.setattr(SharedPlay, "play", play)
+    monkeypatch.setattr(SharedPlay, "wait", waited)
     policy = ScriptedPolicy(renderer, slow)
     expected: dict = {}
     groups, counts = collect_groups(environment, policy, blind[:1], rules, seed=1, expected=expected)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from regrpo_jax.agent.loop_settings import LoopSettings
+from regrpo_jax.agent.policy import Branch
 from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.pace import Pace
 from regrpo_jax.records.types import Status
+from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.sandbox.pool import SandboxPool
 from tests.environments.conftest import SANDBOX, make_task, turn
 from tests.environments.small_tools import LOADER
+from tests.rollouts.scripted_policy import ScriptedPolicy
+from tests.rollouts.templates import renderer
 
 
 class Asked:
@@ -26,6 +35,19 @@ class Asked:
         return f"{question} {len(self.questions)}"
 
 
+class Held(Asked):
+    """Keeps the question "slow" until it may be answered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = threading.Event()
+
+    def __call__(self, question: str) -> str:
+        if question == "slow":
+            assert self.free.wait(300)
+        return question
+
+
 @pytest.fixture
 def asked() -> Asked:
     return Asked()
@@ -36,6 +58,55 @@ def environment(asked: Asked) -> Iterator[Environment]:
     settings = replace(SANDBOX, wall_seconds=3.0)
     with SandboxPool(settings, loader=LOADER, remote_tools={"ask": asked}) as pool, Environment(pool) as made:
         yield made
+
+
+class Unhurried(Pace):
+    """Gives nothing up early."""
+
+    patience = 300.0  # type: ignore[assignment]
+
+
+@pytest.fixture
+def held() -> Iterator[tuple[Held, Environment]]:
+    tool = Held()
+    settings = replace(SANDBOX, wall_seconds=300.0)
+    with SandboxPool(settings, loader=LOADER, remote_tools={"ask": tool}) as pool, Environment(pool) as made:
+        made.pace = Unhurried()
+        yield tool, made
+
+
+def test_who_is_patient_for_a_moment_gets_what_is_over(held: tuple[Held, Environment]) -> None:
+    tool, environment = held
+    with SharedPlay(environment, [make_task(tools=())]) as play:
+        slow = play.begin(Action(0, (), turn("print(ask('slow'))")))
+        quick = play.begin(Action(0, (), turn("print(ask('quick'))")))
+        assert play.begin(Action(0, (), turn("print(ask('slow'))"))) == slow, "it is under way"
+        assert {node: found.text for node, found in play.wait([slow, quick], 0.0).items()} == {quick: "quick"}
+        tool.free.set()
+        assert {found.text for found in play.wait([slow, quick]).values()} == {"slow", "quick"}
+        assert play.runs == 2
+
+
+def test_a_slow_action_holds_back_its_own_episode_alone(held: tuple[Held, Environment], tmp_path: Path) -> None:
+    tool, environment = held
+
+    def script(branch: Branch, opening: str, number: int) -> str:
+        if branch[1] == 1 and number == 3:
+            tool.free.set()  # the other branch still waits for its first action
+        asks = "slow" if (branch[1], number) == (0, 0) else f"{branch} {number}"
+        return turn("final_answer(42)" if number == 3 else f"print(ask('{asks}'))").removeprefix(opening)
+
+    rules = LoopSettings(turn_tokens=200, episode_tokens=5000, max_steps=8)
+    settings = CollectSettings(rules, branches=2, tools={}, brief=False, image_folder=tmp_path, patience=0.0)
+    task = make_task(tools=(), images=())
+    with patch.object(CollectSettings, "system_text", lambda self, task: "Answer."):
+        groups, counts = collect_groups(
+            environment, ScriptedPolicy(renderer("chatml"), script), [task], settings, seed=1
+        )
+    first, second = groups[0].rollouts
+    assert first.success and second.success and counts.dropped == 0
+    assert [one.observation for one in first.turns] == ["slow", "(0, 0) 1", "(0, 0) 2", first.turns[3].observation]
+    assert tool.questions == []
 
 
 def test_branches_share_the_tape_of_what_they_share(environment: Environment, asked: Asked) -> None:
