@@ -30,7 +30,7 @@ def start_environment(
         workers=chosen.workers,
         wall_seconds=chosen.wall_seconds,
         allow_unisolated=chosen.allow_unisolated,
-        python_path=(os.getcwd(),) if settings is not None and settings.user_tools else (),
+        python_path=(os.getcwd(),) if settings is not None and (settings.user_tools or settings.world) else (),
         hidden=tuple(hidden),
     )
     return Environment.start(sandbox, settings, EpisodeLimits(max_steps=max_steps), loader=loader)

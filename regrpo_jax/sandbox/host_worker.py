@@ -286,4 +286,5 @@ def _real_uid(pid: int) -> int:
 
 def modules_of(loader: str, toolset_settings: Any) -> Sequence[str]:
     """References whose packages the worker must be able to import."""
-    return (loader, *getattr(toolset_settings, "user_tools", ()))
+    world = getattr(toolset_settings, "world", "")
+    return (loader, *getattr(toolset_settings, "user_tools", ()), *([world] if world else ()))

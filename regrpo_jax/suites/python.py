@@ -18,15 +18,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.folder import chosen_tasks
 from regrpo_jax.suites.suite import LOADER, SuiteTools
 from regrpo_jax.suites.task_lines import task_of
 from regrpo_jax.toolbox.toolset import ToolsetSettings
+from regrpo_jax.toolbox.world import DONE, TASK_FILE, new_world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +36,15 @@ class PythonSuite:
     """What a person's `make_suite` returns.
 
     tasks: called with a split; gives `Task`s, or mappings with the keys of `task_lines.py`, whose `files` map names to
-    bytes. tools: "package.module:name" of typed functions or smolagents tools, beside those of `config.tools`.
+    bytes. tools: "package.module:name" of typed functions or smolagents tools, beside those of `config.tools`. world:
+    "package.module:Class" of a world with a state, see `toolbox.world`; the mappings then have no `answer` and no
+    `check`, but `world`, which its `reset` is given, and their instruction is followed by what `reset` returns.
     """
 
     tasks: Callable[[str], Iterable[Task | Mapping[str, Any]]]
     tools: tuple[str, ...] = ()
     brief: bool = False
+    world: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,7 @@ def _made(suite: LoadedSuite, split: str) -> list[Task]:
     found: dict[str, Task] = {}
     for number, told in enumerate(_called(suite.name, lambda: list(suite.made.tasks(split)))):
         try:
-            task = told if isinstance(told, Task) else _task(told, split, suite.name)
+            task = told if isinstance(told, Task) else _task(told, split, suite)
         except UserError as error:
             raise UserError(f"{suite.name}: task {number} of the split {split!r}: {error}") from error
         if task.id in found:
@@ -74,7 +79,30 @@ def _made(suite: LoadedSuite, split: str) -> list[Task]:
     return list(found.values())
 
 
-def _task(told: Any, split: str, name: str) -> Task:
+def _task(told: Any, split: str, suite: LoadedSuite) -> Task:
+    name, world = suite.name, suite.made.world
+    if world and isinstance(told, Mapping):
+        return _task_of_a_world(dict(told), split, name, world)
+    return _task_of_files(told, split, name)
+
+
+def _task_of_a_world(told: dict[str, Any], split: str, name: str, world: str) -> Task:
+    for key in ("answer", "check"):
+        if key in told:
+            raise UserError(f'"{key}" is not asked for: the world says whether its task is done')
+    try:
+        data = json.dumps(given := told.pop("world", {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f'"world" must be what JSON can hold: {error}') from error
+    seen = _called(name, lambda: new_world(world).reset(json.loads(data)))
+    if not isinstance(seen, str) or not isinstance(given, dict):
+        raise UserError(f'"world" must be a mapping, and the reset of {world} return a text; it gave {seen!r}')
+    instruction = f"{told.pop('instruction', '')}\n{seen}".strip()
+    task = _task_of_files({**told, "instruction": instruction, "answer": DONE}, split, name)
+    return dataclasses.replace(task, files=(*task.files, TaskFile(TASK_FILE, data.encode(), behind=True)))
+
+
+def _task_of_files(told: Any, split: str, name: str) -> Task:
     files = told.get("files", {}) if isinstance(told, Mapping) else {}
     contents = {key: value for key, value in files.items()} if isinstance(files, Mapping) else {}
 
@@ -97,13 +125,13 @@ def python_suite(reference: str, settings: ToolsetSettings) -> LoadedSuite:
     made = _called(reference, make)
     if not isinstance(made, PythonSuite):
         raise UserError(f"config.suite.name={reference!r} gave {type(made).__name__}; return a PythonSuite")
-    for tool in made.tools:
+    for tool in (*made.tools, *([made.world] if made.world else ())):
         if tool.partition(":")[0] == module:
             raise UserError(
-                f"{reference}: the tool {tool} stands in the module that makes the tasks, which an action could read; "
+                f"{reference}: {tool} stands in the module that makes the tasks, which an action could read; "
                 "put the tools into a module of their own"
             )
-    settings = dataclasses.replace(settings, user_tools=(*made.tools, *settings.user_tools))
+    settings = dataclasses.replace(settings, user_tools=(*made.tools, *settings.user_tools), world=made.world)
     file = importlib.import_module(module).__file__
     return LoadedSuite(reference, made, SuiteTools(LOADER, settings, (file,) if file else ()))
 

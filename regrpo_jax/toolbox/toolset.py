@@ -23,6 +23,7 @@ from regrpo_jax.toolbox.mcp_tools import McpServer, McpTool, McpToolDescription,
 from regrpo_jax.toolbox.remote_tools import Endpoint
 from regrpo_jax.toolbox.signatures import signature_of
 from regrpo_jax.toolbox.user_tools import load_user_tool
+from regrpo_jax.toolbox.world import world_tools
 
 # Whole references: what a worker may read is found by them (`sandbox/modules.py`).
 BUILTIN: dict[str, str] = {
@@ -68,7 +69,8 @@ class ToolsetSettings:
     tools are added. mcp_tools: what `with_server_tools` found there; leave it empty. corpus: a folder or .jsonl
     file to search, absolute, or relative to the workspace. vision: an OpenAI-compatible vision-language model for
     visualizer and math_ocr. images: an OpenAI-compatible image model. search_engine: takes the corpus's place.
-    gta_names: add GTA's names as aliases of the tools chosen.
+    gta_names: add GTA's names as aliases of the tools chosen. world: "package.module:Class" of a world with a state,
+    see `toolbox.world`; its `act` joins the tools, and it says what `final_answer` comes to.
     """
 
     builtin: tuple[str, ...] = tuple(BUILTIN)
@@ -80,6 +82,7 @@ class ToolsetSettings:
     images: Endpoint | None = None
     search_engine: Endpoint | None = None
     gta_names: bool = False
+    world: str = ""
 
     @property
     def readable_paths(self) -> tuple[str, ...]:
@@ -166,6 +169,11 @@ def load_toolset(settings: ToolsetSettings | None = None) -> dict[str, Tool]:
         add(load_user_tool(reference), f"the user tool {reference}")
     for described in with_server_tools(settings).mcp_tools:
         add(McpTool(described), f'of the MCP server "{described.server.name}"')
+    if settings.world:
+        act, finish = world_tools(settings.world)
+        tools.pop(finish.name, None)
+        for tool in (act, finish):
+            add(tool, f"of the world {settings.world}")
     if settings.gta_names:
         for name, own in GTA_NAMES.items():
             if own in tools and name not in tools:

@@ -13,7 +13,8 @@ from regrpo_jax.errors import UserError
 _DOCSTRING = "a function needs types for all arguments and its result, and a docstring that describes each argument"
 
 
-def _imported(reference: str) -> Any:
+def imported(reference: str) -> Any:
+    """What "package.module:name" names. UserError when it cannot be had."""
     module_name, separator, name = reference.partition(":")
     if not (module_name and separator and name):
         raise UserError(f'user tool "{reference}": write "package.module:name"')
@@ -35,7 +36,7 @@ def load_user_tool(reference: str) -> Tool:
 
     UserError for what cannot be imported or is none of these.
     """
-    found = _imported(reference)
+    found = imported(reference)
     if isinstance(found, Tool):
         return found
     try:
