@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-import regrpo_jax.main as entry
 from regrpo_jax.data.tokenizer import train_tokenizer
 from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
-from regrpo_jax.main import main
+from regrpo_jax.main import main, run_from_command_line
 from regrpo_jax.toolbox.sandbox.results import SandboxError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -459,9 +458,9 @@ def test_a_sandbox_that_fails_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch,
     def fails(arguments: object) -> None:
         raise SandboxError("no sandbox can be started")
 
-    monkeypatch.setattr(entry, "main", fails)
+    monkeypatch.setattr("regrpo_jax.main.main", fails)
     with pytest.raises(SystemExit) as ended:
-        entry.run_from_command_line()
+        run_from_command_line()
     assert ended.value.code == 2
     said = capsys.readouterr().err
     assert said == "error: no sandbox can be started; start again with the same --workdir to go on\n"
