@@ -13,17 +13,16 @@ settings.register_profile("patient", deadline=None, suppress_health_check=[Healt
 settings.load_profile("patient")
 
 # Compiling is most of what tests wait for: of these programs no fast code is wanted, and none is compiled twice.
-QUICK_COMPILING = {
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-}
+QUICK_COMPILING = "--xla_backend_optimization_level=0"
 COMPILED = pytest.StashKey[str]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Before jax is imported, here and in the processes that tests start. Each test process keeps its own programs."""
     config.stash[COMPILED] = tempfile.mkdtemp(prefix="compiled-")
-    os.environ.update(QUICK_COMPILING | {"JAX_COMPILATION_CACHE_DIR": config.stash[COMPILED]})
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_COMPILING}".strip()
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = config.stash[COMPILED]
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

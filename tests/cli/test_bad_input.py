@@ -14,7 +14,8 @@ import pytest
 from regrpo_jax.data.tokenizer import train_tokenizer
 from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
-from regrpo_jax.main import main
+from regrpo_jax.main import main, run_from_command_line
+from regrpo_jax.toolbox.sandbox.results import SandboxError
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = ["--config.player.base_url=http://localhost:8000/v1", "--config.player.model=m", "--config.model.path=m"]
@@ -455,3 +456,15 @@ def test_a_run_to_replay_that_is_not_there(start: Callable[..., None], tmp_path:
     with pytest.raises(UserError, match=r"elsewhere/rollouts: no rollouts are stored here"):
         start(stages="('sft','online')", online__replay=tmp_path / "elsewhere")
     assert no_checkpoint(tmp_path / "run")
+
+
+def test_a_sandbox_that_fails_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    def fails(arguments: object) -> None:
+        raise SandboxError("no sandbox can be started")
+
+    monkeypatch.setattr("regrpo_jax.main.main", fails)
+    with pytest.raises(SystemExit) as ended:
+        run_from_command_line()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "error: no sandbox can be started; start again with the same --workdir to go on\n"

@@ -163,6 +163,23 @@ def test_a_call_that_hangs_once_costs_a_moment_and_not_the_limit() -> None:
         assert environment.hits == {"hang": 1} and time.monotonic() - begun < 200, "the limit is 300"
 
 
+def test_a_kill_while_earlier_turns_are_done_again_costs_nobody_his_variables() -> None:
+    task = make_suite("train", 1, 3, "compact", chosen=("moved",), surprises=0.0)[0]
+    first = turn(f"x = 5\n{task.oracle[0].code}")
+    with faulty(1.0, ("crash",)) as environment, SharedPlay(environment, [task]) as play:
+        opened, trouble = environment.open_session, iter([0.0, 1.0])  # the second episode is killed as it catches up
+
+        def open_session(episode: Episode) -> SandboxSession:
+            environment.rate = next(trouble, 0.0)
+            return opened(episode)
+
+        environment.open_session = open_session  # type: ignore[method-assign]
+        assert play.play([Action(0, (), first)])[0].status == Status.OK
+        found = play.play([Action(0, (first,), turn("print(x)")), Action(0, (first,), turn("print(x + 1)"))])
+        assert [(one.status, one.text) for one in found] == [(Status.OK, "5"), (Status.OK, "6")]
+        assert play.retried == 1 and environment.hits == {"crash": 1}
+
+
 class Actors:
     """Branch 0 plays the oracle's script, 1 its first step for ever, 2 answers wrongly at once, 3 writes no code."""
 
