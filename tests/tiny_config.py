@@ -1,4 +1,4 @@
-"""The smallest run with all stages: a text policy of one layer, twenty generated records, a dozen updates.
+"""The smallest run with all stages: a text policy of one layer, twenty records, a dozen updates.
 
 Tests load it with `regrpo_jax.config.command_line.load_config` and pass it to `python -m regrpo_jax.main`.
 """
@@ -6,6 +6,7 @@ Tests load it with `regrpo_jax.config.command_line.load_config` and pass it to `
 from ml_collections import ConfigDict
 
 from regrpo_jax.config.base_config import base_config
+from tests.compact_records import FEW
 
 
 def get_config() -> ConfigDict:
@@ -14,8 +15,7 @@ def get_config() -> ConfigDict:
     config.stages = ("sft", "rl")
     config.log_every = 2
     config.checkpoint.every = 4
-    config.data.compact.train_records = 20
-    config.data.compact.test_records = 4
+    config.data.rot, config.data.clean, config.data.eval_rot = map(str, (FEW.rot_train, FEW.clean_train, FEW.rot_test))
     config.data.max_length = 256
     config.data.prefix_buckets = (64, 256)
     config.data.branch_buckets = (192,)

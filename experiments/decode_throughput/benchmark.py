@@ -22,11 +22,10 @@ from absl import app, flags
 from transformers import Qwen2Config, Qwen2ForCausalLM
 from transformers.utils import logging
 
-from regrpo_jax.models.decode_driver import decode
 from regrpo_jax.models.huggingface import load_policy
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.models.sampler import Prompt, start
+from regrpo_jax.models.sampler import Prompt, generate, start
 from regrpo_jax.models.token_choice import sampling_controls
 
 _REPEATS = flags.DEFINE_integer("repeats", 7, "Timed calls of each; the median is reported.")
@@ -96,7 +95,7 @@ def our_decoding(folder: Path, tokens: np.ndarray) -> Callable[[], np.ndarray]:
     def run() -> np.ndarray:
         key = jax.random.key(0)
         decoding = start(functions, variables, prompt, key, branches=1, capacity=_NEW.value)
-        samples, _ = decode(functions, variables, decoding, greedy)
+        samples, _ = generate(functions, variables, decoding, greedy)
         return np.asarray(samples.tokens[:, 0])
 
     return run

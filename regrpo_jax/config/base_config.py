@@ -43,7 +43,7 @@ def base_config() -> ml_collections.ConfigDict:
 def _data() -> ml_collections.ConfigDict:
     data = ml_collections.ConfigDict()
     data.source = ""  # of the data stage: "toolrepair", a JSON file of trajectories, or the folder of an evaluation run
-    data.rot = ""  # RoT records (JSON array or JSONL, the authors' schema); "" generates the compact corpus
+    data.rot = ""  # RoT records (JSON array or JSONL, the authors' schema)
     data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
     data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot
     data.on_bad_record = "skip"  # "skip": name it and go on; "fatal": name it and stop
@@ -59,9 +59,6 @@ def _data() -> ml_collections.ConfigDict:
     data.curriculum_full = 0.5  # "linear": share of the stage's updates after which all are in play
     data.curriculum_success = 0.8  # "success-paced": mean success of a window that brings the next tenth into play
     data.curriculum_window = 20  # "success-paced": measured updates of a window
-    data.compact = ml_collections.ConfigDict(
-        {"train_records": 2000, "test_records": 200}
-    )  # generated corpus, RoT records
     return data
 
 

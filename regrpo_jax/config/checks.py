@@ -64,8 +64,6 @@ AT_LEAST: dict[str, int] = {
     "data.curriculum_window": 1,
     "data.min_pixels": 1,
     "data.max_pixels": 28 * 28,
-    "data.compact.train_records": 2,
-    "data.compact.test_records": 2,
     "model.num_layers": 1,
     "model.hidden_size": 32,
     "model.logprob_chunk": 0,

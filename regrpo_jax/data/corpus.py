@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import ml_collections
@@ -15,14 +14,12 @@ from regrpo_jax.data.examples import ConversationReader, Example, clean_example,
 from regrpo_jax.data.groups import Group, build_group
 from regrpo_jax.data.images import ImageError
 from regrpo_jax.data.loader import row_overflow
-from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
 
 _log = logging.getLogger(__name__)
 Record = TypeVar("Record", RotRecord, Trajectory)
 Built = TypeVar("Built")
-GENERATED_FILES = ("clean_train", "rot_train", "clean_test", "rot_test")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,51 +45,39 @@ class Corpus:
             yield from (f"{turn.role}\n{turn.content}" for turn in turns)
 
 
-def load_corpus(
-    config: ml_collections.ConfigDict, workdir: Path, *, needs_clean: bool, resuming: bool, needs_rot: bool = True
-) -> Corpus:
-    """Reads the files of `config.data`, or generates the compact corpus under `workdir/corpus` when none is named.
+def load_corpus(config: ml_collections.ConfigDict, *, needs_clean: bool, needs_rot: bool = True) -> Corpus:
+    """Reads the files of `config.data`.
 
     Args:
       needs_clean: clean trajectories will be trained on.
       needs_rot: RoT records will be trained on, or replayed.
-      resuming: a generated corpus in `workdir` belongs to this run and is read as it is, so that the run goes on with
-        the same data even if the generator has changed since.
     Raises:
-      UserError: a file cannot be read, has no usable record, or `data.rot` is set without `data.clean` (or the
-        reverse) although the stages need both.
+      UserError: a file cannot be read, has no usable record, or one that the stages need is not named.
     """
     data = config.data
-    if not (needs_rot or needs_clean or _needs_text(config)):
-        return Corpus([], [], [], False)
-    if not data.rot and not data.clean and not data.eval_rot:
-        folder = workdir / "corpus"
-        paths = CorpusPaths(*(folder / f"{name}.json" for name in GENERATED_FILES))
-        if not (resuming and all(path.exists() for path in dataclasses.astuple(paths))):
-            paths = write_compact_corpus(
-                folder,
-                train_records=data.compact.train_records,
-                test_records=data.compact.test_records,
-                seed=config.seed,
-                images=config.model.images,
-            )
-        return Corpus(load_clean(paths.clean_train), load_rot(paths.rot_train), load_rot(paths.rot_test), True)
+    if not (needs_rot or needs_clean):
+        if config.model.path:
+            return Corpus([], [], [], False)
+        needs_clean, needs_rot = bool(data.clean), bool(data.rot) and not data.clean
+    if not (needs_rot or needs_clean):
+        raise UserError(
+            "config.model.path is empty: a fresh policy learns its tokenizer from text; name a model, or records in "
+            "config.data.clean, or begin config.stages with 'data'"
+        )
     if needs_rot and not data.rot:
-        raise UserError("config.data.rot is empty; set it to a JSON or JSONL file of RoT records")
+        raise UserError(
+            "config.data.rot is empty; set it to a JSON or JSONL file of RoT records, or begin config.stages with "
+            "'data'"
+        )
     if needs_clean and not data.clean:
         raise UserError(
             f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
             "trajectories; set the file or --config.sft.clean_ratio=0"
         )
     rot = load_rot(data.rot, on_bad_record=data.on_bad_record) if needs_rot else []
-    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean or not needs_rot else []
+    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean else []
     eval_rot = load_rot(data.eval_rot, on_bad_record=data.on_bad_record) if data.eval_rot else rot
     return Corpus(clean, rot, eval_rot, bool(data.eval_rot))
-
-
-def _needs_text(config: ml_collections.ConfigDict) -> bool:
-    """Whether a tokenizer is to be trained."""
-    return not config.model.path
 
 
 def clean_examples(
@@ -201,7 +186,7 @@ def _built(
         try:
             built = build(record)
         except (ChatError, ImageError) as error:
-            message = f"{source or 'compact corpus'}: record {record.id}: {error}"
+            message = f"{source}: record {record.id}: {error}"
             if data.on_bad_record == "fatal":
                 raise UserError(message) from error
             _log.warning("skipped %s", message)
@@ -209,7 +194,7 @@ def _built(
         found = True
         yield built
     if not found:
-        raise UserError(f"{source or 'compact corpus'}: no record fits; the last reason is in the log above")
+        raise UserError(f"{source}: no record fits; the last reason is in the log above")
 
 
 def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Example:

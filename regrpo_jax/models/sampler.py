@@ -99,7 +99,7 @@ def generate(
 ) -> tuple[Samples, Decoding]:
     """Draws until every branch has stopped or spent its budget, all at the shape that they have.
 
-    `decode_driver.decode` gives the same and drops finished branches on the way.
+    `rollouts/sampler_policy.py` calls it for a few tokens at a time and drops finished branches in between.
 
     Args:
       budget: int32, tokens that each branch may draw, `sampling.max_tokens` when None.  # [group, branch]

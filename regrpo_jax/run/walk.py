@@ -1,7 +1,7 @@
 """A run from its first stage to its last, and everything a person needs afterwards in the workdir.
 
 workdir/config.json      the configuration, versions and commit of the run
-workdir/corpus/          the generated corpus, where no data file is named
+workdir/corpus/          what the data stage made
 workdir/tokenizer/       the tokenizer
 workdir/metrics.jsonl    one object a line, with "stage" and "step"
 workdir/tensorboard/     the same, for TensorBoard
@@ -97,7 +97,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     if "online" in stages and config.online.replay:
         stored_updates(Path(config.online.replay), range(1, config.online.steps + 1))  # told before a stage costs time
     needs = {kind for stage in stages.values() for kind in stage.records(config)}
-    corpus = load_corpus(config, workdir, needs_clean="clean" in needs, needs_rot="rot" in needs, resuming=resuming)
+    corpus = load_corpus(config, needs_clean="clean" in needs, needs_rot="rot" in needs)
     functions, variables, reader = starting_policy(config, corpus, workdir, mesh, resuming=resuming)
     record_run(config, workdir)
     training = tuple(name for name, stage in stages.items() if stage.batch)

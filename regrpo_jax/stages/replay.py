@@ -17,6 +17,7 @@ from regrpo_jax.evaluation.report import metrics_by_error_type, print_error_type
 from regrpo_jax.evaluation.scoring import recorded_confidences
 from regrpo_jax.records import RotRecord
 from regrpo_jax.records.text_files import replace_text
+from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.run.run import Run
 from regrpo_jax.stages.table import title_of
 from regrpo_jax.training.loop import RunContext
@@ -93,18 +94,18 @@ class Evaluation:
             batch=config.eval.batch,
             chunk_size=context.logprob_chunk,
         )
-        writer = TurnWriter(
+        policy = SamplerPolicy(
             context.functions,
             variables,
             self._reader,
-            batch=config.eval.batch,
-            max_new_tokens=config.eval.max_new_tokens,
+            prefix_buckets=tuple(config.data.prefix_buckets),
+            branch_tokens=config.eval.max_new_tokens,
+            lanes=1,
             temperature=config.eval.temperature,
             top_k=config.eval.top_k,
             top_p=config.eval.top_p,
-            prefix_buckets=tuple(config.data.prefix_buckets),
-            seed=config.seed,
         )
+        writer = TurnWriter(policy, config.eval.batch, config.eval.max_new_tokens, config.seed)
         episodes = replay(self._records, confidences, writer)
         overall = replay_metrics(episodes) | self._preference(variables)
         return overall, metrics_by_error_type(episodes)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from regrpo_jax.data.tokenizer import train_tokenizer
-from regrpo_jax.engine import CorpusPaths, write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import main, run_from_command_line
-from regrpo_jax.toolbox.sandbox.results import SandboxError
+from regrpo_jax.sandbox.results import SandboxError
+from tests.compact_records import FEW, CorpusPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 SERVED = ["--config.player.base_url=http://localhost:8000/v1", "--config.player.model=m", "--config.model.path=m"]
@@ -172,10 +172,9 @@ def no_checkpoint(workdir: Path) -> bool:
     return not list(workdir.glob("checkpoints/*/*"))
 
 
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> CorpusPaths:
-    folder = tmp_path_factory.mktemp("corpus")
-    return write_compact_corpus(folder, train_records=10, test_records=4, seed=3, images=False)
+@pytest.fixture
+def corpus() -> CorpusPaths:
+    return FEW
 
 
 @pytest.fixture

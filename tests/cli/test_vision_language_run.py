@@ -10,28 +10,27 @@ import pytest
 
 from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
-from regrpo_jax.engine import write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import run_config
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.policy import policy_functions
+from tests.compact_records import PICTURED, CorpusPaths
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 VISION = VisionConfig(depth=2, embed_dim=16, num_heads=2, intermediate_size=32)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("corpus")
-    return write_compact_corpus(folder, train_records=20, test_records=4, seed=0, images=True)
+def corpus() -> CorpusPaths:
+    return PICTURED
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, corpus: Any) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, corpus: CorpusPaths) -> Path:
     """A directory as Hugging Face writes it, with random weights."""
     folder = tmp_path_factory.mktemp("model")
-    tokenizer = train_tokenizer([Path(corpus.rot_train).read_text(), "system\nuser\nassistant\n"], vocab_size=600)
+    tokenizer = train_tokenizer([corpus.rot_train.read_text(), "system\nuser\nassistant\n"], vocab_size=600)
     config = PolicyConfig(
         vocab_size=len(tokenizer) + 7,  # published models have more rows than tokens
         hidden_size=32,
@@ -49,7 +48,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, corpus: Any) -> Path:
     return folder
 
 
-def settings(corpus: Any, model: Path) -> Any:
+def settings(corpus: CorpusPaths, model: Path) -> Any:
     config = load_config(TINY)
     config.stages = ("sft", "rl", "eval")
     config.data.rot, config.data.clean, config.data.eval_rot = map(
@@ -67,7 +66,7 @@ def settings(corpus: Any, model: Path) -> Any:
     return config
 
 
-def test_from_a_directory_to_an_adapter_and_full_weights(tmp_path: Path, corpus: Any, model: Path) -> None:
+def test_from_a_directory_to_an_adapter_and_full_weights(tmp_path: Path, corpus: CorpusPaths, model: Path) -> None:
     run_config(settings(corpus, model), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert {line["stage"] for line in lines} == {"sft", "rl", "eval"}
@@ -89,7 +88,7 @@ def test_from_a_directory_to_an_adapter_and_full_weights(tmp_path: Path, corpus:
     ],
 )
 def test_a_directory_whose_files_disagree_is_refused_before_anything_is_trained(
-    tmp_path: Path, corpus: Any, model: Path, break_it: Any, message: str
+    tmp_path: Path, corpus: CorpusPaths, model: Path, break_it: Any, message: str
 ) -> None:
     folder = tmp_path / "model"
     folder.mkdir()

@@ -20,7 +20,7 @@ def test_demonstrations_are_what_a_later_stage_trains_on(tmp_path: Path) -> None
     config = with_corpus(config, tmp_path)
     run(Run(config, tmp_path))
     assert not config.data.rot and not (tmp_path / "summary.json").exists()
-    corpus = load_corpus(config, tmp_path, needs_clean=True, needs_rot=False, resuming=False)
+    corpus = load_corpus(config, needs_clean=True, needs_rot=False)
     episodes = [record for record in corpus.clean if record.id.startswith("demonstration_")]
     assert len(episodes) == 6 and len(corpus.clean) > 6  # drills beside them
     shard = next((tmp_path / "corpus").glob("demonstrations-*.jsonl"))

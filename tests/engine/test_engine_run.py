@@ -68,7 +68,7 @@ def test_the_corpus_is_what_was_asked_for(whole: Path) -> None:
 def test_training_reads_it(whole: Path) -> None:
     config = tiny_config.get_config()
     config.data.rot, config.data.clean = (str(whole / CORPUS / f"{name}-*.jsonl") for name in ("rot", "clean"))
-    corpus = load_corpus(config, whole / "unused", needs_clean=True, resuming=False)
+    corpus = load_corpus(config, needs_clean=True)
     assert (len(corpus.rot), len(corpus.clean)) == (RECORDS, 12)
 
 

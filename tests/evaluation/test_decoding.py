@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING, EpisodePrompt, SampledTurn, WriteRequest
 from regrpo_jax.data.examples import ConversationReader
-from regrpo_jax.errors import UserError
-from regrpo_jax.evaluation.decoding import GeneratedTurn, TurnRequest, TurnWriter
+from regrpo_jax.evaluation.decoding import GeneratedTurn, TurnRequest, TurnWriter, generated_turn
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.records import Turn
+from regrpo_jax.rollouts.sampler_policy import CHUNK, SamplerPolicy
+from regrpo_jax.rollouts.token_text import TokenText
 
 REFLECTION = "Reflection:\n- ErrorType: ArgInvalid\n- Evidence: It says 'total'.\n- FixPlan: Read a.csv.\n"
 PROMPT = (Turn("system", "Use the tools."), Turn("user", "Task: what is the total?"))
@@ -22,33 +23,29 @@ PROMPT = (Turn("system", "Use the tools."), Turn("user", "Task: what is the tota
 
 @pytest.fixture(scope="module")
 def writer(functions: PolicyFunctions, variables: dict[str, Any], reader: ConversationReader) -> TurnWriter:
-    return TurnWriter(
-        functions,
-        variables,
-        reader,
-        batch=2,
-        max_new_tokens=64,
-        temperature=0.0,
-        top_k=0,
-        top_p=1.0,
-        prefix_buckets=(64, 128),
-        seed=0,
+    policy = SamplerPolicy(
+        functions, variables, reader, prefix_buckets=(64, 128), branch_tokens=64, lanes=1, temperature=0.0
     )
+    return TurnWriter(policy, batch=2, max_new_tokens=64, seed=0)
 
 
 @pytest.fixture
-def turn_of(writer: TurnWriter) -> Callable[..., tuple[GeneratedTurn, list[list[int]]]]:
+def turn_of(reader: ConversationReader) -> Callable[..., tuple[GeneratedTurn, list[list[int]]]]:
     """The turn made of texts that were sampled one after another, and the token numbers of each text."""
 
     def make(*texts: str, stopped: bool = True) -> tuple[GeneratedTurn, list[list[int]]]:
         tokens: list[int] = []
         places = []
         for text in texts:
-            ids = writer.reader.renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
+            ids = reader.renderer.tokenizer(text, add_special_tokens=False)["input_ids"]
             places.append(list(range(len(tokens), len(tokens) + len(ids))))
             tokens += ids
+        text, starts = TokenText(reader.renderer.tokenizer).text_of(tokens)
+        if stopped:
+            tokens, starts = [*tokens, reader.renderer.end_of_turn_id], np.append(starts, len(text))
         logprobs = -np.arange(len(tokens), dtype=np.float32)  # a token's log-prob tells its number
-        return writer._turn(tokens, logprobs, stopped), places
+        sampled = SampledTurn(np.zeros(0, np.int32), np.array(tokens), logprobs, text, starts, stopped)
+        return generated_turn(sampled), places
 
     return make
 
@@ -109,14 +106,15 @@ def test_turns_open_as_asked_and_do_not_depend_on_their_batch(writer: TurnWriter
 
 
 def test_turns_keep_their_budget_and_their_draws_do_not_depend_on_the_batch(writer: TurnWriter) -> None:
-    warm = dataclasses.replace(writer, temperature=1.0, top_k=50, top_p=0.95, max_new_tokens=24)
+    policy = dataclasses.replace(writer.policy, temperature=1.0, top_k=50, top_p=0.95)
+    warm = dataclasses.replace(writer, policy=policy, max_new_tokens=24)
     requests = [TurnRequest("alpha", PROMPT, (), opening) for opening in (ACTION_OPENING, REFLECTION_OPENING) * 2]
     turns = warm.write(requests)
     assert [turn.text for turn in dataclasses.replace(warm, batch=3).write(requests)] == [turn.text for turn in turns]
     assert turns[0] != turns[2] and turns[1] != turns[3]
     for turn in turns:
-        # Without a code block all tokens count but those of a reflection, the opening's too.
-        assert turn.finished or len(turn.code_logprobs) + turn.reflection_tokens == 24
+        # Without a code block all sampled tokens count but those of a reflection.
+        assert turn.finished or turn.reflection_tokens or len(turn.code_logprobs) == 24
 
 
 def test_no_control_token_and_no_row_without_a_token_is_ever_sampled(
@@ -133,26 +131,15 @@ def test_no_control_token_and_no_row_without_a_token_is_ever_sampled(
     assert len(padding) == 7
     embedding = embedding.at[jnp.array(control + padding)].multiply(100.0)
     hungry = dataclasses.replace(
-        writer,
+        writer.policy,
         functions=policy_functions(dataclasses.replace(functions.config, vocab_size=len(embedding))),
         variables={"params": variables["params"] | {"embedding": embedding}},
         temperature=1.0,
     )
-    taken: list[int] = []
-    tokens_to_turn = hungry._turn
-
-    def watched(self: TurnWriter, tokens: list[int], logprobs: np.ndarray, finished: bool) -> GeneratedTurn:
-        taken.extend(tokens)
-        return tokens_to_turn(tokens, logprobs, finished)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TurnWriter, "_turn", watched)
-        turns = hungry.write(
-            [TurnRequest("alpha", PROMPT, (), ACTION_OPENING), TurnRequest("alpha", PROMPT, (), REFLECTION_OPENING)]
-        )
-    assert not {*control, *padding} & set(taken)
-    for turn in turns:
-        assert len(turn.text) > len(ACTION_OPENING)
+    session = hungry.start([EpisodePrompt(PROMPT, (), 0)], branches=2, seed=0)
+    turns = session.write([WriteRequest((0, 0), ACTION_OPENING, 64), WriteRequest((0, 1), REFLECTION_OPENING, 64)])
+    assert all(len(turn.tokens) for turn in turns)
+    assert not {*control, *padding} & {int(token) for turn in turns for token in turn.tokens}
 
 
 def test_a_conversation_that_cannot_be_a_prompt_ends(writer: TurnWriter, caplog: pytest.LogCaptureFixture) -> None:
@@ -172,18 +159,14 @@ def test_a_prompt_longer_than_the_largest_bucket_ends_and_is_not_cut(
 ) -> None:
     length = len(reader.read_prompt(PROMPT, ())[0])
     request = TurnRequest("gamma", PROMPT, (), ACTION_OPENING)
-    narrow, fitting = (dataclasses.replace(writer, prefix_buckets=(8, length - less)) for less in (2, 1))
+    narrow, fitting = (
+        dataclasses.replace(
+            writer, policy=dataclasses.replace(writer.policy, prefix_buckets=(8, length + CHUNK - less))
+        )
+        for less in (1, 0)
+    )
     assert fitting.write([request])[0].text.startswith(ACTION_OPENING)
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
         assert narrow.write([request]) == [GeneratedTurn("", 0, (), False)]
-    assert (
-        f"a conversation ends early: record gamma: its {length} tokens exceed the largest of "
-        f"config.data.prefix_buckets ({length - 2}); add a larger bucket" in caplog.text
-    )
-
-
-def test_an_opening_that_fills_the_budget_is_told(writer: TurnWriter) -> None:
-    short = dataclasses.replace(writer, max_new_tokens=2)
-    with pytest.raises(UserError, match=r"config\.eval\.max_new_tokens=2 leaves no room"):
-        short.write([TurnRequest("alpha", PROMPT, (), REFLECTION_OPENING)])
+    assert f"a conversation ends early: record gamma: a prompt of {length} tokens is longer" in caplog.text

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from regrpo_jax.engine import write_compact_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
+from tests.compact_records import MANY
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,8 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_measured_once_and_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    corpus = write_compact_corpus(tmp_path / "corpus", train_records=10, test_records=6, seed=1, images=False)
-    records = json.loads(corpus.rot_test.read_text())
+    records = json.loads(MANY.rot_test.read_text())[:3]
     records[0]["id"] = "spells_a_marker"
     records[0]["conversations"][1]["content"] += " <|im_end|>"
     held_out = tmp_path / "held_out.json"
@@ -27,7 +26,7 @@ def test_measured_once_and_kept(
         f"--config={ROOT / 'tests' / 'tiny_config.py'}",
         f"--workdir={workdir}",
         "--config.stages=eval",
-        f"--config.data.rot={corpus.rot_train}",
+        f"--config.data.rot={MANY.rot_train}",
         f"--config.data.eval_rot={held_out}",
         "--config.eval.records=3",
     ]

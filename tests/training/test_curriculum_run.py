@@ -21,11 +21,12 @@ import orbax.checkpoint as ocp
 import pytest
 
 from regrpo_jax.data.curriculum import Curriculum, Pace, advance, count_in_play, first_level, linear_level
+from tests.compact_records import MANY
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"sft": 60, "rl": 45}
 EVERY = 5  # updates between checkpoints
-RECORDS = 36  # of the generated corpus
+RECORDS = 36  # of the corpus
 WINDOW, THRESHOLD = 3, 0.01
 KILLED_IN = {"linear": ("sft",), "success-paced": ("sft", "rl")}
 UNREPEATABLE = {"seconds", "tokens_per_second"}
@@ -42,7 +43,8 @@ class Runs:
 
 def start(kind: str, workdir: Path) -> subprocess.Popen[str]:
     overrides = {
-        "data.compact.train_records": 120,
+        "data.rot": MANY.rot_train,
+        "data.clean": MANY.clean_train,
         "data.curriculum": kind,
         "data.curriculum_window": WINDOW,
         "data.curriculum_success": THRESHOLD,

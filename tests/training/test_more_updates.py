@@ -12,6 +12,7 @@ import pytest
 from regrpo_jax.data import loader
 from regrpo_jax.main import main
 from regrpo_jax.models.safetensors_files import read_tensors, tensor_shapes
+from tests.compact_records import FEW, MANY, CorpusPaths
 
 TINY = Path(__file__).resolve().parents[1] / "tiny_config.py"
 # A schedule that knows how many updates there will be would differ by that alone.
@@ -50,18 +51,18 @@ def checkpoint(workdir: Path, stage: str, step: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize(
     ("stage", "records", "overrides"),
     [
-        ("rl", 60, {}),  # more records than are visited
-        ("rl", 20, {}),  # so few that the longer run comes to some of them again
-        ("rl", 60, {"data.curriculum": "success-paced"}),
-        ("preference", 60, {"preference.pairs_per_batch": 2}),
-        ("sft", 20, HALF),
+        ("rl", MANY, {}),  # more records than are visited
+        ("rl", FEW, {}),  # so few that the longer run comes to some of them again
+        ("rl", MANY, {"data.curriculum": "success-paced"}),
+        ("preference", MANY, {"preference.pairs_per_batch": 2}),
+        ("sft", FEW, HALF),
     ],
     ids=("rl", "rl twice", "rl paced", "preference", "sft in bfloat16"),
 )
 def test_three_updates_and_three_more_are_six(
-    start: Callable[..., list[list[str]]], tmp_path: Path, stage: str, records: int, overrides: dict[str, Any]
+    start: Callable[..., list[list[str]]], tmp_path: Path, stage: str, records: CorpusPaths, overrides: dict[str, Any]
 ) -> None:
-    overrides = overrides | {"data.compact.train_records": records}
+    overrides = overrides | {"data.rot": records.rot_train, "data.clean": records.clean_train}
     whole = start("whole", stage, 6, overrides)
     first, rest = start("parts", stage, 3, overrides), start("parts", stage, 6, overrides)
     assert first + rest == whole
