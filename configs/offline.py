@@ -25,10 +25,9 @@ def get_config() -> ConfigDict:
     config.data.branch_buckets = (256, 512)
     config.sft.steps = 60
     config.sft.batch_rows = 4
-    config.sft.warmup_steps = 10
     config.rl.steps = 20
     config.rl.groups_per_batch = 2
     config.rl.learning_rate = 1e-3
-    config.rl.warmup_steps = 5
+    config.optimizer.warmup_steps = 5
     config.eval.batch = 8
     return config

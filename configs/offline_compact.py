@@ -1,31 +1,41 @@
-"""The whole of offline ReGRPO on a CPU, from nothing: a generated corpus, a tiny policy, a table at the end.
+"""Offline ReGRPO on a CPU, from nothing: the data engine plays near misses, a tiny policy learns from the records.
 
 python -m regrpo_jax.main --config=configs/offline_compact.py --workdir=runs/offline_compact
+
+The policy is the one that ships; a table at the end has replayed records of other tasks (tests/ holds none of them).
 """
+
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from regrpo_jax.config.base_config import base_config
 
+RECOVERY = Path(__file__).parents[1] / "experiments" / "recovery"
+
 
 def get_config() -> ConfigDict:
     """See the module docstring."""
     config = base_config()
-    config.stages = ("eval", "sft", "eval", "rl", "eval")
-    config.data.compact.train_records = 6000
-    config.data.compact.test_records = 200
-    config.data.prefix_buckets = (128, 256)
+    config.stages = ("data", "eval", "sft", "eval", "rl", "eval")
+    config.model.path = str(RECOVERY / "policy")
+    config.data.source = "toolrepair"
+    config.data.eval_rot = str(RECOVERY / "records" / "rot-*.jsonl")
+    config.data.prefix_buckets = (128, 192, 256)
     config.data.branch_buckets = (192,)
-    config.sft.steps = 340
-    config.sft.learning_rate = 3e-3
+    config.suite.families = ("moved", "service", "search", "region", "colour", "sheet")
+    config.engine.records = 400
+    config.engine.clean = 100
+    config.optimizer.warmup_steps = 5
+    config.sft.steps = 60
+    config.sft.learning_rate = 5e-4
     config.sft.batch_rows = 16
-    config.sft.row_length = 256
-    config.sft.row_patches = 64
+    config.sft.row_length = 384
+    config.sft.row_patches = 96
     config.lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     config.rl.steps = 30
     config.rl.learning_rate = 1e-3
     config.rl.beta = 0.3  # of the paper's range: holds candidates that are already improbable
-    config.eval.records = 100
-    config.eval.batch = 50
-    config.eval.max_new_tokens = 96
+    config.eval.records = 60
+    config.eval.max_new_tokens = 80
     return config

@@ -29,6 +29,6 @@ def get_config() -> ConfigDict:
     config.suite.surprises = 0.7
     config.online.steps = 40
     config.online.learning_rate = 2e-4
-    config.online.final_learning_rate_share = 1.0  # so that a longer run begins with the updates of a shorter one
-    config.online.warmup_steps = 2
+    config.optimizer.final_learning_rate_share = 1.0  # so that a longer run begins with the updates of a shorter one
+    config.optimizer.warmup_steps = 2
     return config

@@ -45,13 +45,12 @@ def get_config() -> ConfigDict:
     config.rl.groups_per_batch = 1
     config.rl.learning_rate = 5e-6
     config.rl.beta = 0.04
-    config.rl.kl_estimator = "k1"
-    for stage in (config.sft, config.rl):
-        stage.warmup_steps = 0
-        stage.final_learning_rate_share = 1.0
-        stage.weight_decay = 0.01
-        stage.beta2 = 0.999
-        stage.clip_norm = 1e9  # no gradient is as long
+    config.objective.kl_estimator = "k1"
+    config.optimizer.warmup_steps = 0
+    config.optimizer.final_learning_rate_share = 1.0
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.beta2 = 0.999
+    config.optimizer.clip_norm = 1e9  # no gradient is as long
     config.eval.batch = 8
     config.eval.max_new_tokens = 512
     return config

@@ -5,8 +5,8 @@
 
 An adapter of rank 128 and alpha 16 on q, k, v and o of the decoder, the vision tower frozen; then 250 updates of one
 group each, which is `regrpo_vl_stab.yaml`. Its `regrpo_vl_full.yaml` is `--config.rl.length_normalize=False
---config.rl.normalize_advantages=False --config.rl.advantage_clip=None --config.rl.clip_norm=1e9
---config.rl.warmup_steps=0`.
+--config.rl.normalize_advantages=False --config.objective.advantage_clip=None --config.optimizer.clip_norm=1e9
+--config.optimizer.warmup_steps=0`.
 
 What is not the release's: rows are packed, so that an update of the first stage sees eight conversations or more; its
 learning rate falls along a cosine, the release's along a line; the warm-up of the second begins at 0, not at a tenth;
@@ -44,27 +44,25 @@ def get_config() -> ConfigDict:
     config.sft.clean_ratio = 0.5
     config.sft.steps = 2500  # one epoch of 20,000 conversations, eight an update; set it for yours
     config.sft.learning_rate = 2e-5
-    config.sft.warmup_steps = 0
-    config.sft.final_learning_rate_share = 0.0
-    config.sft.beta2 = 0.999
+    config.optimizer.beta2 = 0.999
+    config.optimizer.clip_norm = 1.0
+    own = {"warmup_steps": 0, "final_learning_rate_share": 0.0, "weight_decay": 0.0, "microbatches": 8}
+    config.sft.optimizer = ConfigDict(own)
     config.sft.batch_rows = 8
-    config.sft.microbatches = 8
     config.sft.row_length = 8192
     config.sft.row_patches = 4 * 3072  # patches of four of the largest pictures
     config.rl.trainable = "lora"
     config.rl.steps = 250
     config.rl.groups_per_batch = 1
     config.rl.learning_rate = 1e-6
-    config.rl.warmup_steps = 10
-    config.rl.final_learning_rate_share = 1.0
-    config.rl.weight_decay = 0.01
-    config.rl.beta2 = 0.999
-    config.rl.clip_norm = 1.0
+    config.optimizer.warmup_steps = 10
+    config.optimizer.final_learning_rate_share = 1.0
+    config.optimizer.weight_decay = 0.01
     config.rl.beta = 0.3
-    config.rl.kl_estimator = "k1"
+    config.objective.kl_estimator = "k1"
     config.rl.length_normalize = True
     config.rl.normalize_advantages = True
-    config.rl.advantage_clip = 1.0
+    config.objective.advantage_clip = 1.0
     config.eval.batch = 8
     config.eval.max_new_tokens = 512
     return config

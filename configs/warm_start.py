@@ -29,9 +29,9 @@ def get_config() -> ConfigDict:
     config.model.dtype = "bfloat16"
     config.sft.clean_ratio = 1.0
     config.sft.steps = 900
-    config.sft.warmup_steps = 50
-    config.sft.weight_decay = 0.01
-    config.sft.final_learning_rate_share = 0.05
+    config.optimizer.warmup_steps = 50
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.final_learning_rate_share = 0.05
     config.sft.batch_rows = 28
     config.sft.row_length = 256
     config.sft.row_patches = 96

@@ -4,7 +4,7 @@
 
   --config         a Python file with get_config(); configs/ holds some to start from
   --workdir        folder of the run: metrics, checkpoints, adapter; made if missing
-  --config.FIELD   overrides a field, such as --config.rl.eta=0.05; regrpo_jax/config/base_config.py tells of each
+  --config.FIELD   overrides a field, such as --config.rl.steps=50; regrpo_jax/config/base_config.py tells of each
 
 Starting again with the same --workdir goes on where the last start stopped.
 """

@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
     config.lora.rank = 2
     for stage in (config.sft, config.rl):
         stage.steps = 12
-        stage.warmup_steps = 2
+    config.optimizer.warmup_steps = 2
     config.sft.batch_rows = 2
     config.sft.row_length = 256
     config.rl.groups_per_batch = 2

@@ -42,7 +42,7 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     except flags.Error as error:
         raise UserError(f"{error}; {HINT}") from error
     if rest:
-        raise UserError(f"unexpected argument {rest[0]!r}; overrides are written --config.rl.eta=0.05")
+        raise UserError(f"unexpected argument {rest[0]!r}; overrides are written --config.objective.eta=0.05")
     return config, Path(str(workdir.value))
 
 
@@ -69,7 +69,7 @@ def load_config(path: Path) -> ConfigDict:
 
 
 def field_values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """All fields, flat: {"rl.eta": 0.1, ..}."""
+    """All fields, flat: {"objective.eta": 0.1, ..}."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict):

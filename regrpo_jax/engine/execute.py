@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
+from regrpo_jax.environments.answers import CheckKind
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.records.types import ErrorType, Observation, Status
+from regrpo_jax.toolbox.world import TASK_FILE
 
 Check = Callable[[int, Observation, bool], None]  # (number of the step, what came back, is the episode over)
 _TRIES = 3  # of an episode that the sandbox, not the action, let fail
@@ -82,9 +84,12 @@ def _check_step(kind: str, observation: Observation, ended: bool, near_miss: Nea
 
 
 def _check_answer(situation: Situation, observations: list[Observation], answered: bool, skip: int) -> None:
-    """The episode ended with the right answer, and some tool really gave it."""
+    """The episode ended with the right answer, and some tool really gave it, if it is a value that one can give."""
     if not answered:
         raise Refused("repair_unverified: the episode did not end with the right answer")
+    task = situation.task
+    if task.checker.kind == CheckKind.FUNCTION or any(file.behind and file.name == TASK_FILE for file in task.files):
+        return
     seen = "\n".join(observation.text for at, observation in enumerate(observations) if at != skip)
     values = [str(value) for value in situation.task.checker.values]
     if len(situation.steps) > 1 and not any(value.casefold() in seen.casefold() for value in values):

@@ -77,7 +77,7 @@ def _level_alarms(history: Sequence[Values]) -> list[str]:
     if needless > _MOST_NEEDLESS:
         found.append(
             f"at the end, {needless:.0%} of the actions that went well are followed by a reflection; raise "
-            "config.online.eta, or use config.agent.gate=failure"
+            "config.objective.eta, or use config.agent.gate=failure"
         )
     return found
 
@@ -113,7 +113,7 @@ def _reflection_alarms(history: Sequence[Values]) -> list[str]:
     if length and length.late > _GROWTH * length.early:
         found.append(
             f"reflections grow from {length.early:.0f} to {length.late:.0f} tokens; raise their price, "
-            "config.online.eta"
+            "config.objective.eta"
         )
     return found
 

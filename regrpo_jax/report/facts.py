@@ -25,11 +25,12 @@ def run_facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     found = [("stages", _stages(config.get("stages"))), ("policy", _policy(_section(config, "model")))]
     if "online" in (config.get("stages") or ()):
         online = _section(config, "online")
+        rewarded = _section(config, "objective") or online
         found += [
             ("algorithm", _ALGORITHMS.get(online.get("algorithm", ""), str(online.get("algorithm", "")))),
             ("an update", _update(online)),
-            ("tasks", _tasks(online)),
-            ("price of a reflection", f"{online['eta']:g} per 100 tokens" if "eta" in online else ""),
+            ("tasks", _tasks(_section(config, "suite") or online)),
+            ("price of a reflection", f"{rewarded['eta']:g} per 100 tokens" if "eta" in rewarded else ""),
         ]
     found += [("seed", str(config.get("seed", ""))), ("commit", str(record.get("commit") or "")[:12])]
     return [(name, value) for name, value in found if value]
@@ -68,9 +69,11 @@ def _update(online: Mapping[str, Any]) -> str:
     return f"{online['tasks']} tasks × {online['branches']} episodes, {online['steps']} updates"
 
 
-def _tasks(online: Mapping[str, Any]) -> str:
-    families = ", ".join(map(str, online.get("families") or ())) or "all families"
-    return f"ToolRepair, {online.get('profile', '?')}: {families}"
+def _tasks(suite: Mapping[str, Any]) -> str:
+    if suite.get("name", "toolrepair") != "toolrepair":
+        return f"{suite['name']} {suite.get('path', '')}".strip()
+    families = ", ".join(map(str, suite.get("families") or ())) or "all families"
+    return f"ToolRepair, {suite.get('profile', '?')}: {families}"
 
 
 def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:

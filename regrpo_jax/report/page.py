@@ -180,7 +180,8 @@ def _updates(workdir: Path, record: Mapping[str, Any], shelf: ImageShelf) -> lis
     updates, tokenizer = files.read_updates(workdir), files.read_tokenizer(workdir)
     try:
         # As all runs did before there was a choice.
-        judged = {"first_attempt": "shared"} | record["config"]["online"]
+        config = record["config"]
+        judged = {"first_attempt": "shared"} | config.get("objective", {}) | config["online"]
         settings = credit_settings(ConfigDict(judged))
     except (KeyError, AttributeError, TypeError) as error:
         raise LeftOut(f"config.json does not say how rollouts were judged ({error})") from error

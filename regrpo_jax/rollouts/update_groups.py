@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
 from regrpo_jax.data.rollout_credit import CreditSettings, credit_settings, is_learnable
 from regrpo_jax.environments.environment import Environment
@@ -72,7 +73,7 @@ class GroupPlayer:
     ) -> None:
         self._config, self._online = config, config.online
         self._environment, self._buffer, self._settings = environment, buffer, settings
-        self._credit = credit_settings(config.online)
+        self._credit = credit_settings(stage_section(config, "online"))
         self._suite = suite_of(config)
         self._shares = {MIDDLE: config.online.middle_states, NEAR_MISS: config.online.near_misses}
         self._expected: Expected = {}

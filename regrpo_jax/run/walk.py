@@ -25,6 +25,7 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.corpus import load_corpus
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.peft_import import full_weights
@@ -117,4 +118,4 @@ def check_batches(config: ConfigDict, stages: Mapping[str, Stage], mesh: Mesh) -
     for name, stage in stages.items():
         if stage.batch:
             key = f"config.{name}.{stage.batch}"
-            check_divisible(config[name][stage.batch], config[name].microbatches, mesh, key=key)
+            check_divisible(config[name][stage.batch], stage_section(config, name).microbatches, mesh, key=key)

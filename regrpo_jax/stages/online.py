@@ -25,6 +25,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.rollout import RolloutGroup
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
@@ -77,7 +78,7 @@ def run_online(
       UserError: the checkpoint is of another run, the suite cannot be played, a number is not finite, or the run to
         replay does not fit.
     """
-    online = context.config.online
+    online = stage_section(context.config, "online")
     if online.algorithm == "none":
         print("online: config.online.algorithm is 'none', the policy stays as it is", flush=True)
         return variables
@@ -172,7 +173,7 @@ def group_source(
 
 def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -> Groups:
     """Groups of another run, whatever the policy is; they are judged by the settings of this one."""
-    played, credit = Path(context.config.online.replay), credit_settings(context.config.online)
+    played, credit = Path(context.config.online.replay), credit_settings(stage_section(context.config, "online"))
     check_same_tokens(played, context.workdir)
     stored = stored_groups(played, reader, numbers)
 
@@ -185,7 +186,7 @@ def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -
 
 def _update(context: RunContext, optimizer: Any, reference: Tree) -> Step:
     """`online_step.online_update` of the config."""
-    online = context.config.online
+    online = stage_section(context.config, "online")
     settings = OnlineSettings(
         beta=online.beta,
         kl_estimator=online.kl_estimator,
@@ -212,7 +213,7 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
     Raises:
       UserError: an engine played and did not tell the tokens of any episode.
     """
-    online, data = context.config.online, context.config.data
+    online, data = stage_section(context.config, "online"), context.config.data
     remote = bool(context.config.player.base_url)
     if remote and not any(rollout.scored for group in groups for rollout in group.counted):
         raise UserError(

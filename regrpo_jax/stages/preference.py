@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.corpus import groups_to_visit
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import Batches, group_batches
@@ -45,7 +46,7 @@ def run_preference(
     Raises:
       UserError: the checkpoint is of another run, there are no pairs, or the loss is not finite.
     """
-    config, preference = context.config, context.config.preference
+    config, preference = context.config, stage_section(context.config, "preference")
 
     def batches() -> Batches:
         pairs = preference_pairs(groups())

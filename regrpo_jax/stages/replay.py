@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.corpus import Corpus, replayable, rot_groups
 from regrpo_jax.data.examples import ConversationReader
@@ -115,7 +116,7 @@ class Evaluation:
         data = self._context.config.data
         groups = rot_groups(self._records, self._reader, data, self._source)
         margins = []
-        rl = self._context.config.rl
+        rl = stage_section(self._context.config, "rl")
         scored = reference_logprobs(
             self._context, variables, groups, at_once=rl.groups_per_batch, microbatches=rl.microbatches
         )

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.corpus import groups_to_visit
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.loader import Batches, group_batches
@@ -46,7 +47,7 @@ def run_rl(
     Raises:
       UserError: the checkpoint is of another run, or the loss is not finite.
     """
-    config, rl = context.config, context.config.rl
+    config, rl = context.config, stage_section(context.config, "rl")
     pacer = stage_pacer(config.data, updates=rl.steps)
 
     def batches() -> Batches:

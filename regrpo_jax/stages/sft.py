@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.corpus import clean_examples, rot_examples
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.loader import Batches, sft_batches
@@ -47,7 +48,7 @@ def run_sft(
     Raises:
       UserError: the checkpoint is of another run, or the loss is not finite.
     """
-    config, sft = context.config, context.config.sft
+    config, sft = context.config, stage_section(context.config, "sft")
     pacer = stage_pacer(config.data, updates=sft.steps) if sft.clean_ratio < 1 else None
 
     def batches() -> Batches:

@@ -8,7 +8,7 @@ def make_optimizer(config: ml_collections.ConfigDict, *, steps: int) -> optax.Gr
     """The optimizer of one stage.
 
     Args:
-      config: `config.sft` or `config.rl`: learning_rate, warmup_steps, final_learning_rate_share, weight_decay,
+      config: a `stage_section`: learning_rate, warmup_steps, final_learning_rate_share, weight_decay,
         beta2, clip_norm.
       steps: length of the stage, in updates.
     """

@@ -23,21 +23,21 @@ CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 
 # Arguments beside the config and the workdir -> words of the message. None of these gets as far as importing jax.
 EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
-    "unknown_field": (["--config.rl.etaa=1"], ["rl.etaa", "did you mean --config.rl.eta?"]),
-    "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.rl.eta or"]),
+    "unknown_field": (["--config.rl.etaa=1"], ["rl.etaa", "did you mean --config.objective.eta?"]),
+    "unknown_section": (["--config.rll.eta=1"], ["rll.eta", "did you mean --config.objective.eta or"]),
     "field_without_section": (
         ["--config.learning_rate=1"],
         ["did you mean --config.", "rl.learning_rate", "sft.learning_rate", "online.learning_rate?"],
     ),
     "section_as_field": (["--config.rl=1"], ["--config.rl", "no such field"]),
     "field_as_section": (["--config.seed.x=1"], ["--config.seed.x", "no such field"]),
-    "text_for_float": (["--config.rl.eta=abc"], ["--config.rl.eta=abc", "to float"]),
+    "text_for_float": (["--config.objective.eta=abc"], ["--config.objective.eta=abc", "to float"]),
     "float_for_int": (["--config.rl.steps=2.5"], ["--config.rl.steps=2.5", "for int()"]),
     "text_for_bool": (["--config.model.images=maybe"], ["--config.model.images=maybe", "boolean"]),
     "text_for_tuple_of_int": (["--config.data.branch_buckets=('64','x')"], ["config.data.branch_buckets"]),
-    "none_for_number": (["--config.rl.eta=none"], ["--config.rl.eta=none", "to float"]),
-    "field_without_value": (["--config.rl.eta"], ["Missing value", "--config.rl.eta"]),
-    "unknown_flag": (["--rl.eta=1"], ["--rl.eta: unknown flag", "did you mean --config.rl.eta or"]),
+    "none_for_number": (["--config.objective.eta=none"], ["--config.objective.eta=none", "to float"]),
+    "field_without_value": (["--config.objective.eta"], ["Missing value", "--config.objective.eta"]),
+    "unknown_flag": (["--rl.eta=1"], ["--rl.eta: unknown flag", "did you mean --config.objective.eta or"]),
     "misspelled_flag": (["--wrkdir=x"], ["--wrkdir: unknown flag", "did you mean --workdir?"]),
     "stray_word": (["train"], ["unexpected argument 'train'"]),
     "unknown_stage": (
@@ -51,9 +51,15 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.data.on_bad_record", "'drop'", "'skip' or 'fatal'"],
     ),
     "unknown_conditioning": (["--config.data.conditioning=ours"], ["config.data.conditioning", "'paper' or 'release'"]),
-    "unknown_estimator": (["--config.rl.kl_estimator=k4"], ["config.rl.kl_estimator", "'k4'", "'k3_release'"]),
-    "unknown_baseline": (["--config.rl.baseline=median"], ["config.rl.baseline", "'leave_one_out'"]),
-    "unknown_zero_variance": (["--config.rl.zero_variance=drop"], ["config.rl.zero_variance", "'keep_kl'"]),
+    "unknown_estimator": (
+        ["--config.objective.kl_estimator=k4"],
+        ["config.objective.kl_estimator", "'k4'", "'k3_release'"],
+    ),
+    "unknown_baseline": (["--config.objective.baseline=median"], ["config.objective.baseline", "'leave_one_out'"]),
+    "unknown_zero_variance": (
+        ["--config.objective.zero_variance=drop"],
+        ["config.objective.zero_variance", "'keep_kl'"],
+    ),
     "unknown_trainable": (["--config.sft.trainable=Lora"], ["config.sft.trainable", "'Lora'", "'full' or 'lora'"]),
     "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'dots' or 'full'"]),
     "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
@@ -64,7 +70,7 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.sft.trainable is 'full'", "choose 'lora'"],
     ),
     "unknown_bits": (["--config.model.quantize=int3"], ["config.model.quantize is 'int3'", "'nf4'"]),
-    "negative_price": (["--config.rl.eta=-1"], ["config.rl.eta is -1.0", "at least 0"]),
+    "negative_price": (["--config.objective.eta=-1"], ["config.objective.eta is -1.0", "at least 0"]),
     "not_a_number": (["--config.rl.beta=nan"], ["config.rl.beta is nan"]),
     "no_learning": (["--config.sft.learning_rate=0"], ["config.sft.learning_rate is 0.0", "above 0"]),
     "ratio_above_one": (["--config.sft.clean_ratio=2"], ["config.sft.clean_ratio is 2.0", "between 0 and 1"]),
@@ -147,7 +153,7 @@ BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
     ),
     "its_own_fields": (
         "from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({'steps': 1})\n",
-        ["lacks", "rl.eta", "unknown steps", "base_config()"],
+        ["lacks", "objective.eta", "unknown steps", "base_config()"],
     ),
 }
 
@@ -179,7 +185,7 @@ def corpus() -> CorpusPaths:
 
 @pytest.fixture
 def start(tmp_path: Path, corpus: CorpusPaths) -> Callable[..., None]:
-    """`main` on the corpus in files, with overrides as keywords; "rl__eta" stands for rl.eta."""
+    """`main` on the corpus in files, with overrides as keywords; "objective__eta" stands for rl.eta."""
 
     def run(**overrides: Any) -> None:
         chosen = {"data__rot": corpus.rot_train, "data__clean": corpus.clean_train} | overrides
@@ -396,10 +402,10 @@ def test_workdir_that_cannot_be_written(corpus: CorpusPaths, write: Callable[...
 
 def test_batches_that_do_not_split(start: Callable[..., None], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"config\.sft\.batch_rows=3 does not split over \d+ .*device.* 2 microbatch"):
-        start(sft__batch_rows=3, sft__microbatches=2)
+        start(sft__batch_rows=3, optimizer__microbatches=2)
     # Told before the supervised stage has cost hours.
     with pytest.raises(UserError, match=r"config\.rl\.groups_per_batch=5 .* make it a multiple of \d+"):
-        start(rl__groups_per_batch=5, rl__microbatches=2)
+        start(rl__groups_per_batch=5, optimizer__microbatches=2)
     assert no_checkpoint(tmp_path / "run")
 
 

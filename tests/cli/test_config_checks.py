@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
-from regrpo_jax.config.base_config import base_config
-from regrpo_jax.config.checks import ABOVE_ZERO, AT_LEAST, CHOICES, LISTED, SHARES, TRAINING_STAGES, check_config
+from regrpo_jax.config.base_config import base_config, declared, stage_section
+from regrpo_jax.config.checks import TRAINING_STAGES, check_config
 from regrpo_jax.config.command_line import field_values, load_config, parse_command_line
+from regrpo_jax.config.fields import declared_fields
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
 from regrpo_jax.errors import UserError
@@ -15,11 +17,14 @@ from regrpo_jax.models.huggingface import param_shapes
 from regrpo_jax.stages.table import STAGES, check_stages
 
 ROOT = Path(__file__).resolve().parents[2]
+FIELDS = declared_fields(declared())
+LOWEST = {field: int(bound.remedy.split()[-1]) for field, bound in FIELDS.items() if "at least" in bound.remedy
+          and "below" not in bound.remedy}  # fmt: skip
 
 
 def test_choices_are_those_of_the_code() -> None:
-    assert set(CHOICES["rl.kl_estimator"]) == set(KL_ESTIMATORS)
-    assert set(CHOICES["rl.baseline"]) == set(BASELINES)
+    assert set(FIELDS["objective.kl_estimator"].choices) == set(KL_ESTIMATORS)
+    assert set(FIELDS["objective.baseline"].choices) == set(BASELINES)
     assert set(TRAINING_STAGES) == {name for name, stage in STAGES.items() if stage.batch}
 
 
@@ -28,18 +33,19 @@ def test_targets_are_the_projections_of_the_blocks(gated: bool) -> None:
     vision = VisionConfig(depth=1, embed_dim=16, num_heads=2, intermediate_size=16, patch_size=2, gated=gated)
     shapes = param_shapes(PolicyConfig(8, 16, 16, 1, 2, 2, 8, vision=vision))
     projections = {path.rsplit("/", 2)[-2] for path in shapes if path.endswith("kernel") and path.startswith("layers")}
-    assert set(LISTED["lora.targets"]) == projections
+    assert set(FIELDS["lora.targets"].choices) == projections
     tower = {path.split("/")[2] for path in shapes if path.endswith("kernel") and path.startswith("vision/blocks")}
     other = {"fc1", "fc2"} if gated else {"gate_proj", "up_proj", "down_proj"}
-    assert set(LISTED["lora.vision_targets"]) == tower | other
+    assert set(FIELDS["lora.vision_targets"].choices) == tower | other
 
 
-def test_every_field_of_the_tables_exists_and_every_number_is_looked_at() -> None:
+def test_every_number_is_looked_at() -> None:
     fields = field_values(base_config())
-    checked = {*CHOICES, *AT_LEAST, *ABOVE_ZERO, *SHARES}
-    assert checked <= fields.keys()
     numbers = {name for name, value in fields.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    assert numbers - checked == {"seed", "model.vocab_size"}  # any seed will do; the tokenizer tells its own minimum
+    assert numbers - FIELDS.keys() == {
+        "seed",
+        "model.vocab_size",
+    }  # any seed will do; the tokenizer tells its own minimum
 
 
 @pytest.mark.parametrize("path", [*sorted((ROOT / "configs").glob("*.py")), ROOT / "tests" / "tiny_config.py"])
@@ -50,22 +56,22 @@ def test_configs_of_the_project_are_good(path: Path) -> None:
     check_stages(config)
 
 
-@pytest.mark.parametrize("field", sorted(AT_LEAST))
+@pytest.mark.parametrize("field", sorted(LOWEST))
 def test_a_number_below_its_lowest_is_refused(field: str) -> None:
     config = base_config()
-    lowest = type(field_values(config)[field])(AT_LEAST[field] - 1)
+    lowest = type(field_values(config)[field])(LOWEST[field] - 1)
     config.update_from_flattened_dict({field: lowest})
-    with pytest.raises(UserError, match=rf"config\.{field} is -?\d.*; it must be at least {AT_LEAST[field]}"):
+    with pytest.raises(UserError, match=rf"config\.{field} is -?\d.*; it must be at least {LOWEST[field]}"):
         check_config(config)
 
 
 @pytest.mark.parametrize(
     ("field", "text", "value"),
     [
-        ("rl.eta", "1e-3", 1e-3),
-        ("rl.eta", "1", 1.0),
+        ("objective.eta", "1e-3", 1e-3),
+        ("objective.eta", "1", 1.0),
         ("rl.steps", "7", 7),
-        ("rl.advantage_clip", "2.5", 2.5),
+        ("objective.advantage_clip", "2.5", 2.5),
         ("model.images", "False", False),
         ("model.images", "1", True),
         ("stages", "rl", ("rl",)),
@@ -94,3 +100,19 @@ def test_the_last_override_counts() -> None:
         "2",
     ]
     assert parse_command_line(arguments)[0].seed == 2
+
+
+def test_a_stage_may_have_settings_of_the_optimizer_of_its_own() -> None:
+    config = base_config()
+    config.optimizer.microbatches = 2
+    config.rl.optimizer = ConfigDict({"weight_decay": 0.5})
+    check_config(config)
+    rl, sft = (stage_section(config, stage) for stage in ("rl", "sft"))
+    assert (rl.weight_decay, rl.microbatches, rl.eta) == (0.5, 2, 0.1)
+    assert (sft.weight_decay, sft.microbatches) == (0.0, 2)
+    config.rl.optimizer = ConfigDict({"weight_decay": -1.0})
+    with pytest.raises(UserError, match=r"config\.rl\.optimizer\.weight_decay is -1\.0; it must be at least 0"):
+        check_config(config)
+    config.rl.optimizer = ConfigDict({"wait_decay": 1.0})
+    with pytest.raises(UserError, match=r"has the unknown rl\.optimizer\.wait_decay"):
+        check_config(config)

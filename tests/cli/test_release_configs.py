@@ -9,6 +9,7 @@ import jax
 import pytest
 from flax import traverse_util
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import field_values, load_config
 from regrpo_jax.models.huggingface import param_shapes
@@ -85,6 +86,8 @@ def test_numbers_of_the_release(name: str, numbers: dict[str, Any]) -> None:
     check_config(config)
     assert tuple(config.stages[:2]) == ("sft", "rl")
     values = field_values(config)
+    for stage in ("sft", "rl"):
+        values |= {f"{stage}.{field}": value for field, value in stage_section(config, stage).items()}
     assert {field: values[field] for field in numbers} == numbers
 
 
@@ -122,7 +125,7 @@ def test_the_adapter_is_on_the_decoder_alone(
 def test_learning_rates_at_the_first_the_middle_and_the_last_update(
     name: str, stage: str, rates: tuple[float, ...]
 ) -> None:
-    chosen = load_config(CONFIGS / f"{name}.py")[stage]
+    chosen = stage_section(load_config(CONFIGS / f"{name}.py"), stage)
     schedule = learning_rate_schedule(chosen, steps=chosen.steps)
     found = [float(schedule(step)) for step in (0, chosen.steps // 2, chosen.steps)]
     assert found == pytest.approx(rates, rel=1e-5, abs=1e-12)

@@ -189,7 +189,7 @@ def test_a_report_tells_the_run(text: str) -> None:
         "Find the total.|the gate opened it|opens: tool error (confidence 0.750)|nothing at|expected 42|Update 1|"
         "Update 2|advantage|ArgInvalid|12 tasks|fields of the configuration|"
         "Alarm: after ReGRPO: 3 of 27 episodes were dropped|solved at worst|"
-        "config.online.eta|Unseen tasks as played by after ReGRPO : a fixed"
+        "config.objective.eta|Unseen tasks as played by after ReGRPO : a fixed"
     )
     for expected in told.split("|"):
         assert expected in page.words, expected

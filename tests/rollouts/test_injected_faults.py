@@ -250,7 +250,7 @@ def test_the_stage_goes_on_and_no_rollout_that_was_hit_is_trained(stage: Watch, 
     config.agent.turn_tokens, config.agent.episode_tokens = 200, 700
     config.online.steps, config.online.tasks, config.online.branches = UPDATES, TASKS, BRANCHES
     config.suite.families, config.suite.surprises = ("moved", "service"), 0.5
-    config.online.warmup_steps = 1
+    config.optimizer.warmup_steps = 1
     run_config(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["stage"] == "online"] == list(range(1, UPDATES + 1))

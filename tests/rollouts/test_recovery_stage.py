@@ -120,7 +120,7 @@ def test_numbers_of_another_suite_or_setting_are_not_taken(changes: dict[str, An
 
 
 def test_numbers_are_taken_again_where_nothing_that_was_played_changed() -> None:
-    free = {"recovery.tasks_at_once": 3, "player.concurrency": 1, "environment.workers": 5, "online.eta": 0.5}
+    free = {"recovery.tasks_at_once": 3, "player.concurrency": 1, "environment.workers": 5, "objective.eta": 0.5}
     assert digest(**free) == digest() == digest()
 
 

@@ -35,7 +35,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list
     def run(folder: str, stage: str, updates: int, overrides: dict[str, Any]) -> list[list[str]]:
         visited.clear()
         fields = {"log_every": 1, "checkpoint.every": 1, f"{stage}.steps": updates}
-        fields |= {f"{stage}.{name}": value for name, value in CONSTANT.items()} | overrides
+        fields |= {f"optimizer.{name}": value for name, value in CONSTANT.items()} | overrides
         arguments = [f"--config={TINY}", f"--workdir={tmp_path / folder}", f"--config.stages={stage}"]
         main([*arguments, *(f"--config.{field}={value}" for field, value in fields.items())])
         return list(visited)

@@ -90,7 +90,7 @@ def test_the_stage_of_a_run_and_an_online_stage_that_trains_nothing(
         "--config.online.algorithm=none",
         "--config.preference.steps=8",
         "--config.preference.pairs_per_batch=4",
-        "--config.preference.warmup_steps=0",
+        "--config.optimizer.warmup_steps=0",
         "--config.preference.learning_rate=5e-3",
         "--config.preference.beta=1.0",
     ]
@@ -107,4 +107,4 @@ def test_the_stage_of_a_run_and_an_online_stage_that_trains_nothing(
     assert not (tmp_path / "checkpoints" / "online").exists() and not (tmp_path / "rollouts").exists()
 
     with pytest.raises(UserError, match=r"config\.preference\.pairs_per_batch"):
-        main([*arguments, "--config.preference.pairs_per_batch=3", "--config.preference.microbatches=2"])
+        main([*arguments, "--config.preference.pairs_per_batch=3", "--config.optimizer.microbatches=2"])
