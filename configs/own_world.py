@@ -22,13 +22,14 @@ def get_config() -> ConfigDict:
     config.data.branch_buckets = (128, 192, 256)
     config.engine.records = 25
     config.engine.clean = 10
-    config.sft.steps = 60
-    config.sft.learning_rate = 5e-4
+    config.sft.steps = 100
+    config.sft.learning_rate = 1e-3
     config.optimizer.warmup_steps = 5
+    config.sft.batch_rows = 4
     config.sft.row_length = 384
     config.agent.turn_tokens = 64
     config.agent.episode_tokens = 240
-    config.online.steps = 30
+    config.online.steps = 25
     config.online.tasks = 8
     config.online.branches = 8
     config.optimizer.warmup_steps = 2

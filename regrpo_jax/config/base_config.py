@@ -273,7 +273,7 @@ def _eval() -> ConfigDict:
     evaluation = ConfigDict()
     evaluation.records = at_least(1, 200)  # held-out records replayed, at most
     evaluation.batch = at_least(1, 50)  # episodes decoded at once
-    evaluation.max_new_tokens = at_least(1, 192)  # of one assistant turn
+    evaluation.max_new_tokens = at_least(1, 192)  # sampled in one assistant turn, at most
     evaluation.temperature = at_least(0, 0.0)  # 0 is greedy
     evaluation.top_k = at_least(0, 0)  # tokens that are drawn from, the likeliest ones; 0 for all
     # share of the probability that is drawn from, the likeliest tokens; 1 for all
@@ -327,7 +327,7 @@ def _environment() -> ConfigDict:
     environment = ConfigDict()
     environment.workers = at_least(1, 2)  # sandboxed processes that play at the same time; results do not depend on it
     environment.wall_seconds = above_zero(10.0)  # of one action, then it is killed
-    # Seconds that episodes wait for a slow action of another one; None: all wait, and a seed decides everything.
+    # Seconds in which no action ends, then episodes go on without the slow ones; None: all wait, a seed decides all.
     environment.patience = above_zero(float, optional=True)
     environment.allow_unisolated = False  # run actions also where they cannot be isolated, never as root
     return environment

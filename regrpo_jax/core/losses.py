@@ -33,8 +33,6 @@ def regrpo_loss(
     beta: ArrayLike,
     kl_estimator: str = "k1",
     length_normalize: bool = False,
-    behaviour_logprobs: Array | None = None,
-    clip_range: tuple[float, float] | None = None,
     group_keep: Array | None = None,
     keep_kl: bool = False,
     branch_mask: Array | None = None,
@@ -45,13 +43,6 @@ def regrpo_loss(
     log pi(z_k, a_k) and KL_k are sums over the reflection and action tokens t of branch k
     (`length_normalize`: divided by their number). A_k is a constant. The mean is over all real branches of
     all groups.
-
-    With `behaviour_logprobs`, the log-probs under the policy mu that sampled the branches, A_k * log pi(t)
-    becomes
-
-        min(r_t * A_k, clip(r_t, 1 - low, 1 + high) * A_k)      r_t = pi(t) / mu(t), (low, high) = clip_range
-
-    (no clipping when clip_range is None). At pi = mu, r_t = 1, its gradient is that of the plain form.
 
     A zero-variance group has nothing to prefer: `group_keep` drops it from the policy term. Whether it also
     drops out of the KL term is a choice: with keep_kl=False it is as if it were not in the batch (the release
@@ -66,8 +57,6 @@ def regrpo_loss(
         beta: weight of the KL term: the price of one nat at a token, as in `clipped_loss`; see `kl`.
         kl_estimator: one of `kl.KL_ESTIMATORS`; the paper's loss is "k1".
         length_normalize: average instead of sum over the tokens of a branch.
-        behaviour_logprobs: log mu, constants, [group, branch, token]; None for the plain policy gradient.
-        clip_range: (low, high), both positive.
         group_keep: groups in the policy term, boolean [group]; None keeps all.
         keep_kl: whether dropped groups stay in the KL term.
         branch_mask: real branches, boolean [group, branch]; None when all are.
@@ -76,23 +65,19 @@ def regrpo_loss(
     Returns:
         The loss, a scalar, and sums for `metrics.finalize_metrics`: "loss/policy" and "loss/kl" (unweighted
         by beta), divided by the denominator like the loss; per segment "logprob_sum", "kl_sum", "token_count"
-        (tokens in the loss), "policy_token_count" (tokens in its policy term) and "clipped_count";
+        (tokens in the loss), "policy_token_count" (tokens in its policy term);
         "branches/count" in the loss; "groups/kept_count", "groups/dropped_count" and, of the latter,
         "groups/kl_only_count".
 
     Raises:
-        ValueError: clip_range without behaviour_logprobs, or an unknown kl_estimator.
+        ValueError: an unknown kl_estimator.
     """
-    if clip_range is not None and behaviour_logprobs is None:
-        raise ValueError("clip_range needs behaviour_logprobs: without them there is no ratio to clip")
     policy_branches, kl_branches = _branches_in_loss(advantages.shape, branch_mask, group_keep, keep_kl)
     policy_tokens = (reflection_mask | action_mask) & policy_branches[..., None]  # [group, branch, token]
     kl_tokens = (reflection_mask | action_mask) & kl_branches[..., None]  # [group, branch, token]
 
     weights = jax.lax.stop_gradient(_masked(advantages, policy_branches))[..., None]  # [group, branch, 1]
-    objective, clipped = _policy_objective(
-        token_logprobs, behaviour_logprobs, weights, policy_tokens, clip_range
-    )  # [group, branch, token]
+    objective = weights * _masked(token_logprobs, policy_tokens)  # [group, branch, token]
     logprobs = _masked(token_logprobs, kl_tokens)  # [group, branch, token]
     reference = jax.lax.stop_gradient(_masked(reference_logprobs, kl_tokens))  # [group, branch, token]
     kl = kl_estimate(logprobs, reference, estimator=kl_estimator)  # [group, branch, token]
@@ -110,7 +95,6 @@ def regrpo_loss(
     for segment, mask in (("reflection", reflection_mask), ("action", action_mask)):
         metrics |= segment_sums(segment, mask & kl_tokens, logprob=logprobs, kl=kl)
         metrics[f"{segment}/policy_token_count"] = jnp.sum(mask & policy_tokens, dtype=float)
-        metrics[f"{segment}/clipped_count"] = jnp.sum(mask & policy_tokens & clipped, dtype=float)
     metrics |= _group_counts(policy_branches, kl_branches, branch_mask)
     return policy_loss + beta * kl_loss, jax.lax.stop_gradient(metrics)
 
@@ -178,33 +162,6 @@ def _masked(values: Array, mask: Array) -> Array:
     """Values with 0 at masked places, in at least float32: sums over tokens need the digits."""
     dtype = jnp.promote_types(values.dtype, jnp.float32)
     return jnp.where(mask, values, 0.0).astype(dtype)
-
-
-def _policy_objective(
-    token_logprobs: Array,
-    behaviour_logprobs: Array | None,
-    weights: Array,
-    tokens: Array,
-    clip_range: tuple[float, float] | None,
-) -> tuple[Array, Array]:
-    """What to maximise at each token (0 outside `tokens`), and where it was clipped.
-
-    All [group, branch, token]; `weights`, the advantages, [group, branch, 1].
-    """
-    logprobs = _masked(token_logprobs, tokens)  # [group, branch, token]
-    if behaviour_logprobs is None:
-        return weights * logprobs, jnp.zeros_like(tokens)
-    sampled = jax.lax.stop_gradient(_masked(behaviour_logprobs, tokens))  # [group, branch, token]
-    log_ratio = logprobs - sampled  # [group, branch, token]
-    if clip_range is None:
-        return jnp.where(tokens, jnp.exp(log_ratio) * weights, 0.0), jnp.zeros_like(tokens)
-    low, high = clip_range
-    bound = jnp.where(weights > 0, 1 + high, 1 - low)  # [group, branch, 1]
-    ratio = jnp.exp(jax.lax.stop_gradient(log_ratio))  # [group, branch, token]
-    clipped = (ratio - bound) * jnp.sign(weights) > 0  # [group, branch, token]
-    # The minimum by cases: a clipped token has gradient 0 even where its ratio overflowed to inf.
-    unclipped = jnp.exp(jnp.where(clipped, 0.0, log_ratio))  # [group, branch, token]
-    return jnp.where(tokens, jnp.where(clipped, bound, unclipped) * weights, 0.0), clipped
 
 
 def _group_counts(policy_branches: Array, kl_branches: Array, branch_mask: Array | None) -> Metrics:

@@ -1,6 +1,8 @@
 """What sampled episodes were worth, and how much better than their siblings: R and A of rollouts.
 
-    "step"     R of the local trajectory at step s, for its tokens; whom inside it, says `core.attempt_credit`
+    "step"     R of the local trajectory at step s, for its tokens; whom inside it, says `core.attempt_credit`.
+               Where no oracle says what a step should do, an action that ran without a failure is right if the
+               episode was solved
     "episode"  R_k = lambda_exec * 1{the task was solved} - eta * C_k + lambda_val * V_k, for all tokens
 
 V is that of `records.candidates`: an action's success stands for its answer and its plan, and grounding counts where a
@@ -157,7 +159,10 @@ def _attempts(rollout: Rollout, success: str) -> list[list[_Attempt]]:
     found: list[list[_Attempt]] = [[] for _ in range(1 + max((turn.step for turn in rollout.turns), default=-1))]
     for turn, number in zip(rollout.turns, rollout.attempts(), strict=True):
         if number is not None:
-            found[turn.step].append(_Attempt(turn.went_right, turn.reflection_tokens, turn.grounded))
+            # Where nobody knows what a step should do, an action that ran is worth what the episode came to: paid for
+            # running alone, a policy would learn to go on with things that cannot fail.
+            right = turn.went_right and (turn.right is not None or rollout.success)
+            found[turn.step].append(_Attempt(right, turn.reflection_tokens, turn.grounded))
     return found
 
 

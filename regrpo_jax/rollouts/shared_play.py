@@ -135,16 +135,22 @@ class SharedPlay:
         return node
 
     def wait(self, nodes: Iterable[Node], patience: float | None = None) -> dict[Node, Played]:
-        """What came of actions that were begun: of all, or of those that were over after `patience` seconds, but one.
+        """What came of actions that were begun: of all, or of one and those that are over before nothing ends for long.
 
         Args:
-          patience: seconds; None for any time.
+          patience: seconds in which no action ends, then the others are not waited for; None for any time.
         """
         asked = set(nodes)
         waiting = {self._under_way[node]: node for node in asked if node in self._under_way}
-        over, _ = concurrent.futures.wait(waiting, patience)
-        if not over and len(waiting) == len(asked):
-            over, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        running, over = set(waiting), set[Future[Played]]()
+        while running:
+            any_time = patience is None or (not over and len(waiting) == len(asked))
+            ended, running = concurrent.futures.wait(
+                running, None if any_time else patience, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            over |= ended
+            if not ended:
+                break
         for future in over:
             self._played[waiting[future]] = future.result()
             del self._under_way[waiting[future]]
@@ -221,13 +227,20 @@ def expected_observations(
     They are the oracle's observations without those of its planned failures. None for a task without an oracle.
     """
     seen: dict[int, list[Played]] = {number: [] for number in numbers}
-    while live := [number for number, found in seen.items() if _goes_on(found, tasks[number])]:
-        actions = []
-        for number in live:
+    under_way: dict[Node, int] = {}
+
+    def go_on(number: int) -> None:
+        if _goes_on(seen[number], tasks[number]):
             turns = [step.turn() for step in tasks[number].oracle[: len(seen[number]) + 1]]
-            actions.append(Action(number, tuple(turns[:-1]), turns[-1]))
-        for number, played in zip(live, play.play(actions), strict=True):
+            under_way[play.begin(Action(number, tuple(turns[:-1]), turns[-1]))] = number
+
+    for number in seen:
+        go_on(number)
+    while under_way:  # each task goes on as soon as it can
+        for node, played in play.wait(under_way, patience=0.0).items():
+            number = under_way.pop(node)
             seen[number].append(played)
+            go_on(number)
     return {number: _right_texts(found, tasks[number]) for number, found in seen.items()}
 
 

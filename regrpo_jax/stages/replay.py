@@ -24,6 +24,8 @@ from regrpo_jax.stages.table import title_of
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.reference import reference_logprobs
 
+_OPENING = 64  # tokens of the words that a turn is made to begin with, at most
+
 
 def run(run: Run) -> None:
     """Measures the policy as it stands, or takes the numbers of an earlier start."""
@@ -100,7 +102,7 @@ class Evaluation:
             variables,
             self._reader,
             prefix_buckets=tuple(config.data.prefix_buckets),
-            branch_tokens=config.eval.max_new_tokens,
+            branch_tokens=_OPENING + config.eval.max_new_tokens,
             lanes=1,
             temperature=config.eval.temperature,
             top_k=config.eval.top_k,

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.config.base_config import base_config
-from regrpo_jax.config.checks import CHOICES
+from regrpo_jax.config.base_config import base_config, declared
 from regrpo_jax.config.command_line import field_values
+from regrpo_jax.config.fields import declared_fields
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import main
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
@@ -23,6 +23,7 @@ from regrpo_jax.run.model_defaults import AUTO, LARGE, LARGE_CHOICES, SMALL_CHOI
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 FIELDS = sorted(SMALL_CHOICES)
+CHOICES = {field: bound.choices for field, bound in declared_fields(declared()).items()}
 ELSEWHERE = {"model.quantize": "none", "player.base_url": ""}
 
 

@@ -37,7 +37,6 @@ class Batch(dict[str, Any]):
             action_mask=kinds == 2,
             advantages=random.normal(size=(GROUPS, BRANCHES)),
         )
-        self.behaviour_logprobs: Any = self["token_logprobs"] + random.normal(scale=0.4, size=shape)
         self.branch_mask: Any = random.random((GROUPS, BRANCHES)) < 0.7
         self.branch_mask[:, :2] = True
         self.group_keep: Any = np.array([True, False, True])
@@ -57,8 +56,6 @@ def loop_loss(
     *,
     kl_estimator: str = "k1",
     length_normalize: bool = False,
-    behaviour_logprobs: np.ndarray | None = None,
-    clip_range: tuple[float, float] | None = None,
     group_keep: np.ndarray | None = None,
     keep_kl: bool = False,
     branch_mask: np.ndarray | None = None,
@@ -80,13 +77,7 @@ def loop_loss(
             logprob = float(batch["token_logprobs"][here])
             count += 1
             kl_sum += loop_kl(logprob - float(batch["reference_logprobs"][here]), kl_estimator)
-            if behaviour_logprobs is None:
-                policy_sum += advantage * logprob
-                continue
-            ratio = math.exp(logprob - float(behaviour_logprobs[here]))
-            low, high = clip_range if clip_range is not None else (math.inf, math.inf)
-            bounded = max(1 - low, min(1 + high, ratio))
-            policy_sum += min(ratio * advantage, bounded * advantage)
+            policy_sum += advantage * logprob
         scale = max(count, 1) if length_normalize else 1
         policy_terms.append(policy_sum / scale if kept else 0.0)
         kl_terms.append(kl_sum / scale)
@@ -115,24 +106,9 @@ def test_plain_loss_equals_definition(estimator: str, length_normalize: bool) ->
     np.testing.assert_allclose(loss_of(batch, **options), loop_loss(batch, **options), rtol=1e-10)
 
 
-@pytest.mark.parametrize("length_normalize", [False, True])
-@pytest.mark.parametrize("clip_range", [None, (0.2, 0.28)])
-def test_ratio_loss_equals_definition(clip_range: tuple[float, float] | None, length_normalize: bool) -> None:
-    batch = Batch(2)
-    options: dict[str, Any] = {
-        "behaviour_logprobs": batch.behaviour_logprobs,
-        "clip_range": clip_range,
-        "length_normalize": length_normalize,
-    }
-    np.testing.assert_allclose(loss_of(batch, **options), loop_loss(batch, **options), rtol=1e-10)
-
-
-@pytest.mark.parametrize("ratio", [False, True])
 @pytest.mark.parametrize("keep_kl", [False, True])
 @pytest.mark.parametrize("length_normalize", [False, True])
-def test_masked_branches_and_dropped_groups_equal_definition(
-    ratio: bool, keep_kl: bool, length_normalize: bool
-) -> None:
+def test_masked_branches_and_dropped_groups_equal_definition(keep_kl: bool, length_normalize: bool) -> None:
     batch = Batch(3)
     options: dict[str, Any] = {
         "group_keep": batch.group_keep,
@@ -140,8 +116,6 @@ def test_masked_branches_and_dropped_groups_equal_definition(
         "branch_mask": batch.branch_mask,
         "length_normalize": length_normalize,
     }
-    if ratio:
-        options |= {"behaviour_logprobs": batch.behaviour_logprobs, "clip_range": (0.2, 0.28)}
     np.testing.assert_allclose(loss_of(batch, **options), loop_loss(batch, **options), rtol=1e-10)
 
 
@@ -182,53 +156,18 @@ def test_gradient_is_minus_advantage_plus_beta_on_trained_tokens_only() -> None:
     np.testing.assert_allclose(gradient_of(batch), expected, atol=1e-14)
 
 
-@pytest.mark.parametrize("length_normalize", [False, True])
-def test_ratio_gradient_at_the_sampling_policy_is_the_plain_gradient(length_normalize: bool) -> None:
-    batch = Batch(7)
-    on_policy = gradient_of(
-        batch,
-        behaviour_logprobs=batch["token_logprobs"],
-        clip_range=(0.2, 0.2),
-        length_normalize=length_normalize,
-    )
-    plain = gradient_of(batch, length_normalize=length_normalize)
-    np.testing.assert_allclose(on_policy, plain, atol=1e-14)
-    assert np.abs(plain).max() > 0.01
-
-
-def test_clipped_tokens_have_no_policy_gradient() -> None:
-    """Clipped is only the side that would move further: r > 1 + high with A > 0, r < 1 - low with A < 0."""
-    batch = Batch(8)
-    gradient = gradient_of(
-        batch,
-        behaviour_logprobs=batch.behaviour_logprobs,
-        clip_range=(0.2, 0.3),
-        denominator=1,
-    )
-    ratio = np.exp(batch["token_logprobs"] - batch.behaviour_logprobs)  # [group, branch, token]
-    advantages = batch["advantages"][..., None]  # [group, branch, 1]
-    clipped = np.where(advantages > 0, ratio > 1.3, ratio < 0.8)  # [group, branch, token]
-    trained = batch["reflection_mask"] | batch["action_mask"]  # [group, branch, token]
-    expected = np.where(trained, BETA - np.where(clipped, 0.0, ratio * advantages), 0.0)
-    np.testing.assert_allclose(gradient, expected, atol=1e-12)
-    metrics = regrpo_loss(**batch, beta=BETA, behaviour_logprobs=batch.behaviour_logprobs, clip_range=(0.2, 0.3))[1]
-    counted = float(metrics["reflection/clipped_count"] + metrics["action/clipped_count"])
-    assert counted == (clipped & trained).sum() > 0
-
-
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
     garbage=st.sampled_from([-math.inf, 0.0, 1e30, math.nan]),
     estimator=st.sampled_from(KL_ESTIMATORS),
-    ratio=st.booleans(),
 )
-def test_padding_never_changes_loss_or_gradient(seed: int, garbage: float, estimator: str, ratio: bool) -> None:
+def test_padding_never_changes_loss_or_gradient(seed: int, garbage: float, estimator: str) -> None:
     """Masked tokens, masked branches and dropped groups may hold -inf, nan or anything."""
     clean, dirty = Batch(seed), Batch(seed)
     unseen = ~(clean["reflection_mask"] | clean["action_mask"])  # [group, branch, token]
     unseen |= ~clean.branch_mask[..., None] | ~clean.group_keep[:, None, None]
-    for array in (dirty["token_logprobs"], dirty["reference_logprobs"], dirty.behaviour_logprobs):
+    for array in (dirty["token_logprobs"], dirty["reference_logprobs"]):
         array[unseen] = garbage
     dirty["advantages"][~clean.branch_mask] = garbage
     losses, gradients = [], []
@@ -238,8 +177,6 @@ def test_padding_never_changes_loss_or_gradient(seed: int, garbage: float, estim
             "branch_mask": batch.branch_mask,
             "group_keep": batch.group_keep,
         }
-        if ratio:
-            options |= {"behaviour_logprobs": batch.behaviour_logprobs, "clip_range": (0.2, 0.2)}
         losses.append(loss_of(batch, **options))
         gradients.append(gradient_of(batch, **options))
     assert losses[0] == losses[1] and math.isfinite(losses[0])
@@ -309,7 +246,6 @@ def test_metrics_per_segment() -> None:
         assert metrics[f"{segment}/token_count"] == mask.sum() > 0
         np.testing.assert_allclose(metrics[f"{segment}/logprob"], logprobs.mean(), rtol=1e-12)
         np.testing.assert_allclose(metrics[f"{segment}/kl"], ((logprobs - reference) ** 2 / 2).mean(), rtol=1e-12)
-        assert metrics[f"{segment}/clip_share"] == 0.0
     assert metrics["branches/count"] == real.sum()
     assert (metrics["groups/kept_count"], metrics["groups/dropped_count"]) == (2.0, 1.0)
     np.testing.assert_allclose(metrics["groups/dropped_share"], 1 / 3)
@@ -343,27 +279,16 @@ def test_padding_groups_count_neither_as_kept_nor_as_dropped() -> None:
     assert (float(metrics["groups/kept_count"]), float(metrics["groups/dropped_count"])) == (1.0, 1.0)
 
 
-def test_advantages_reference_and_behaviour_are_constants() -> None:
+def test_advantages_and_reference_are_constants() -> None:
     batch = Batch(14)
 
-    def loss(advantages: Array, reference: Array, behaviour: Array) -> Array:
+    def loss(advantages: Array, reference: Array) -> Array:
         arrays: dict[str, Any] = {**batch, "advantages": advantages, "reference_logprobs": reference}
-        return regrpo_loss(**arrays, beta=BETA, behaviour_logprobs=behaviour)[0]
+        return regrpo_loss(**arrays, beta=BETA)[0]
 
-    constants = (batch["advantages"], batch["reference_logprobs"], batch.behaviour_logprobs)
-    for gradient in jax.grad(loss, argnums=(0, 1, 2))(*map(jnp.asarray, constants)):
+    constants = (batch["advantages"], batch["reference_logprobs"])
+    for gradient in jax.grad(loss, argnums=(0, 1))(*map(jnp.asarray, constants)):
         np.testing.assert_array_equal(gradient, 0.0)
-
-
-def test_an_overflowing_clipped_ratio_has_gradient_zero() -> None:
-    batch = Batch(15)
-    batch["advantages"] = np.abs(batch["advantages"])
-    behaviour = batch["token_logprobs"] - 1e4  # every ratio is inf
-    options: dict[str, Any] = {"behaviour_logprobs": behaviour, "clip_range": (0.2, 0.2)}
-    trained = batch["reflection_mask"] | batch["action_mask"]  # [group, branch, token]
-    assert math.isfinite(loss_of(batch, **options))
-    expected = np.where(trained, BETA / (GROUPS * BRANCHES), 0.0)
-    np.testing.assert_allclose(gradient_of(batch, **options), expected, atol=1e-14)
 
 
 def test_jit_gives_the_same_loss() -> None:
@@ -385,8 +310,6 @@ def test_low_precision_logprobs_are_summed_in_float32() -> None:
 
 def test_errors() -> None:
     batch = Batch(17)
-    with pytest.raises(ValueError, match="clip_range needs behaviour_logprobs"):
-        regrpo_loss(**batch, beta=BETA, clip_range=(0.2, 0.2))
     with pytest.raises(ValueError, match="unknown KL estimator 'forward'"):
         regrpo_loss(**batch, beta=BETA, kl_estimator="forward")
 

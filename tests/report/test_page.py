@@ -128,9 +128,10 @@ def make_run(workdir: Path, words: str = "") -> Path:
         "seed": 0,
         "stages": ["sft", "online", "recovery", words or "eval"],
         "model": {"path": words, "images": True, "hidden_size": 32, "num_layers": 1},
-        "online": {"algorithm": words or "regrpo", "tasks": 2, "branches": 4, "steps": 2, "families": [f"moved{words}"],
-                   "profile": "compact", "success": "step", "lambda_exec": 1.0, "eta": 0.1, "lambda_val": 0.0,
-                   "baseline": "mean", "normalize_advantages": True, "advantage_epsilon": 0.1, "advantage_clip": None},
+        "online": {"algorithm": words or "regrpo", "tasks": 2, "branches": 4, "steps": 2, "success": "step",
+                   "normalize_advantages": True, "advantage_epsilon": 0.1},
+        "objective": {"lambda_exec": 1.0, "eta": 0.1, "lambda_val": 0.0, "baseline": "mean", "advantage_clip": None},
+        "suite": {"name": "toolrepair", "families": [f"moved{words}"], "profile": "compact"},
     }  # fmt: skip
     record = {"config": config, "versions": {"numpy": f"2{words}"}, "commit": f"abc{words}"}
     (workdir / "config.json").write_text(json.dumps(record))
