@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import argparse
 import ast
-import re
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -121,13 +122,24 @@ def _reached(graph: Mapping[str, set[str]], start: set[str]) -> set[str]:
     return found
 
 
+_COUNT = """
+import importlib
+for name in ("regrpo_jax.config.base_config", "regrpo_jax.base_config"):
+    try:
+        found = importlib.import_module(name).base_config()
+        break
+    except ImportError:
+        pass
+def count(section):
+    return sum(count(value) if hasattr(value, "items") else 1 for value in section.values())
+print(count(found))
+"""
+
+
 def fields(folder: Path) -> int:
-    """Of the configuration: values that are set in the files that define it."""
-    files = [folder / PACKAGE / "base_config.py", *(folder / PACKAGE / "config").glob("fields*.py"),
-             folder / PACKAGE / "config" / "base_config.py"]  # fmt: skip
-    return sum(
-        len(re.findall(r"^    \w+(?:\.\w+)+ = (?!ConfigDict)", f.read_text(), re.M)) for f in files if f.exists()
-    )
+    """Of the configuration, as its command line takes them."""
+    done = subprocess.run([sys.executable, "-c", _COUNT], cwd=folder, capture_output=True, text=True, check=True)
+    return int(done.stdout)
 
 
 def main() -> None:
