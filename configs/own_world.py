@@ -20,18 +20,19 @@ def get_config() -> ConfigDict:
     config.data.source = "suite"
     config.data.prefix_buckets = (128, 192)
     config.data.branch_buckets = (128, 192, 256)
-    config.engine.records = 25
-    config.engine.clean = 10
-    config.sft.steps = 100
+    config.engine.records = 40
+    config.engine.clean = 24
+    config.sft.steps = 120
     config.sft.learning_rate = 1e-3
     config.optimizer.warmup_steps = 5
-    config.sft.batch_rows = 4
-    config.sft.row_length = 384
+    config.sft.batch_rows = 6
+    config.sft.row_length = 512
     config.agent.turn_tokens = 64
     config.agent.episode_tokens = 240
-    config.online.steps = 25
+    config.online.steps = 20
+    config.online.learning_rate = 1e-4
     config.online.tasks = 8
     config.online.branches = 8
     config.optimizer.warmup_steps = 2
-    config.recovery.tasks = 40
+    config.recovery.tasks = 18
     return config

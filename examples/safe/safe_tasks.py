@@ -1,4 +1,4 @@
-"""Tasks of the safe: the note is right in a few of them, and only those come with steps for the data engine."""
+"""Tasks of the safe: every pair of places, of which one in five is for the test; a third comes with the steps to it."""
 
 import itertools
 from collections.abc import Iterator
@@ -7,17 +7,21 @@ from typing import Any
 from regrpo_jax.suites.python import PythonSuite
 
 PLACES = ("north", "south", "east", "west", "amber", "coral", "ivory", "olive", "pearl", "slate")
-STEPS = {"turn it as the note says": "act('turn {}')", "pull": "act('pull')", "it is open": "final_answer('done')"}
 
 
 def make_tasks(split: str) -> Iterator[dict[str, Any]]:
-    """Every note meets every code; one pair in five of those that differ is for the test."""
-    for (row, note), (column, code) in itertools.product(enumerate(PLACES), repeat=2):
-        if note != code and ((row + 2 * column) % 5 == 3) != (split == "test"):
+    """Those of a split; the data engine takes the ones with steps, and training plays them all."""
+    for number, (first, second) in enumerate(itertools.permutations(PLACES, 2)):
+        if (number % 5 == 3) != (split == "test"):
             continue
-        task = {"id": f"{note}-{code}", "instruction": "Open the safe.", "world": {"note": note, "code": code}}
-        steps = [{"thought": f"{thought}.", "code": step.format(note)} for thought, step in STEPS.items()]
-        yield task | ({"family": "as noted", "steps": steps} if note == code else {"family": "changed"})
+        task = {"id": f"{first}-{second}", "instruction": "Open the safe.", "world": {"code": [first, second]}}
+        steps = [
+            {"thought": "the first place.", "code": f"act('turn {first}')"},
+            {"thought": "the second place.", "code": f"act('turn {second}')"},
+            {"thought": "pull.", "code": "act('pull')"},
+            {"thought": "it is open.", "code": "final_answer('done')"},
+        ]
+        yield task | ({"steps": steps} if number % 3 == 0 else {})
 
 
 def make_suite() -> PythonSuite:

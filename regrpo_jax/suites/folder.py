@@ -63,9 +63,8 @@ def chosen_tasks(tasks: Sequence[Task], split: str, count: int, seed: int, place
     own = [task for task in tasks if task.split == split]
     if not own:
         there = ", ".join(sorted({task.split for task in tasks}))
-        raise UserError(
-            f'{place}: no task has the split {split!r}, there are {there}; give some tasks "split": "{split}"'
-        )
+        others = f"there are {there}" if there else "there are no others either"
+        raise UserError(f'{place}: no task has the split {split!r}, {others}; give some tasks "split": "{split}"')
     return random.Random(f"{seed}/{split}").sample(own, min(count, len(own)))
 
 
