@@ -5,7 +5,7 @@
     loop.observed(played)     after PLAY: what came of the action, judged, and the gate's decision
     loop.user_text()          what the policy is told before its next turn
 
-It never calls a policy or an environment, so that thousands of episodes go in lock step over batches of either.
+It never calls a policy or an environment, so that thousands of episodes go on over batches of either.
 Source: ReGRPO (arXiv 2606.31392): the local trajectory, the inference gate.
 """
 

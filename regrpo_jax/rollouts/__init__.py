@@ -1,1 +1,1 @@
-"""Rollouts: groups of episodes that the current policy plays in lock step over real tools."""
+"""Rollouts: groups of episodes that the current policy plays over real tools."""
