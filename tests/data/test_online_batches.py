@@ -86,7 +86,9 @@ def loop_rewards(rollout: Rollout, credit: CreditSettings) -> dict[Place, float]
         place = (0, 0)
         if credit.success == "step":
             place = (turn.step, sum(one.step == turn.step for one in rollout.turns[:number]) if own else 0)
-        right = rollout.success if credit.success == "episode" else turn.went_right
+        right = rollout.success
+        if credit.success == "step":
+            right = turn.went_right and (turn.right is not None or rollout.success)
         before = found.get(place, 0.0)
         paid = round(before) if place in found else 0  # the last turn's outcome takes the place of the one before
         cost = before - paid - ETA * turn.reflection_tokens / 100

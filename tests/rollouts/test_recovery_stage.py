@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.engine.tool_shapes import tool_shapes
 from regrpo_jax.environments.task import read_tasks
 from regrpo_jax.evaluation.compare import read_rows
 from regrpo_jax.records import load_rot
@@ -135,11 +134,11 @@ def test_numbers_of_other_tasks_do_not_stay_beside_new_ones() -> None:
 
 
 def test_a_tool_that_says_or_does_something_else_is_another_suite(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, kept = digest(), tool_shapes
+    before, kept = digest(), recovery_stage.shapes_of
     monkeypatch.setattr(
         recovery_stage,
-        "tool_shapes",
-        lambda loader: {name: replace(shape, version=f"{shape.version}!") for name, shape in kept(loader).items()},
+        "shapes_of",
+        lambda tools: {name: replace(shape, version=f"{shape.version}!") for name, shape in kept(tools).items()},
     )
     assert digest() != before
 

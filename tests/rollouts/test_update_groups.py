@@ -13,7 +13,7 @@ import pytest
 from regrpo_jax.agent.policy import Branch, EpisodePrompt
 from regrpo_jax.agent.prompt import instruction_text
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.rollout_buffer import RolloutBuffer, StoredRollouts
@@ -143,7 +143,7 @@ def test_forced_failures_stay_forced_and_apart(play: Play) -> None:
     assert forced and own
     assert second.values["forced_recovery"] == rollout_metrics(rollouts_of(forced))["success"]
     assert second.values["near_miss_recovery"] == rollout_metrics(rollouts_of(own))["success"]
-    everything_apart = played_metrics(forced, update_groups.credit_settings(base_config().online))
+    everything_apart = played_metrics(forced, update_groups.credit_settings(stage_section(base_config(), "online")))
     assert everything_apart["episodes"] == 0 and everything_apart["success"] is None
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.models.config import VisionConfig, tiny
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
@@ -38,7 +38,7 @@ def make_variables(functions: PolicyFunctions) -> dict[str, Any]:
 
 
 def make_settings(**changes: object) -> RegrpoSettings:
-    rl = base_config().rl.unlock()
+    rl = stage_section(base_config(), "rl")
     rl.update(changes)
     return regrpo_settings(rl)
 

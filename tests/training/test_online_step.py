@@ -119,6 +119,12 @@ def reflected(rollout: Rollout, step: int) -> int:
     return sum(turn.reflection_tokens for turn in rollout.turns if turn.step == step)
 
 
+def worth(rollout: Rollout, step: int) -> bool:
+    """Where nobody knows what the step should do, what ran is worth what the episode came to."""
+    last = [turn for turn in rollout.turns if turn.step == step][-1]
+    return last.went_right and (last.right is not None or rollout.success)
+
+
 def test_counts_and_rewards_are_of_what_was_played(
     step_of: Callable[..., Any], fresh: OnlineBatch, variables: dict
 ) -> None:
@@ -129,7 +135,7 @@ def test_counts_and_rewards_are_of_what_was_played(
         counted = [rollout for rollout in group.rollouts if not rollout.dropped]
         for step in range(max(len(rollout.step_success) for rollout in counted)):
             there = [rollout for rollout in counted if len(rollout.step_success) > step]
-            found = [rollout.step_success[step] - 0.1 * reflected(rollout, step) / 100 for rollout in there]
+            found = [worth(rollout, step) - 0.1 * reflected(rollout, step) / 100 for rollout in there]
             pairs, learnable, rewards = pairs + 1, learnable + (len(set(found)) > 1), rewards + found
     assert metrics["groups/kept_count"] == learnable > 0
     assert metrics["groups/dropped_count"] == pairs - learnable > 0
@@ -272,7 +278,7 @@ SPLITS = {"online": ("8x1x1", "4x2x2", "1x4x4"), "preference": ("8x1x1", "2x2x2"
 SCRIPT = """
 import dataclasses, json, runpy, sys
 import jax, numpy as np
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.data.online_batches import collate_rollouts
 from regrpo_jax.data.rollout_credit import CreditSettings
 from regrpo_jax.models.lora import AdapterSettings
@@ -289,7 +295,7 @@ made = runpy.run_path("tests/training/conftest.py")
 ROWS, BRANCHES = 8, 3
 functions = made["make_functions"]("float64", images=True)
 variables = made["make_variables"](functions)
-optimizer = make_optimizer(base_config().rl, steps=10)
+optimizer = make_optimizer(stage_section(base_config(), "rl"), steps=10)
 adapter = AdapterSettings(rank=2, targets=("q_proj", "o_proj"), vision_rank=2, vision_targets=("fc1",))
 trained, frozen = split_variables(variables, "lora", jax.random.key(1), functions.config, adapter)
 trained = jax.tree.map(lambda x: x.astype(float) + 0.01, trained)

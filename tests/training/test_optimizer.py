@@ -5,12 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.training.optimizer import learning_rate_schedule, make_optimizer
 
 
 def stage(**changes: float):
-    config = base_config().sft.unlock()
+    config = stage_section(base_config(), "sft")
     config.update(changes)
     return config
 

@@ -23,7 +23,7 @@ SCRIPT = """
 import dataclasses, json, runpy, sys, tempfile
 from pathlib import Path
 import jax, numpy as np
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.models.lora import AdapterSettings
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.sharding import param_shardings, place
@@ -35,7 +35,7 @@ from regrpo_jax.training.steps import regrpo_step, sft_step
 
 made = runpy.run_path("tests/training/conftest.py")
 ROWS = 8
-optimizer = make_optimizer(base_config().rl, steps=10)
+optimizer = make_optimizer(stage_section(base_config(), "rl"), steps=10)
 adapter = AdapterSettings(rank=2, targets=("q_proj", "o_proj"), vision_rank=2, vision_targets=("fc1", "fc2"))
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from regrpo_jax.config.base_config import base_config
-from regrpo_jax.config.checks import CHOICES
+from regrpo_jax.config.base_config import base_config, declared
+from regrpo_jax.config.fields import declared_fields
 from regrpo_jax.suites.toolrepair import BASELINES, LOADERS, PROFILES, SPLITS
 from regrpo_jax.suites.toolrepair.registry import SURPRISES
 
@@ -30,9 +30,10 @@ MISTAKES: dict[str, tuple[list[str], list[str]]] = {
 
 
 def test_choices_are_those_of_the_suite() -> None:
-    assert set(CHOICES["baselines.policy"]) == set(BASELINES)
-    assert set(CHOICES["suite.profile"]) == set(PROFILES) == set(LOADERS)
-    assert set(CHOICES["baselines.split"]) == set(SPLITS)
+    fields = declared_fields(declared())
+    assert set(fields["baselines.policy"].choices) == set(BASELINES)
+    assert set(fields["suite.profile"].choices) == set(PROFILES) == set(LOADERS)
+    assert set(fields["baselines.split"].choices) == set(SPLITS)
     assert base_config().suite.surprises == SURPRISES
 
 
@@ -50,7 +51,7 @@ def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path)
     done = command(f"--workdir={tmp_path}", "--config.baselines.tasks=18", "--config.baselines.viewer_episodes=3")
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (
-        "oracle on 18 tasks of ToolRepair, compact, test",
+        "oracle on 18 tasks of toolrepair, test",
         "100.0%",
         "moved",
         "GroundingDrift",
