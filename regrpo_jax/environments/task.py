@@ -22,6 +22,7 @@ from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import ErrorType, Reflection
 
 TASKS_FILE, CONTENT_FOLDER = "tasks.jsonl", "files"
+ONE_WAY = "oracle_is_one_way"  # in a task's metadata: others may see something else on theirs
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,11 @@ class Task:
         missing = [name for name in self.images if name not in given]
         if missing:
             raise UserError(f"task {self.id}: the image {missing[0]!r} is not among its files: {', '.join(given)}")
+
+    @property
+    def judges_steps(self) -> bool:
+        """Whether a step is right only if it sees what the oracle's step sees."""
+        return bool(self.oracle) and not self.metadata.get(ONE_WAY, False)
 
     def file(self, name: str) -> bytes:
         """The content of a file, before faults. KeyError."""

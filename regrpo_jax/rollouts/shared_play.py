@@ -224,9 +224,10 @@ def expected_observations(
 ) -> dict[int, tuple[str, ...] | OracleFailed | None]:
     """What a perfect agent sees at each step but the last, for the tasks of these numbers.
 
-    They are the oracle's observations without those of its planned failures. None for a task without an oracle.
+    They are the oracle's observations without those of its planned failures. None for a task without an oracle, or one
+    whose oracle goes one of many ways.
     """
-    seen: dict[int, list[Played]] = {number: [] for number in numbers}
+    seen: dict[int, list[Played]] = {number: [] for number in numbers if tasks[number].judges_steps}
     under_way: dict[Node, int] = {}
 
     def go_on(number: int) -> None:
@@ -241,7 +242,8 @@ def expected_observations(
             number = under_way.pop(node)
             seen[number].append(played)
             go_on(number)
-    return {number: _right_texts(found, tasks[number]) for number, found in seen.items()}
+    unknown = dict.fromkeys(number for number in numbers if number not in seen)
+    return unknown | {number: _right_texts(found, tasks[number]) for number, found in seen.items()}
 
 
 def _goes_on(found: Sequence[Played], task: Task) -> bool:
@@ -249,8 +251,6 @@ def _goes_on(found: Sequence[Played], task: Task) -> bool:
 
 
 def _right_texts(found: Sequence[Played], task: Task) -> tuple[str, ...] | OracleFailed | None:
-    if not task.oracle:
-        return None
     last = found[-1]
     if not last.success or len(found) != len(task.oracle):
         return OracleFailed(f"the oracle of task {task.id} ended with {last.outcome or last.status}: {last.error}")

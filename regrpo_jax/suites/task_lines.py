@@ -12,7 +12,7 @@ images       those of the files that the policy is shown
 split        "train", "validation", "test" or "held_out"; without it a hash of the id deals 7 : 1 : 2
 tools        names; all of the suite's without it
 family       what the report groups by
-steps        a script that solves the task, for the data engine: a list of {"thought", "code"}, or of codes
+steps        a script that solves the task, for the data engine alone: a list of {"thought", "code"}, or of codes
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
-from regrpo_jax.environments.task import OracleStep, Task, TaskFile
+from regrpo_jax.environments.task import ONE_WAY, OracleStep, Task, TaskFile
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.suite import SPLITS
 
@@ -63,7 +63,7 @@ def task_of(told: Mapping[str, Any], read: Read, suite: str) -> Task:
         tools=_texts(told, "tools"),
         oracle=_steps(told),
         seed=int(hashlib.sha256(name.encode()).hexdigest()[:8], 16),
-        metadata={"suite": suite},
+        metadata={"suite": suite, ONE_WAY: True},
     )
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from regrpo_jax.config.base_config import base_config
+from regrpo_jax.engine.execute import Refused, play_clean
+from regrpo_jax.engine.suite_source import situation_of
 from regrpo_jax.environments.environment import Environment
-from regrpo_jax.environments.task import Task
+from regrpo_jax.environments.task import ONE_WAY, OracleStep, Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
-from regrpo_jax.rollouts.shared_play import Action, SharedPlay
+from regrpo_jax.rollouts.shared_play import Action, SharedPlay, expected_observations
 from regrpo_jax.stages.online import playing
 from regrpo_jax.suites.find import suite_of
 from tests.environments.conftest import turn
@@ -74,6 +78,23 @@ def test_branches_have_worlds_of_their_own(environment: Environment, task: Task)
         found = play.play(actions)
     assert [one.status for one in found] == [Status.OK, Status.TOOL_ERROR, Status.TOOL_ERROR]
     assert "The lamp blinks" in found[1].text and 'Say "turn 3" or "pull".' in found[2].text
+
+
+def test_the_data_engine_takes_its_steps_and_no_policy_has_to(environment: Environment, task: Task, safes: str) -> None:
+    config = base_config()
+    config.suite.name, config.tools.builtin = safes, ("calculator",)
+    tools = suite_of(config).tools
+    assert task.metadata[ONE_WAY] is True
+    code = json.loads(task.file("world.json"))["code"]
+    steps = [OracleStep("go.", told) for told in (f"act('turn {code}')", "act('pull')", "final_answer('done')")]
+    solved = replace(task, oracle=tuple(steps))
+    situation = situation_of(solved, tools, brief=True)
+    assert [one.text for one in play_clean(environment, situation)] == [f"The dial is at {code}.", "It opens.", ""]
+    with SharedPlay(environment, [solved]) as play:
+        assert expected_observations(play, [solved], [0]) == {0: None}
+    wrong = replace(solved, oracle=(steps[1], steps[2]))
+    with pytest.raises(Refused, match="clean_step_fails"):
+        play_clean(environment, situation_of(wrong, tools, brief=True))
 
 
 CHEATS = {
