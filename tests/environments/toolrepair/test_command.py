@@ -67,7 +67,7 @@ def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path)
     told = json.loads((tmp_path / "summary.json").read_text())
     assert told["overall"]["success"] == 1 and told["overall"]["dropped"] == 0
     assert sum(told["statuses"].values()) == sum(len(line["steps"]) for line in lines)
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["environment"]["tasks"] == 18
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["baselines"]["tasks"] == 18
     page = (tmp_path / "episodes.html").read_text(encoding="utf-8")
     assert lines[0]["id"] in page and "<script src" not in page
 
