@@ -9,6 +9,7 @@ from regrpo_jax.run.stage import Stage
 
 
 def _supervised(config: ConfigDict) -> frozenset[str]:
+    """The kinds of records that the supervised stage reads."""
     shares = {"clean": config.sft.clean_ratio, "rot": 1 - config.sft.clean_ratio}
     return frozenset(kind for kind, share in shares.items() if share > 0)
 
@@ -20,11 +21,7 @@ STAGES: dict[str, Stage] = {
     "sft": Stage(
         "regrpo_jax.stages.sft",
         batch="batch_rows",
-        records=lambda config: frozenset(
-            kind
-            for kind, share in (("clean", config.sft.clean_ratio), ("rot", 1 - config.sft.clean_ratio))
-            if share > 0
-        ),
+        records=_supervised,
         title="SFT",
     ),
     "rl": Stage(
