@@ -1,6 +1,8 @@
 """A world of your own that has a state, on a CPU: the lift of examples/lift, learnt from demonstrations with detours.
 
 PYTHONPATH=examples/lift python -m regrpo_jax.main --config=configs/own_world.py --workdir=runs/lift
+
+About 15 minutes of one CPU core; success after SFT should be near .7. experiments/own_world says what online training did.
 """
 
 from pathlib import Path
