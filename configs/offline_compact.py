@@ -2,8 +2,8 @@
 
 python -m regrpo_jax.main --config=configs/offline_compact.py --workdir=runs/offline_compact
 
-The policy is the one that ships; the table at the end is of 55 records of other tasks: failures repaired should go from 44 %
-over 62 % (SFT) to 65 %. About 13 minutes of one slow CPU core.
+The policy is the one that ships; the table at the end is of 55 records of other tasks: failures repaired should go from
+44 % over 62 % (SFT) to 65 %. About 13 minutes of one slow CPU core.
 """
 
 from pathlib import Path
