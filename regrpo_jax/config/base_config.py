@@ -34,7 +34,7 @@ def stage_section(config: ConfigDict, stage: str) -> ConfigDict:
 def declared() -> ConfigDict:
     """The fields, some with what they may be."""
     config = ConfigDict()
-    config.seed = 0  # decides weights, data order, sampling and the generated corpus
+    config.seed = 0  # decides weights, data order, sampling and what the data engine plays
     config.stages = ("sft", "rl", "eval")  # run in this order, each resumes; see stages/table.py
     config.log_every = at_least(1, 10)  # updates between lines of metrics.jsonl
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
@@ -68,7 +68,8 @@ def declared() -> ConfigDict:
 
 def _data() -> ConfigDict:
     data = ConfigDict()
-    data.source = ""  # of the data stage: "toolrepair", a JSON file of trajectories, or the folder of an evaluation run
+    # of the data stage: "toolrepair", "suite", a JSON file of trajectories, or the folder of an evaluation run
+    data.source = ""
     data.rot = ""  # RoT records (JSON array or JSONL, the authors' schema)
     data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
     data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot

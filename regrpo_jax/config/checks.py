@@ -69,6 +69,9 @@ def _check_fields(config: ConfigDict) -> None:
         raise UserError(f"the config {' and '.join(wrong)}; start from regrpo_jax.config.base_config.base_config()")
     for field, value in given.items():
         _require(value is not None or known[field] is None, field, value, f"give a value such as {known[field]}")
+        number = isinstance(known[field], int | float) and not isinstance(known[field], bool)
+        fits = not number or isinstance(value, int | float)  # a stage's own optimizer is a dictionary of anything
+        _require(fits, field, value, f"give a number such as {known[field]}")
 
 
 def _require(holds: bool, field: str, value: object, remedy: str) -> None:

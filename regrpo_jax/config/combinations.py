@@ -82,9 +82,11 @@ def _of_training(values: Mapping[str, Any]) -> Iterator[Rule]:
         "choose 'failure' or 'paper', or config.online.algorithm='grpo', which retries without a reflection",
     )
     yield Rule(
-        values["online.forced_failures"] == 0 or values["suite.surprises"] > 0,
+        values["online.forced_failures"] == 0
+        or (values["suite.name"] == "toolrepair" and values["suite.surprises"] > 0),
         "online.forced_failures",
-        "choose 0, or config.suite.surprises above 0: without surprises no task has a failure to start after",
+        "choose 0, or config.suite.name='toolrepair' with config.suite.surprises above 0: without surprises no task "
+        "has a failure to start after",
     )
     yield Rule(
         values["online.success"] == "step" or values["online.first_attempt"] == "shared",

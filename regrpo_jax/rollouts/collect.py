@@ -40,7 +40,8 @@ class CollectSettings:
     where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
     one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that all
     actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
-    compilation that comes with it, is not counted. patience: seconds that episodes wait for the actions of others.
+    compilation that comes with it, is not counted. patience: seconds in which no action
+    ends, then episodes go on without those that still run.
     """
 
     loop: LoopSettings

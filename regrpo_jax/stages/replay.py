@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from regrpo_jax.evaluation.report import metrics_by_error_type, print_error_type
 from regrpo_jax.evaluation.scoring import recorded_confidences
 from regrpo_jax.records import RotRecord
 from regrpo_jax.records.text_files import replace_text
-from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
+from regrpo_jax.rollouts.sampler_policy import CHUNK, SamplerPolicy
 from regrpo_jax.run.run import Run
 from regrpo_jax.stages.table import title_of
 from regrpo_jax.training.loop import RunContext
@@ -32,6 +32,12 @@ def run(run: Run) -> None:
     learner = run.learner
     measure = run.measure("eval", lambda: Evaluation(learner.context, learner.corpus, learner.reader))
     measure.measure(learner.variables, run.trained)
+
+
+def with_room(buckets: Sequence[int]) -> tuple[int, ...]:
+    """Padded lengths that hold every prompt which `replayable` lets pass, and what a session keeps free behind it."""
+    *others, largest = sorted(buckets)
+    return (*others, largest + 2 * CHUNK)
 
 
 class Evaluation:
@@ -101,7 +107,7 @@ class Evaluation:
             context.functions,
             variables,
             self._reader,
-            prefix_buckets=tuple(config.data.prefix_buckets),
+            prefix_buckets=with_room(config.data.prefix_buckets),
             branch_tokens=_OPENING + config.eval.max_new_tokens,
             lanes=1,
             temperature=config.eval.temperature,

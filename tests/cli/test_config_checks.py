@@ -113,6 +113,9 @@ def test_a_stage_may_have_settings_of_the_optimizer_of_its_own() -> None:
     config.rl.optimizer = ConfigDict({"weight_decay": -1.0})
     with pytest.raises(UserError, match=r"config\.rl\.optimizer\.weight_decay is -1\.0; it must be at least 0"):
         check_config(config)
+    config.rl.optimizer = ConfigDict({"weight_decay": "much"})
+    with pytest.raises(UserError, match=r"config\.rl\.optimizer\.weight_decay is 'much'; give a number such as 0\.0"):
+        check_config(config)
     config.rl.optimizer = ConfigDict({"wait_decay": 1.0})
     with pytest.raises(UserError, match=r"has the unknown rl\.optimizer\.wait_decay"):
         check_config(config)

@@ -16,6 +16,7 @@ from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.records import Turn
 from regrpo_jax.rollouts.sampler_policy import CHUNK, SamplerPolicy
 from regrpo_jax.rollouts.token_text import TokenText
+from regrpo_jax.stages.replay import with_room
 
 REFLECTION = "Reflection:\n- ErrorType: ArgInvalid\n- Evidence: It says 'total'.\n- FixPlan: Read a.csv.\n"
 PROMPT = (Turn("system", "Use the tools."), Turn("user", "Task: what is the total?"))
@@ -170,3 +171,10 @@ def test_a_prompt_longer_than_the_largest_bucket_ends_and_is_not_cut(
     with caplog.at_level(logging.WARNING):
         assert narrow.write([request]) == [GeneratedTurn("", 0, (), False)]
     assert f"a conversation ends early: record gamma: a prompt of {length} tokens is longer" in caplog.text
+
+
+def test_every_prompt_that_is_replayable_has_room(writer: TurnWriter, reader: ConversationReader) -> None:
+    length = len(reader.read_prompt(PROMPT, ())[0])  # its last token leads the turn, so a bucket may hold one less
+    policy = dataclasses.replace(writer.policy, prefix_buckets=with_room((length - 1, 8)))
+    (turn,) = dataclasses.replace(writer, policy=policy).write([TurnRequest("delta", PROMPT, (), REFLECTION_OPENING)])
+    assert turn.text.startswith(REFLECTION_OPENING)

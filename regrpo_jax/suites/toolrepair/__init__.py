@@ -9,11 +9,11 @@ BASELINES: oracle, never_repairs, random; LOADERS: the sandbox's loader of each 
 from __future__ import annotations
 
 from regrpo_jax.environments.task import Task
+from regrpo_jax.suites.suite import SPLITS
 from regrpo_jax.suites.toolrepair.baselines import BASELINES, Policy
 from regrpo_jax.suites.toolrepair.plan import Attempt, Plan, Repair, evidence_span, plan_from_json
 from regrpo_jax.suites.toolrepair.registry import PROFILES, families, make_suite, make_task
 from regrpo_jax.suites.toolrepair.suite import LOADERS
-from regrpo_jax.suites.toolrepair.words import SPLITS
 
 __all__ = [
     "BASELINES", "LOADERS", "PROFILES", "SPLITS", "Attempt", "Plan", "Policy", "Repair", "evidence_span", "families",

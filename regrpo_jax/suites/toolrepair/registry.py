@@ -15,6 +15,7 @@ from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.faults import Fault
 from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.errors import UserError
+from regrpo_jax.suites.suite import SPLITS
 from regrpo_jax.suites.toolrepair import (
     compact_desk_families,
     compact_picture_families,
@@ -26,7 +27,7 @@ from regrpo_jax.suites.toolrepair import (
 )
 from regrpo_jax.suites.toolrepair.draft import Ask, Draft, Family
 from regrpo_jax.suites.toolrepair.plan import oracle_steps, plan_to_json
-from regrpo_jax.suites.toolrepair.words import SPLITS, split_of
+from regrpo_jax.suites.toolrepair.words import split_of
 from regrpo_jax.suites.toolrepair_tools.compact_tools import HELD_OUT_OPENERS, OPENERS
 from regrpo_jax.suites.toolrepair_tools.compact_toolset import HELD_OUT_TOOLS, TRAINING_TOOLS
 from regrpo_jax.suites.toolrepair_tools.full_toolset import FULL_HELD_OUT_TOOLS, FULL_TRAINING_TOOLS

@@ -12,7 +12,6 @@ import hashlib
 import random
 from collections.abc import Iterable
 
-SPLITS = ("train", "validation", "test", "held_out")
 _BUCKETS = 10
 # Buckets of each split; held_out has, beyond its own combinations, tools and faults of its own.
 _SPLIT_OF_BUCKET = (*("train",) * 7, "validation", "test", "held_out")
