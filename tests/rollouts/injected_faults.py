@@ -75,6 +75,8 @@ class FaultyEnvironment(Environment):
         name = f"{self.seed}/{next(self._opened)}"
         settings = {"faults": faults, "session": name, "rate": self.rate, "kinds": list(self.kinds)}
         session = self.pool.open(dict(files), seed, wrap=WRAP, wrap_settings=settings, behind=episode.behind)
+        with self._books:
+            self._now.pop(episode, None)  # what met an earlier opening of this turn is tried again here
 
         def hit(trouble: str) -> None:
             with self._books:
