@@ -14,7 +14,6 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.records.types import ErrorType, Observation, Status
-from regrpo_jax.toolbox.world import TASK_FILE
 
 Check = Callable[[int, Observation, bool], None]  # (number of the step, what came back, is the episode over)
 _TRIES = 3  # of an episode that the sandbox, not the action, let fail
@@ -88,7 +87,7 @@ def _check_answer(situation: Situation, observations: list[Observation], answere
     if not answered:
         raise Refused("repair_unverified: the episode did not end with the right answer")
     task = situation.task
-    if task.checker.kind == CheckKind.FUNCTION or any(file.behind and file.name == TASK_FILE for file in task.files):
+    if task.checker.kind == CheckKind.FUNCTION or task.in_a_world:
         return
     seen = "\n".join(observation.text for at, observation in enumerate(observations) if at != skip)
     values = [str(value) for value in situation.task.checker.values]

@@ -20,6 +20,7 @@ from regrpo_jax.environments.faults import Fault, FaultPlan
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import ErrorType, Reflection
+from regrpo_jax.toolbox.behind import WORLD_FILE
 
 TASKS_FILE, CONTENT_FOLDER = "tasks.jsonl", "files"
 ONE_WAY = "oracle_is_one_way"  # in a task's metadata: others may see something else on theirs
@@ -108,6 +109,11 @@ class Task:
     def judges_steps(self) -> bool:
         """Whether a step is right only if it sees what the oracle's step sees."""
         return bool(self.oracle) and not self.metadata.get(ONE_WAY, False)
+
+    @property
+    def in_a_world(self) -> bool:
+        """Whether a step changes what later ones meet, in a world with a state."""
+        return any(file.behind and file.name == WORLD_FILE for file in self.files)
 
     def file(self, name: str) -> bytes:
         """The content of a file, before faults. KeyError."""

@@ -27,8 +27,9 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.suites.folder import chosen_tasks
 from regrpo_jax.suites.suite import LOADER, SuiteTools
 from regrpo_jax.suites.task_lines import task_of
+from regrpo_jax.toolbox.behind import WORLD_FILE
 from regrpo_jax.toolbox.toolset import ToolsetSettings
-from regrpo_jax.toolbox.world import DONE, TASK_FILE, new_world
+from regrpo_jax.toolbox.world import DONE, new_world
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +100,7 @@ def _task_of_a_world(told: dict[str, Any], split: str, name: str, world: str) ->
         raise UserError(f'"world" must be a mapping, and the reset of {world} return a text; it gave {seen!r}')
     instruction = f"{told.pop('instruction', '')}\n{seen}".strip()
     task = _task_of_files({**told, "instruction": instruction, "answer": DONE}, split, name)
-    return dataclasses.replace(task, files=(*task.files, TaskFile(TASK_FILE, data.encode(), behind=True)))
+    return dataclasses.replace(task, files=(*task.files, TaskFile(WORLD_FILE, data.encode(), behind=True)))
 
 
 def _task_of_files(told: Any, split: str, name: str) -> Task:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+WORLD_FILE = "world.json"  # what the `reset` of a world is given, see `toolbox.world`
+
 _contents: dict[str, bytes] = {}
 
 

@@ -21,7 +21,6 @@ from regrpo_jax.toolbox.final_answer import FinalAnswer
 from regrpo_jax.toolbox.signatures import CheckedTool
 from regrpo_jax.toolbox.user_tools import imported
 
-TASK_FILE = "world.json"  # behind the tools: what `reset` is given
 DONE, NOT_DONE = "done", "not done"
 
 
@@ -57,7 +56,7 @@ class _Episode:
     def world(self) -> World:
         if self._world is None:
             self._world = new_world(self._reference)
-            self._world.reset(json.loads(behind.read(TASK_FILE) or b"{}"))
+            self._world.reset(json.loads(behind.read(behind.WORLD_FILE) or b"{}"))
         return self._world
 
 

@@ -29,6 +29,7 @@ from regrpo_jax.suites.toolrepair import families, make_task, plan_of
 from regrpo_jax.suites.toolrepair.plan import call
 from regrpo_jax.suites.toolrepair_tools.compact_toolset import load_compact_tools
 from regrpo_jax.suites.toolrepair_tools.full_toolset import load_full_tools
+from regrpo_jax.toolbox.behind import WORLD_FILE
 from regrpo_jax.toolbox.toolset import load_toolset
 
 GIVEAWAYS = ("wrong", "mistake", "incorrect", "error", "fail", "typo", "invalid")
@@ -298,6 +299,17 @@ def test_a_step_is_skipped_only_where_a_later_one_needs_it() -> None:
     variable = (CleanStep("count.", "print(len(names))"), CleanStep("read.", "print(read(names[0]))"))
     uses = situation('names = votes("fox")', "Vote.", tools=tools, later=variable)
     assert codes(uses, ErrorType.INFO_INSUFFICIENT, "skipped_step") == {"print(read(names[0]))"}
+
+
+def test_in_a_world_a_later_step_may_come_too_early() -> None:
+    later = (CleanStep("go up.", "act('up')"), CleanStep("open.", "act('open')"), CleanStep("done.", "final_answer(1)"))
+    act = {"act": ToolShape("act", "Does one thing.", (ArgumentShape("action", "string"),))}
+    at = situation("act('down')", "Open it.", tools=act, thought="go down.", later=later)
+    assert not codes(at, ErrorType.INFO_INSUFFICIENT, "skipped_step")
+    files = (TaskFile(WORLD_FILE, b"{}", behind=True),)
+    inside = replace(at, task=replace(at.task, files=files))
+    found = [one for one in misses(inside, ErrorType.INFO_INSUFFICIENT) if one.proposer == "skipped_step"]
+    assert {(one.code, one.thought) for one in found} == {("act('up')", "go up."), ("act('open')", "open.")}
 
 
 def test_the_answer_is_not_given() -> None:

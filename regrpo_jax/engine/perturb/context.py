@@ -84,14 +84,17 @@ def weaker_detail(scene: Scene) -> Iterator[Change]:
 
 
 def skipped_step(scene: Scene) -> Iterator[Change]:
-    """A later step is tried at once, with a guess in the place of what this step would have told."""
+    """A later step is tried at once, with a guess in the place of what this step would have told.
+
+    In a world it is tried as it stands, because it may lack what this step would have brought about.
+    """
     situation = scene.situation
     made = scene.source.names_bound()
     for at in range(situation.index + 1, len(situation.steps)):
         later = Scene(dataclasses.replace(situation, index=at))
         if not later.uses or later.answers:
             continue
-        if made & _names_read(later):
+        if situation.task.in_a_world or made & _names_read(later):
             yield Change(later.source.code, thought=situation.steps[at].thought)
         yield from _guessed(scene, later, situation.steps[at])
 
