@@ -31,7 +31,8 @@ from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.task import Task
 from regrpo_jax.main import run_config
 from regrpo_jax.rollouts import update_groups
-from regrpo_jax.rollouts.collect import Counts, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import Counts
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.stages import online as online_stage
 from tests.rollouts.injected_faults import FaultyEnvironment, untouched

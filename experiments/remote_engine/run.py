@@ -38,7 +38,8 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.run.starting_policy import starting_policy

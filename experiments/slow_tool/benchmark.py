@@ -14,6 +14,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import app, flags
 
@@ -21,7 +22,8 @@ from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.run.model_defaults import with_model_defaults
 from regrpo_jax.run.starting_policy import starting_policy
@@ -80,7 +82,7 @@ def main(_: list[str]) -> None:
 
 def _timed(
     environment: Environment, policy: SamplerPolicy, tasks: list, settings: CollectSettings
-) -> tuple[float, dict[str, int]]:
+) -> tuple[float, dict[str, Any]]:
     begin = time.perf_counter()
     _, counts = collect_groups(environment, policy, tasks, settings, seed=0)
     seconds = time.perf_counter() - begin
@@ -89,6 +91,7 @@ def _timed(
         "runs": counts.runs,
         "retried": counts.retried,
         "dropped": counts.dropped,
+        "seconds": {part: round(taken, 1) for part, taken in counts.seconds.items()},
     }
 
 

@@ -82,6 +82,12 @@ class EpisodeLoop:
         self._judge(played)
         self._decide(0.0, confident=True)
 
+    def expect(self, texts: Sequence[str] | None) -> None:
+        """What a perfect agent observes, for an episode in which nothing has been judged yet."""
+        if self._last is not None:
+            raise ValueError("what was observed has been judged already")
+        self._expected = texts
+
     def opening(self) -> str:
         """The words that the next turn must start with; "" leaves the choice to the policy."""
         self._opening = self._next_opening()

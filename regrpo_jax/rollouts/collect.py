@@ -11,77 +11,22 @@ journal hears of each episode as it ends, so that what was played is safe before
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
-
-from smolagents.tools import Tool
 
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
-from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, WriteRequest
-from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
+from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup, check_rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ImageReference, Turn
+from regrpo_jax.rollouts.collect_settings import CollectSettings, Counts, Expected, Journal
 from regrpo_jax.rollouts.shared_play import Action, Node, OracleFailed, SharedPlay, expected_observations
 from regrpo_jax.rollouts.states import TaskState
-
-Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expected_observations`
-
-
-@dataclass(frozen=True)
-class CollectSettings:
-    """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; those of a task
-    stand in the first turn of its conversations; brief, system: how, see `agent.prompt.system_text`. image_folder:
-    where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
-    one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that all
-    actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
-    compilation that comes with it, is not counted. patience: seconds in which no action
-    ends, then episodes go on without those that still run.
-    """
-
-    loop: LoopSettings
-    branches: int
-    tools: Mapping[str, Tool]
-    brief: bool
-    image_folder: Path
-    turn_seconds: float = 600.0
-    seconds: float | None = None
-    patience: float | None = None
-    system: str = ""
-
-    def system_text(self, task: Task) -> str:
-        """The first turn of a task's conversations."""
-        return system_text(task.tools, self.tools, brief=self.brief, template=self.system)
-
-
-class Journal(Protocol):
-    """What is told of a collection while it goes on."""
-
-    def begun(self, group: RolloutGroup, planned: int) -> None:
-        """A group is about to be played; it has none of its `planned` rollouts yet."""
-
-    def finished(self, rollout: Rollout) -> None:
-        """An episode has ended, dropped ones included; its books are checked."""
-
-
-@dataclass
-class Counts:
-    """What a collection was made of. seconds: by part. actions: that branches asked for; runs: that were really run,
-    because branches which do the same share an episode. refused: states that could not be started, with why."""
-
-    episodes: int = 0
-    dropped: int = 0
-    actions: int = 0
-    runs: int = 0
-    retried: int = 0
-    sampled_tokens: int = 0
-    refused: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def collect_groups(
@@ -105,8 +50,11 @@ def collect_groups(
     """
     known = [state if isinstance(state, TaskState) else TaskState(state) for state in states]
     counts = Counts()
-    with SharedPlay(environment, [state.task for state in known], seconds=settings.turn_seconds) as play:
-        collection = _Collection(play, policy, known, settings, seed, first_group, counts, journal)
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="oracles") as aside,
+        SharedPlay(environment, [state.task for state in known], seconds=settings.turn_seconds) as play,
+    ):
+        collection = _Collection(play, policy, known, settings, seed, first_group, counts, journal, aside)
         collection.prepare({} if expected is None else expected)
         collection.play_all()
         counts.actions, counts.runs, counts.retried = play.asked, play.runs, play.retried
@@ -126,9 +74,12 @@ class _Collection:
         first_group: int,
         counts: Counts,
         journal: Journal | None,
+        aside: ThreadPoolExecutor,
     ) -> None:
         self._play, self._policy, self._states, self._settings = play, policy, states, settings
         self._seed, self._first_group, self._counts, self._journal = seed, first_group, counts, journal
+        self._aside = aside
+        self._expected: Expected = {}
         self._started: list[int] = []  # numbers of the states that were, in the order of the session's groups
         self._images: list[tuple[ImageReference, ...]] = []
         self._empty: list[RolloutGroup] = []  # the groups without their rollouts
@@ -136,49 +87,77 @@ class _Collection:
         self._histories: dict[Branch, list[str]] = {}
         self._playing: dict[Branch, tuple[Node, str]] = {}  # whose action is under way, and the turn that it is of
         self._rollouts: dict[Branch, Rollout] = {}  # of the episodes that have ended
+        self._refused: set[int] = set()  # groups whose oracle failed
+        self._oracles: Future[dict[int, tuple[str, ...] | OracleFailed | None]] | None = None
         self._session: Session
 
     def prepare(self, expected: Expected) -> None:
-        """Plays what comes before, and what the oracles expect; begins the session."""
+        """Plays what comes before, and begins the session; oracles go on until the first turns are written.
+
+        Turns that come before are judged at once, so that these wait for their oracles.
+        """
         begun = time.monotonic()
-        self._ask_oracles(expected)
+        self._expected = expected
+        tasks = [state.task for state in self._states]
+        if unknown := [number for number, task in enumerate(tasks) if task.id not in expected]:
+            self._oracles = self._aside.submit(expected_observations, self._play, tasks, unknown)
+        if any(state.before for state in self._states):
+            self._hear_oracles()
         prompts = []
         for number, earlier in enumerate(self._earlier()):
             state = self._states[number]
-            if earlier is None or state.task.id not in expected:
+            if earlier is None or (self._oracles is None and state.task.id not in expected):
                 continue
             images = _image_files(state.task, self._settings.image_folder)
             prompts.append(EpisodePrompt(self._turns(state, earlier), images, self._first_group + number))
             self._images.append(images)
             for branch in range(self._settings.branches):
-                loop = EpisodeLoop(self._settings.loop, expected[state.task.id])
+                loop = EpisodeLoop(self._settings.loop, expected.get(state.task.id))
                 for text, played in zip(state.before, earlier, strict=True):
                     loop.replayed(text, played)
                 self._loops[len(self._started), branch] = loop
                 self._histories[len(self._started), branch] = list(state.before)
             self._started.append(number)
         if not prompts:
-            raise UserError(f"no state can be started: {'; '.join(self._counts.refused[:3])}")
+            raise self._nothing_started()
         try:
             self._session = self._policy.start(prompts, self._settings.branches, self._seed)
         except PolicyError as error:
             raise UserError(str(error)) from error
         self._empty = [self._empty_group(place) for place in range(len(self._started))]
-        if self._journal is not None:
-            for group in self._empty:
-                self._journal.begun(group, self._settings.branches)
         self._spent("prepare", begun)
 
-    def _ask_oracles(self, expected: Expected) -> None:
-        unknown = [number for number, state in enumerate(self._states) if state.task.id not in expected]
-        if not unknown:
+    def _nothing_started(self) -> UserError:
+        return UserError(f"no state can be started: {'; '.join(self._counts.refused[:3])}")
+
+    def _hear_oracles(self) -> None:
+        """Waits for the oracles, if they have not been heard."""
+        if self._oracles is None:
             return
-        tasks = [state.task for state in self._states]
-        for number, texts in expected_observations(self._play, tasks, unknown).items():
+        asked, self._oracles = self._oracles, None
+        for number, texts in asked.result().items():
             if isinstance(texts, OracleFailed):
                 self._counts.refused.append(str(texts))
             else:
-                expected[tasks[number].id] = texts
+                self._expected[self._states[number].task.id] = texts
+
+    def _begin_groups(self) -> None:
+        """Before the first turns are judged: what is expected, without the groups of which nobody knows it."""
+        self._hear_oracles()
+        for place, group in enumerate(self._empty):
+            branches = [(place, branch) for branch in range(self._settings.branches)]
+            if group.task_id not in self._expected:
+                self._refused.add(place)
+                self._session.finish(branches)
+                for branch in branches:
+                    del self._loops[branch]
+                continue
+            for branch in branches if not self._states[self._started[place]].before else ():
+                self._loops[branch].expect(self._expected[group.task_id])
+            if self._journal is not None:
+                self._journal.begun(group, self._settings.branches)
+        if not self._loops:
+            raise self._nothing_started()
 
     def _earlier(self) -> list[list[Played] | None]:
         """What came of the turns before the policy's own; None for a state that cannot be started."""
@@ -214,9 +193,11 @@ class _Collection:
 
     def play_all(self) -> None:
         """Rounds of writing, acting and observing until no episode is left."""
+        first = True
         while live := [branch for branch, loop in self._loops.items() if not loop.done]:
             self._check_time(len(live))
-            self._round(live)
+            self._round(live, first)
+            first = False
 
     def _check_time(self, live: int) -> None:
         taken, allowed = self._counts.seconds.get("act", 0.0), self._settings.seconds
@@ -226,7 +207,7 @@ class _Collection:
                 f"are not over; config.online.collect_seconds={allowed:g} allows no more: raise it, or set it to None"
             )
 
-    def _round(self, live: Sequence[Branch]) -> None:
+    def _round(self, live: Sequence[Branch], first: bool) -> None:
         loops = self._loops
         begun = time.monotonic()
         writing = [branch for branch in live if branch not in self._playing]
@@ -234,8 +215,14 @@ class _Collection:
         turns = self._session.write(requests)
         self._counts.sampled_tokens += sum(len(turn.tokens) for turn in turns)
         begun = self._spent("write", begun)
+        if first:
+            self._begin_groups()
+            begun = self._spent("prepare", begun)
+            live = [branch for branch in live if branch in loops]
         moved = set()
         for branch, turn in zip(writing, turns, strict=True):
+            if branch[0] in self._refused:
+                continue
             if loops[branch].write_down(turn) is Move.PLAY:
                 action = Action(self._started[branch[0]], tuple(self._histories[branch]), turn.text)
                 self._playing[branch] = self._play.begin(action), turn.text
@@ -303,6 +290,7 @@ class _Collection:
         return [
             replace(group, rollouts=tuple(self._rollouts[place, branch] for branch in range(self._settings.branches)))
             for place, group in enumerate(self._empty)
+            if place not in self._refused
         ]
 
     def _spent(self, part: str, begun: float) -> float:

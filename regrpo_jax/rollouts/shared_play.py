@@ -11,6 +11,7 @@ hung by chance is over in a moment then. A kill at the last attempt is the polic
 `timeout` or a `tool_error` like any other, because a policy that can have its failures dropped would learn to.
 
 Actions run beside one another, as many as there are workers; which of them others wait for is the caller's to decide.
+Several threads may let actions run, and wait.
 """
 
 from __future__ import annotations
@@ -103,7 +104,7 @@ class SharedPlay:
         self._episodes: dict[Node, Episode] = {}  # where each open episode stands
         self._under_way: dict[Node, Future[Played]] = {}
         self._running: set[Episode] = set()
-        self._books = threading.Lock()  # of what the threads change
+        self._books = threading.RLock()  # of what the threads change
         self._threads = ThreadPoolExecutor(environment.pool.settings.workers, thread_name_prefix="play")
         self._closed = False
         self.runs = self.asked = self.retried = 0
@@ -115,6 +116,9 @@ class SharedPlay:
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         with self._books:
+            for future in self._under_way.values():
+                if future.cancelled():
+                    future.set_running_or_notify_cancel()  # else who waits for it waits for ever
             left = [*self._episodes.values(), *self._running]
         for episode in left:
             episode.close()
@@ -127,11 +131,12 @@ class SharedPlay:
 
     def begin(self, action: Action) -> Node:
         """Lets an action run, if it neither has nor does; `wait` tells what came of it."""
-        self.asked += 1
         node = action.node
-        if node not in self._played and node not in self._under_way:
-            episode = self._episode(action, fresh=False)
-            self._under_way[node] = self._threads.submit(self._settled, action, episode)
+        with self._books:
+            self.asked += 1
+            if node not in self._played and node not in self._under_way:
+                episode = self._episode(action, fresh=False)
+                self._under_way[node] = self._threads.submit(self._settled, action, episode)
         return node
 
     def wait(self, nodes: Iterable[Node], patience: float | None = None) -> dict[Node, Played]:
@@ -141,7 +146,8 @@ class SharedPlay:
           patience: seconds in which no action ends, then the others are not waited for; None for any time.
         """
         asked = set(nodes)
-        waiting = {self._under_way[node]: node for node in asked if node in self._under_way}
+        with self._books:
+            waiting = {self._under_way[node]: node for node in asked if node in self._under_way}
         running, over = set(waiting), set[Future[Played]]()
         while running:
             any_time = patience is None or (not over and len(waiting) == len(asked))
@@ -151,10 +157,11 @@ class SharedPlay:
             over |= ended
             if not ended:
                 break
-        for future in over:
-            self._played[waiting[future]] = future.result()
-            del self._under_way[waiting[future]]
-        return {node: self._played[node] for node in asked if node in self._played}
+        with self._books:
+            for future in over:
+                self._played[waiting[future]] = future.result()
+                self._under_way.pop(waiting[future], None)  # another thread may have waited for it too
+            return {node: self._played[node] for node in asked if node in self._played}
 
     def _settled(self, action: Action, episode: Episode) -> Played:
         """What came of an action at its last attempt."""

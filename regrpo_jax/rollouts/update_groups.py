@@ -20,7 +20,8 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
-from regrpo_jax.rollouts.collect import CollectSettings, Expected, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings, Expected
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
 from regrpo_jax.suites.find import suite_of
 

@@ -34,7 +34,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import alarms
-from regrpo_jax.rollouts.collect import CollectSettings
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.play_ahead import PlayAhead
 from regrpo_jax.rollouts.players import Player
 from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups

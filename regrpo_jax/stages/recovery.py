@@ -26,7 +26,8 @@ from regrpo_jax.evaluation.recovery_metrics import Row, grouped, intervals, lost
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.report.files import slug
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.players import Player
 from regrpo_jax.run.run import Run
 from regrpo_jax.stages.online import collect_settings, playing

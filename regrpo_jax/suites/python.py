@@ -25,7 +25,7 @@ from typing import Any
 from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.folder import chosen_tasks
-from regrpo_jax.suites.suite import LOADER, SuiteTools
+from regrpo_jax.suites.suite import LOADER, Suite, SuiteTools
 from regrpo_jax.suites.task_lines import task_of
 from regrpo_jax.toolbox.behind import WORLD_FILE
 from regrpo_jax.toolbox.toolset import ToolsetSettings
@@ -119,13 +119,18 @@ def _task_of_files(told: Any, split: str, name: str) -> Task:
     return task_of(plain, read, name)
 
 
-def python_suite(reference: str, settings: ToolsetSettings) -> LoadedSuite:
-    """The suite that `reference` names. UserError when it cannot be had, or its tools come with its tasks."""
+def python_suite(reference: str, settings: ToolsetSettings) -> Suite:
+    """The suite that `reference` names: of a `PythonSuite`, or a whole `Suite` with tasks and tools of its own.
+
+    UserError when it cannot be had, or its tools come with its tasks.
+    """
     module, _, function = reference.partition(":")
     make = _called(reference, lambda: getattr(importlib.import_module(module), function))
     made = _called(reference, make)
     if not isinstance(made, PythonSuite):
-        raise UserError(f"config.suite.name={reference!r} gave {type(made).__name__}; return a PythonSuite")
+        if all(hasattr(made, name) for name in ("name", "brief", "tools", "tasks")):
+            return made
+        raise UserError(f"config.suite.name={reference!r} gave {type(made).__name__}; return a PythonSuite, or a Suite")
     for tool in (*made.tools, *([made.world] if made.world else ())):
         if tool.partition(":")[0] == module:
             raise UserError(

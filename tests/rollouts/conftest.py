@@ -22,7 +22,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.models.config import tiny
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.rollouts.collect import CollectSettings
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.toolrepair import LOADERS, make_suite

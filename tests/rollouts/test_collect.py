@@ -22,7 +22,8 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation, Status
 from regrpo_jax.rollouts import collect
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.shared_play import Action, Node, SharedPlay
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, middle_states, with_forced_failures
 from regrpo_jax.sandbox.results import Tape
@@ -211,12 +212,19 @@ def test_trouble_of_ours_is_tried_again_and_then_drops_the_rollouts(
 def test_an_oracle_that_cannot_be_played_refuses_the_task(
     environment: Environment, renderer: ChatRenderer, blind: list[Task], rules: CollectSettings, broken: list[str]
 ) -> None:
+    policy = ScriptedPolicy(renderer, Actors(blind))
+    whole, _ = collect_groups(environment, policy, blind, rules, seed=1)
     broken += [blind[0].oracle[0].code] * 4
     expected: dict = {}
-    policy = ScriptedPolicy(renderer, Actors(blind[1:]))
     groups, counts = collect_groups(environment, policy, blind, rules, seed=1, expected=expected)
-    assert len(groups) == len(blind) - 1 and blind[0].id not in expected
-    assert blind[0].id in counts.refused[0]
+    assert blind[0].id not in expected and blind[0].id in counts.refused[0]
+    assert [group.task_id for group in groups] == [task.id for task in blind[1:]]
+    for group, as_ever in zip(groups, whole[1:], strict=True):
+        for one, other in zip(group.rollouts, as_ever.rollouts, strict=True):
+            assert [(turn.text, turn.status, turn.observation, turn.right) for turn in one.turns] == [
+                (turn.text, turn.status, turn.observation, turn.right) for turn in other.turns
+            ]
+            assert (one.step_success, one.outcome) == (other.step_success, other.outcome)
 
 
 class Clock:

@@ -21,7 +21,8 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.drawing import draw_compiled
 from regrpo_jax.records.types import Turn
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.live_rows import arranged, row_count, slot_count
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.rollouts.token_text import TokenText

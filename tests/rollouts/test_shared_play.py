@@ -15,7 +15,8 @@ from regrpo_jax.agent.policy import Branch
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.pace import Pace
 from regrpo_jax.records.types import Status
-from regrpo_jax.rollouts.collect import CollectSettings, collect_groups
+from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.sandbox.pool import SandboxPool
 from tests.environments.conftest import SANDBOX, make_task, turn

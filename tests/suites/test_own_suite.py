@@ -75,7 +75,7 @@ def test_an_action_cannot_say_that_it_is_right(suite: LoadedSuite) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (f"{SUITE}:nothing", "gave NoneType; return a PythonSuite"),
+        (f"{SUITE}:nothing", "gave NoneType; return a PythonSuite, or a Suite"),
         (f"{SUITE}:broken", "RuntimeError: no luck"),
         (f"{SUITE}:missing", "AttributeError"),
         ("tests.suites.missing:make_suite", "ModuleNotFoundError"),
@@ -86,6 +86,13 @@ def test_what_is_no_suite_is_told_in_a_line(name: str, words: str) -> None:
     with pytest.raises(UserError, match=words) as told:
         python_suite(name, NONE)
     assert "\n" not in str(told.value)
+
+
+def test_a_whole_suite_is_taken_as_it_is() -> None:
+    suite = python_suite("experiments.step_credit.without_plans:make_suite", NONE)
+    tasks = suite.tasks("test", 3, 0)
+    assert [task.judges_steps for task in tasks] == [False] * 3 and all(task.oracle for task in tasks)
+    assert "final_answer" in suite.tools.loaded
 
 
 def test_a_task_that_is_none_is_told_with_its_number() -> None:
