@@ -227,8 +227,8 @@ def _online() -> ConfigDict:
     online.replay = ""  # workdir of another run whose rollouts the updates repeat; "" plays
     # whose success a token is paid for: that of its "step", or of the whole "episode"
     online.success = one_of("step", "episode")
-    # of a step: its "own" outcome pays it, it is a "condition" if it failed, or "shared"
-    online.first_attempt = one_of("own", "condition", "shared")
+    # of a step: its "own" outcome pays it, repairs "apart" from it, it is a "condition" if it failed, or "shared"
+    online.first_attempt = one_of("own", "apart", "condition", "shared")
     online.beta = at_least(0, 0.01)  # weight of the KL to the policy before the stage
     online.normalize_advantages = True  # divide by the group's standard deviation ..
     # .. plus this; a group that differs in the price of reflections alone weighs little

@@ -2,7 +2,7 @@
 
 At step s of an episode branch k makes attempts i = 0, 1, ..: a first attempt a_0 and, after failures, repairs
 (z_i, a_i). 1{right_ksi} says whether a_i did what its step asks for, C_ksi what was reflected in its turn, V_ksi what a
-verifier makes of it, and n the last attempt of the branch at the step. What a first attempt is paid for can be three
+verifier makes of it, and n the last attempt of the branch at the step. What a first attempt is paid for can be four
 things:
 
     own        R_ksi = lambda_exec * 1{right_ksi} - eta * C_ksi + lambda_val * V_ksi
@@ -10,14 +10,18 @@ things:
                is compared with how all siblings left the step, because those that were right at once say what it was
                worth to need none, and because few siblings may have failed: A_ksi by R_jsm with m = min(i, n_j).
                A needless reflection before a first attempt costs that attempt.
+    apart      the same R_ksi, but a repair is compared with the repairs of its siblings alone, A_ksi by R_jsi of those
+               j that made the attempt. Where most repairs fail, "own" pushes down nearly every token of every
+               reflection, far more than it lifts anything, and a policy unlearns to write; "apart" is silent there
+               until one of them succeeds.
     condition  R_ks  = lambda_exec * 1{right_ksn} - eta * sum_i C_ksi + lambda_val * V_ks
                compared among the branches that reached step s, for the tokens of its last attempt; what failed before
                is a condition, as in the paper's local trajectory a0 -> o0 -> z -> a1, and is not trained.
     shared     the same R_ks for the tokens of all attempts, failed ones included. Then a failure that was repaired is
                paid like a success, so first attempts hardly change; kept for comparison.
 
-A *place* is what is compared at once: (step, attempt) with "own", a step otherwise; `step_advantages` takes its places
-for steps. Source: the local trajectories of arXiv 2606.31392, which trains z and a1 given a0 and o0.
+A *place* is what is compared at once: (step, attempt) with "own" and "apart", a step otherwise; `step_advantages` takes its
+places for steps. Source: the local trajectories of arXiv 2606.31392, which trains z and a1 given a0 and o0.
 """
 
 import jax.numpy as jnp
@@ -26,7 +30,8 @@ from jax.typing import ArrayLike
 
 from regrpo_jax.core.rewards import trajectory_reward, verifier_value
 
-FIRST_ATTEMPTS = ("own", "condition", "shared")
+FIRST_ATTEMPTS = ("own", "apart", "condition", "shared")
+BY_ATTEMPT = ("own", "apart")  # each attempt of a step is a place
 
 
 def attempt_rewards(
@@ -55,7 +60,7 @@ def attempt_rewards(
 
     Returns:
         R, float [group, branch, place], and boolean [group, branch, place]. Places are step * attempts + attempt with
-        "own", steps otherwise. With "own" a branch is compared at attempts that it did not need, by its last one.
+        "own" and "apart", steps otherwise. With "own" a branch is compared at attempts that it did not need, by its last one.
 
     Raises:
         ValueError: an unknown first_attempt.
@@ -67,7 +72,7 @@ def attempt_rewards(
     tokens = jnp.where(there, reflection_tokens, 0)  # [group, branch, step, attempt]
     quoting = jnp.where(there, grounded, 0)  # [group, branch, step, attempt]
     reached = jnp.any(there, axis=-1)  # [group, branch, step]
-    if first_attempt != "own":
+    if first_attempt not in BY_ATTEMPT:
         success = jnp.sum(success * last_attempts(there), axis=-1)  # [group, branch, step]
         tokens, quoting = jnp.sum(tokens, axis=-1), jnp.max(quoting, axis=-1)  # each [group, branch, step]
     rewards = trajectory_reward(
@@ -77,13 +82,15 @@ def attempt_rewards(
         lambda_exec=lambda_exec,
         eta=eta,
         lambda_val=lambda_val,
-    )  # [group, branch, step, attempt] with "own", else [group, branch, step]
-    if first_attempt != "own":
+    )  # [group, branch, step, attempt] by attempt, else [group, branch, step]
+    if first_attempt not in BY_ATTEMPT:
         return rewards, reached
+    shape = (*there.shape[:2], -1)
+    if first_attempt == "apart":
+        return rewards.reshape(shape), there.reshape(shape)
     left = jnp.sum(rewards * last_attempts(there), axis=-1, keepdims=True)  # [group, branch, step, 1]
     by_anyone = jnp.any(there, axis=1, keepdims=True)  # [group, 1, step, attempt]
     compared = reached[..., None] & by_anyone  # [group, branch, step, attempt]
-    shape = (*there.shape[:2], -1)
     return jnp.where(there, rewards, left).reshape(shape), compared.reshape(shape)
 
 

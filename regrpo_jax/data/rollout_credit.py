@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
-from regrpo_jax.core.attempt_credit import attempt_rewards
+from regrpo_jax.core.attempt_credit import BY_ATTEMPT, attempt_rewards
 from regrpo_jax.core.step_advantages import step_advantages, zero_variance_steps
 
 
@@ -30,11 +30,11 @@ class CreditSettings:
 
     Attributes:
       success: whose success counts for a token, its step's or the episode's.
-      first_attempt: of a step, "own", "condition" or "shared"; an episode under one reward is "shared".
+      first_attempt: of a step, "own", "apart", "condition" or "shared"; an episode under one reward is "shared".
     """
 
     success: Literal["step", "episode"]
-    first_attempt: Literal["own", "condition", "shared"] = "own"
+    first_attempt: Literal["own", "apart", "condition", "shared"] = "own"
     lambda_exec: float = 1.0
     eta: float = 0.1
     lambda_val: float = 0.0
@@ -110,7 +110,7 @@ def judge(groups: Sequence[RolloutGroup], settings: CreditSettings, *, branches:
                 made[row, column, step, : len(tried)] = True
                 values[row, column, step, : len(tried)] = np.reshape(tried, (len(tried), -1))
     rewards, reached, advantages, learnable = (np.asarray(array) for array in _credit(values, made, settings))
-    attempts = shape[1] if settings.first_attempt == "own" else 1
+    attempts = shape[1] if settings.first_attempt in BY_ATTEMPT else 1
     return Credit(rewards, reached, advantages, learnable, attempts)
 
 
@@ -144,7 +144,7 @@ def token_places(rollout: Rollout, settings: CreditSettings, attempts: int) -> n
         own = places[turn.start : turn.end]  # [token]
         if number is None or (settings.first_attempt == "condition" and number < last[turn.step]):
             own[:] = -1
-        elif settings.first_attempt == "own":
+        elif settings.first_attempt in BY_ATTEMPT:
             own[own >= 0] = turn.step * attempts + number
     return places
 

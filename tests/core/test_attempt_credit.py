@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regrpo_jax.core.attempt_credit import FIRST_ATTEMPTS, attempt_rewards, last_attempts
+from regrpo_jax.core.attempt_credit import BY_ATTEMPT, FIRST_ATTEMPTS, attempt_rewards, last_attempts
 from regrpo_jax.core.step_advantages import step_advantages
 
 LAMBDA_EXEC, ETA, LAMBDA_VAL = 1.5, 0.7, 0.3
@@ -31,7 +31,7 @@ def value(right: int, grounded: int) -> float:
 
 def loop(told: dict[str, np.ndarray], first_attempt: str) -> tuple[np.ndarray, np.ndarray]:
     groups, branches, steps, attempts = told["made"].shape
-    places = steps * attempts if first_attempt == "own" else steps
+    places = steps * attempts if first_attempt in BY_ATTEMPT else steps
     rewards, reached = np.zeros((groups, branches, places)), np.zeros((groups, branches, places), bool)
     for at in np.ndindex(groups, branches, steps):
         tried = [
@@ -39,7 +39,9 @@ def loop(told: dict[str, np.ndarray], first_attempt: str) -> tuple[np.ndarray, n
             for number in range(attempts)
             if told["made"][(*at, number)]
         ]
-        if first_attempt == "own":
+        if first_attempt == "apart":
+            judged = {at[2] * attempts + i: [one] for i, one in enumerate(tried)}
+        elif first_attempt == "own":
             most = max(int(told["made"][at[0], other, at[2]].sum()) for other in range(branches))
             judged = {at[2] * attempts + i: [tried[min(i, len(tried) - 1)]] for i in range(most) if tried}
         else:
@@ -101,6 +103,15 @@ def test_who_is_right_at_once_is_what_a_lonely_repair_is_measured_by() -> None:
         assert advantage == pytest.approx(0 if repaired else -2 / 3, abs=1e-6)
 
 
+def test_apart_repairs_that_all_fail_are_not_pushed_down() -> None:
+    made = np.array([[1, 0], [1, 1], [1, 1]], bool)[None, :, None]  # [group, branch, step, attempt]
+    for repaired in (0, 1):
+        right = np.array([[1, 0], [0, repaired], [0, 0]])[None, :, None]
+        rewards, reached = attempt_rewards(right, 0 * right, 0 * right, made, first_attempt="apart")
+        advantages = np.asarray(step_advantages(rewards, reached))[0, :, 1]
+        np.testing.assert_allclose(advantages, [0, repaired / 2, -repaired / 2], atol=1e-6)
+
+
 def test_nothing_is_compared_at_an_attempt_that_nobody_made() -> None:
     made = np.array([[1, 0], [1, 0]], bool)[None, :, None]
     _, reached = attempt_rewards(made, 0 * made, 0 * made, made, first_attempt="own")
@@ -109,5 +120,5 @@ def test_nothing_is_compared_at_an_attempt_that_nobody_made() -> None:
 
 def test_an_unknown_choice_is_named() -> None:
     one = np.ones((1, 1, 1, 1))
-    with pytest.raises(ValueError, match="unknown first_attempt 'late': choose one of own, condition, shared"):
+    with pytest.raises(ValueError, match="unknown first_attempt 'late': choose one of own, apart, condition, shared"):
         attempt_rewards(one, one, one, one, first_attempt="late")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
+from regrpo_jax.core.attempt_credit import BY_ATTEMPT
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import load_image, pack_images
@@ -59,7 +60,7 @@ def drawn_groups(draw: st.DrawFn) -> list[RolloutGroup]:
 
 
 Place = tuple[int, int]  # step and attempt; 0 where that makes no difference
-CREDITS = [("step", "own"), ("step", "condition"), ("step", "shared"), ("episode", "shared")]
+CREDITS = [("step", "own"), ("step", "apart"), ("step", "condition"), ("step", "shared"), ("episode", "shared")]
 
 
 def loop_places(rollout: Rollout, credit: CreditSettings) -> list[Place | None]:
@@ -73,7 +74,7 @@ def loop_places(rollout: Rollout, credit: CreditSettings) -> list[Place | None]:
         elif credit.first_attempt == "condition":
             found.append((turn.step, 0) if ends else None)
         else:
-            found.append((turn.step, earlier if credit.first_attempt == "own" else 0))
+            found.append((turn.step, earlier if credit.first_attempt in BY_ATTEMPT else 0))
     return found
 
 
@@ -81,7 +82,7 @@ def loop_rewards(rollout: Rollout, credit: CreditSettings) -> dict[Place, float]
     if rollout.dropped:
         return {}
     found: dict[Place, float] = {}
-    own = credit.first_attempt == "own"
+    own = credit.first_attempt in BY_ATTEMPT
     for number, turn in enumerate(rollout.turns):
         place = (0, 0)
         if credit.success == "step":
@@ -100,8 +101,9 @@ def loop_advantage(group: RolloutGroup, branch: int, place: Place, credit: Credi
     """Of one branch among those that got to the place, and whether there was anything to prefer."""
     rewards = [loop_rewards(rollout, credit) for rollout in group.rollouts]
     step, attempt = place
-    # A repair meets how those left the step who needed none: by their last attempt.
-    left = [[values[step, i] for i in range(attempt, -1, -1) if (step, i) in values] for values in rewards]
+    # A repair meets how those left the step who needed none: by their last attempt; apart, it meets repairs alone.
+    last = attempt - 1 if credit.first_attempt == "apart" else -1
+    left = [[values[step, i] for i in range(attempt, last, -1) if (step, i) in values] for values in rewards]
     there = [values[0] for values in left if values]
     mean = sum(there) / len(there)
     deviation = math.sqrt(sum((value - mean) ** 2 for value in there) / len(there))
