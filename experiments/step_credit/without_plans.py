@@ -1,4 +1,4 @@
-"""ToolRepair, compact, as a person's own suite would be: nobody knows what a step should see, only what the answer is."""
+"""ToolRepair, compact, as a person's own suite would be: nobody knows what a step should see, only the answer."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ things:
     shared     the same R_ks for the tokens of all attempts, failed ones included. Then a failure that was repaired is
                paid like a success, so first attempts hardly change; kept for comparison.
 
-A *place* is what is compared at once: (step, attempt) with "own" and "apart", a step otherwise; `step_advantages` takes its
-places for steps. Source: the local trajectories of arXiv 2606.31392, which trains z and a1 given a0 and o0.
+A *place* is what is compared at once: (step, attempt) with "own" and "apart", a step otherwise; `step_advantages`
+takes its places for steps. Source: the local trajectories of arXiv 2606.31392, which trains z and a1 given a0 and o0.
 """
 
 import jax.numpy as jnp
@@ -60,7 +60,8 @@ def attempt_rewards(
 
     Returns:
         R, float [group, branch, place], and boolean [group, branch, place]. Places are step * attempts + attempt with
-        "own" and "apart", steps otherwise. With "own" a branch is compared at attempts that it did not need, by its last one.
+        "own" and "apart", steps otherwise. With "own" a branch is compared at attempts that it did not need as well, by
+        its last one.
 
     Raises:
         ValueError: an unknown first_attempt.
