@@ -3,8 +3,8 @@
 python -m regrpo_jax.main --config=configs/build_rot.py --workdir=runs/rot --config.data.source=toolrepair
 
 2,000 records on 2 cores; then an audit that plays every one of them again. Other sources: a JSON file of clean
-MAT-Agent / MM-Traj trajectories, or the folder of an evaluation run (--config.engine.failures_only=True: only what the
-policy itself got wrong).
+MAT-Agent / MM-Traj trajectories, or the folder of an evaluation run (--config.engine.natural=1: only what the policy
+itself got wrong).
 """
 
 from ml_collections import ConfigDict

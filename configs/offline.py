@@ -29,5 +29,8 @@ def get_config() -> ConfigDict:
     config.rl.groups_per_batch = 2
     config.rl.learning_rate = 1e-3
     config.optimizer.warmup_steps = 5
-    config.eval.batch = 8
+    for stage in (config.rl, config.preference):
+        stage.optimizer = ConfigDict({"trainable": "lora"})
+    config.agent.turn_tokens = 192
+    config.played_at_once = 8
     return config

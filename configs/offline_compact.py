@@ -37,6 +37,9 @@ def get_config() -> ConfigDict:
     config.rl.steps = 30
     config.rl.learning_rate = 1e-3
     config.rl.beta = 0.3  # of the paper's range: holds candidates that are already improbable
+    for stage in (config.rl, config.preference):
+        stage.optimizer = ConfigDict({"trainable": "lora"})
     config.eval.records = 60
-    config.eval.max_new_tokens = 80
+    config.agent.turn_tokens = 80
+    config.played_at_once = 50
     return config

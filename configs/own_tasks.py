@@ -20,8 +20,7 @@ def get_config() -> ConfigDict:
     """See the module docstring."""
     config = base_config()
     config.stages = ("data", "sft", "online", "recovery")
-    config.suite.name = "folder"
-    config.suite.path = str(SHOP / "tasks")
+    config.suite.name = str(SHOP / "tasks")
     config.suite.brief = True
     config.tools.builtin = ("image_description",)
     config.tools.user = ("shop_tools:price_of", "shop_tools:in_stock")

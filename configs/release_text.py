@@ -26,7 +26,6 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
-    config.data.max_length = 4096
     config.data.prefix_buckets = (1024, 2048, 4096)
     config.data.branch_buckets = (256, 512, 1024)
     config.lora.rank = 16
@@ -34,13 +33,12 @@ def get_config() -> ConfigDict:
     config.lora.dropout = 0.05
     config.lora.targets = ("q_proj", "v_proj")
     config.lora.vision_rank = 0
-    config.sft.trainable = "lora"
+    config.optimizer.trainable = "lora"
     config.sft.clean_ratio = 0.5
     config.sft.steps = 2000
     config.sft.learning_rate = 2e-5
     config.sft.batch_rows = 1
     config.sft.row_length = 4096
-    config.rl.trainable = "lora"
     config.rl.steps = 1000
     config.rl.groups_per_batch = 1
     config.rl.learning_rate = 5e-6
@@ -51,6 +49,6 @@ def get_config() -> ConfigDict:
     config.optimizer.weight_decay = 0.01
     config.optimizer.beta2 = 0.999
     config.optimizer.clip_norm = 1e9  # no gradient is as long
-    config.eval.batch = 8
-    config.eval.max_new_tokens = 512
+    config.agent.turn_tokens = 512
+    config.played_at_once = 8
     return config

@@ -11,9 +11,9 @@ group each, which is `regrpo_vl_stab.yaml`. Its `regrpo_vl_full.yaml` is `--conf
 What is not the release's: rows are packed, so that an update of the first stage sees eight conversations or more; its
 learning rate falls along a cosine, the release's along a line; the warm-up of the second begins at 0, not at a tenth;
 nothing is cut, a record that is too long is skipped. The release shrinks pictures to 512 x 28 x 28 pixels in its second
-stage: for that run the stages apart, the second one with `--config.lora.path` and `--config.data.max_pixels=401408`.
-One group is one row: several devices share the weights (`--config.mesh.model`). Never run at 7B here: no time and no
-score stand in this file.
+stage: for that run the stages apart, the second one with `--config.lora.path` and
+`--config.data.pixels='(3136, 401408)'`. One group is one row: several devices share the weights
+(`--config.mesh.model`). Never run at 7B here: no time and no score stand in this file.
 """
 
 from ml_collections import ConfigDict
@@ -30,9 +30,7 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
-    config.data.min_pixels = 4 * 28 * 28
-    config.data.max_pixels = 768 * 28 * 28
-    config.data.max_length = 8192
+    config.data.pixels = (4 * 28 * 28, 768 * 28 * 28)
     config.data.prefix_buckets = (1024, 2048, 4096, 8192)
     config.data.branch_buckets = (256, 512, 1024)
     config.lora.rank = 128
@@ -40,7 +38,7 @@ def get_config() -> ConfigDict:
     config.lora.dropout = 0.05
     config.lora.targets = ("q_proj", "k_proj", "v_proj", "o_proj")
     config.lora.vision_rank = 0
-    config.sft.trainable = "lora"
+    config.optimizer.trainable = "lora"
     config.sft.clean_ratio = 0.5
     config.sft.steps = 2500  # one epoch of 20,000 conversations, eight an update; set it for yours
     config.sft.learning_rate = 2e-5
@@ -51,7 +49,6 @@ def get_config() -> ConfigDict:
     config.sft.batch_rows = 8
     config.sft.row_length = 8192
     config.sft.row_patches = 4 * 3072  # patches of four of the largest pictures
-    config.rl.trainable = "lora"
     config.rl.steps = 250
     config.rl.groups_per_batch = 1
     config.rl.learning_rate = 1e-6
@@ -63,6 +60,6 @@ def get_config() -> ConfigDict:
     config.rl.length_normalize = True
     config.rl.normalize_advantages = True
     config.objective.advantage_clip = 1.0
-    config.eval.batch = 8
-    config.eval.max_new_tokens = 512
+    config.agent.turn_tokens = 512
+    config.played_at_once = 8
     return config

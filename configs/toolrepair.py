@@ -17,6 +17,8 @@ def get_config() -> ConfigDict:
     config.stages = ("baselines",)
     config.baselines.policy = "oracle"  # or never_repairs, random
     config.suite.profile = "compact"  # or full
-    config.baselines.split = "test"  # or train, validation, held_out
-    config.baselines.tasks = 270
+    config.recovery.splits = ("test",)  # or train, validation, held_out
+    config.recovery.tasks = 270
+    config.recovery.seed = 0
+    config.agent.max_steps = 10
     return config

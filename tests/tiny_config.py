@@ -16,7 +16,6 @@ def get_config() -> ConfigDict:
     config.log_every = 2
     config.checkpoint.every = 4
     config.data.rot, config.data.clean, config.data.eval_rot = map(str, (FEW.rot_train, FEW.clean_train, FEW.rot_test))
-    config.data.max_length = 256
     config.data.prefix_buckets = (64, 256)
     config.data.branch_buckets = (192,)
     config.model.images = False
@@ -30,7 +29,8 @@ def get_config() -> ConfigDict:
     config.sft.batch_rows = 2
     config.sft.row_length = 256
     config.rl.groups_per_batch = 2
+    config.rl.optimizer = ConfigDict({"trainable": "lora"})
     config.eval.records = 2
-    config.eval.batch = 2
-    config.eval.max_new_tokens = 48
+    config.agent.turn_tokens = 48
+    config.played_at_once = 2
     return config

@@ -25,7 +25,7 @@ from regrpo_jax.config.command_line import load_config
 # Offline ReGRPO on executed near misses of the same families.
 OFFLINE = {
     "stages": '("recovery", "rl", "recovery")',
-    "rl.trainable": "full",
+    "optimizer.trainable": "full",
     "rl.steps": "60",
     "rl.groups_per_batch": "16",
     "rl.learning_rate": "1e-4",
@@ -40,8 +40,8 @@ ARMS: dict[str, dict[str, str]] = {
     "grpo": {"online.algorithm": "grpo"},
     "grpo_longer": {"of": "grpo", "online.algorithm": "grpo"},
     "grpo_two_retries": {"online.algorithm": "grpo", "agent.retries": "2"},
-    "first_condition": AFTER | {"online.first_attempt": "condition"},
-    "first_shared": AFTER | {"online.first_attempt": "shared"},
+    "first_condition": AFTER | {"online.credit": "condition"},
+    "first_shared": AFTER | {"online.credit": "shared"},
     "eta_0": AFTER | {"objective.eta": "0"},
     "eta_0.05": AFTER | {"objective.eta": "0.05"},
     "eta_0.3": AFTER | {"objective.eta": "0.3"},

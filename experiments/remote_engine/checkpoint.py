@@ -93,7 +93,7 @@ def training(chosen: argparse.Namespace, start: Path, demonstrations: str) -> Co
     config.seed = chosen.seed
     config.model.path = str(start)
     config.data.clean = demonstrations
-    config.data.min_pixels, config.data.max_pixels = SMALLEST, LARGEST
+    config.data.pixels = (SMALLEST, LARGEST)
     config.sft.clean_ratio = 1.0
     config.sft.steps = chosen.steps
     config.sft.learning_rate = 3e-3

@@ -54,7 +54,7 @@ def played_config(model: Path) -> ConfigDict:
     """How tasks are played."""
     config = base_config()
     config.model.path = str(model)
-    config.data.min_pixels, config.data.max_pixels = SMALLEST, LARGEST
+    config.data.pixels = (SMALLEST, LARGEST)
     config.data.prefix_buckets, config.data.branch_buckets = (256,), (384,)
     config.agent.turn_tokens, config.agent.episode_tokens = 64, 200
     config.suite.families = FAMILIES

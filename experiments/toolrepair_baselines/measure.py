@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Any
 
 POLICIES, PROFILES, SPLITS = ("oracle", "never_repairs", "random"), ("compact", "full"), ("test", "held_out")
+FIELDS = {
+    "policy": "baselines.policy",
+    "profile": "suite.profile",
+    "split": "recovery.splits",
+    "tasks": "recovery.tasks",
+    "workers": "environment.workers",
+}
 
 
 def run(workdir: Path, **fields: Any) -> tuple[dict[str, Any], float]:
     """The summary of a run of the command, and how many seconds it took, start included."""
-    overrides = [f"--config.environment.{name}={value}" for name, value in fields.items()]
+    overrides = [f"--config.{FIELDS[name]}={value}" for name, value in fields.items()]
     arguments = ["--config=configs/toolrepair.py", f"--workdir={workdir}", *overrides]
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "regrpo_jax.main", *arguments], check=True, stdout=subprocess.DEVNULL)

@@ -5,14 +5,12 @@ An unknown choice that no one refuses is worse still: compared with one known wo
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.config.base_config import base_config, declared
-from regrpo_jax.config.combinations import combination_rules
+from regrpo_jax.config.base_config import TRAINING_STAGES, base_config, declared
+from regrpo_jax.config.combinations import combination_rules, optimizer_field
 from regrpo_jax.config.command_line import field_values
 from regrpo_jax.config.fields import declared_fields
+from regrpo_jax.config.former_fields import what_became_of
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.types import ErrorType
-
-TRAINING_STAGES = ("sft", "rl", "preference", "online")  # the sections that have an optimizer
 
 
 def check_config(config: ConfigDict) -> None:
@@ -25,22 +23,18 @@ def check_config(config: ConfigDict) -> None:
             bounds[f"{stage}.optimizer.{name}"] = bounds[f"optimizer.{name}"]
     for field, bound in bounds.items():
         value = values[field]
-        _require(value is None or bound.holds(value), field, value, bound.remedy)
-    smallest, largest = values["data.min_pixels"], values["data.max_pixels"]
-    _require(smallest <= largest, "data.min_pixels", smallest, f"it must be at most config.data.max_pixels={largest}")
+        _require(value is None or bound.holds(value), field, bound.told(value), bound.remedy)
     for stage in TRAINING_STAGES:
         dense = values["model.quantize"] == "none" or stage not in config.stages
-        trainable = values[f"{stage}.trainable"]
+        field = optimizer_field(values, stage, "trainable")
         remedy = "choose 'lora', because weights that config.model.quantize stores in few bits stay frozen"
-        _require(dense or trainable != "full", f"{stage}.trainable", trainable, remedy)
+        _require(dense or values[field] != "full", field, values[field], remedy)
     fused = values["model.attention"] in ("cudnn", "splash")
     _require(not fused or values["mesh.model"] == 1, "model.attention", values["model.attention"],
              "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
     difficulties = values["suite.difficulties"]
     known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
     _require(known, "suite.difficulties", difficulties, "list some of 1, 2, 3")
-    shares = {name: values[f"engine.error_types.{name}"] for name in map(str, ErrorType)}
-    _require(any(shares.values()), "engine.error_types", shares, "give one of them a share above 0")
     wanted = {name: values[f"engine.{name}"] for name in ("records", "clean", "demonstrations")}
     if "data" in config.stages:
         _require(any(wanted.values()), "engine.records", wanted, "ask for records, clean or demonstrations")
@@ -64,6 +58,9 @@ def _check_fields(config: ConfigDict) -> None:
     }
     missing, unknown = sorted(known.keys() - given.keys()), sorted(given.keys() - known.keys())
     if missing or unknown:
+        for field in unknown:
+            if became := what_became_of(field, known):
+                raise UserError(became)
         wrong = [f"lacks {', '.join(missing)}"] if missing else []
         wrong += [f"has the unknown {', '.join(unknown)}"] if unknown else []
         raise UserError(f"the config {' and '.join(wrong)}; start from regrpo_jax.config.base_config.base_config()")

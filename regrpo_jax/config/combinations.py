@@ -3,6 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from regrpo_jax.config.base_config import STARTS, TRAINING_STAGES
+from regrpo_jax.config.fields import shares_of
+
 
 class Rule(NamedTuple):
     """holds: whether the values go together; if not, `field` is named with its value and the remedy."""
@@ -10,6 +13,12 @@ class Rule(NamedTuple):
     holds: bool
     field: str
     remedy: str
+
+
+def optimizer_field(values: Mapping[str, Any], stage: str, name: str) -> str:
+    """The field that holds a value of a stage's optimizer: the stage's own where it has one, else the shared one."""
+    own = f"{stage}.optimizer.{name}"
+    return own if own in values else f"optimizer.{name}"
 
 
 def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
@@ -26,11 +35,21 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
         "data.curriculum",
         "choose 'none': it orders the records of 'sft' and 'rl', and neither is in config.stages",
     )
-    near_misses = values["online.near_misses"]
+    starts = shares_of(values["online.starts"], STARTS)
     yield Rule(
-        values["online.middle_states"] + near_misses <= 1,
-        "online.middle_states",
-        f"with config.online.near_misses={near_misses} it must be at most {1 - near_misses:g}",
+        starts.get("middle_states", 0.0) + starts.get("near_misses", 0.0) <= 1,
+        "online.starts",
+        "the shares of 'middle_states' and 'near_misses' must come to at most 1",
+    )
+    yield Rule(
+        "baselines" not in stages or len(values["recovery.splits"]) == 1,
+        "recovery.splits",
+        "choose one of them: the stage 'baselines' plays one split",
+    )
+    yield Rule(
+        "data" not in stages or not values["engine.teacher"] or bool(values["teacher.server"]),
+        "engine.teacher",
+        "name config.teacher.server='ADDRESS MODEL', or choose ()",
     )
     if {"online", "recovery"} & set(stages):
         control = "recovery" in stages and values["recovery.bare_control"]
@@ -40,28 +59,28 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
             "choose 'post': 'pre' holds actions back to reflect on them, which config.online.algorithm='grpo', "
             "config.agent.gate='never' and config.recovery.bare_control never do",
         )
-    if values["player.base_url"]:
+    if values["player.server"]:
         yield from _of_an_engine(values, stages)
     if "online" in stages and algorithm != "none":
         yield from _of_training(values)
 
 
 def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
-    yield Rule(bool(values["player.model"]), "player.base_url", "name config.player.model, as the server calls it")
     known = {"data", "audit", "recovery"}
     yield Rule(
         bool(values["model.path"]) or set(stages) <= known,
-        "player.base_url",
+        "player.server",
         "name config.model.path, the same model on disk: without it a served model can be measured by 'recovery', and "
         "nothing else",
     )
     resting = {"online"} if values["online.algorithm"] == "none" else set()
-    trained = [stage for stage in stages if f"{stage}.trainable" in values and stage not in resting]
+    trained = [stage for stage in stages if stage in TRAINING_STAGES and stage not in resting]
     for stage in trained:
+        field = optimizer_field(values, stage, "trainable")
         yield Rule(
-            values[f"{stage}.trainable"] != "full",
-            f"{stage}.trainable",
-            "choose 'lora', or config.player.base_url='': a server can be given an adapter, no other weights",
+            values[field] != "full",
+            field,
+            "choose 'lora', or config.player.server='': a server can be given an adapter, no other weights",
         )
     yield Rule(
         not trained or values["player.extended"],
@@ -82,16 +101,11 @@ def _of_training(values: Mapping[str, Any]) -> Iterator[Rule]:
         "choose 'failure' or 'paper', or config.online.algorithm='grpo', which retries without a reflection",
     )
     yield Rule(
-        values["online.forced_failures"] == 0
+        "forced_failures" not in shares_of(values["online.starts"], STARTS)
         or (values["suite.name"] == "toolrepair" and values["suite.surprises"] > 0),
-        "online.forced_failures",
-        "choose 0, or config.suite.name='toolrepair' with config.suite.surprises above 0: without surprises no task "
-        "has a failure to start after",
-    )
-    yield Rule(
-        values["online.success"] == "step" or values["online.first_attempt"] == "shared",
-        "online.first_attempt",
-        "choose 'shared' with config.online.success='episode', which pays all tokens of an episode alike",
+        "online.starts",
+        "leave 'forced_failures' out, or choose config.suite.name='toolrepair' with config.suite.surprises above 0: "
+        "without surprises no task has a failure to start after",
     )
     in_turn = values["online.staleness"] == 0
     yield Rule(

@@ -14,7 +14,8 @@ from typing import Any
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.base_config import TRAINING_STAGES, base_config
+from regrpo_jax.config.former_fields import named_in, what_became_of
 from regrpo_jax.errors import UserError
 
 HINT = "try: python -m regrpo_jax.main --help"
@@ -31,12 +32,14 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     path = flags.DEFINE_string("config", None, "", flag_values=files)
     workdir = flags.DEFINE_string("workdir", None, "", flag_values=files)
     _check_names(arguments)
+    own = [field for argument in arguments if (field := _field_of(argument)) in _stage_fields()]
     try:
         others = files([program, *arguments], known_only=True)
         for flag in (path, workdir):
             if not flag.value:
                 raise UserError(f"--{flag.name} is missing; {HINT}")
         config = load_config(Path(str(path.value)))
+        _give_stages_their_own(config, own)
         config_flags.DEFINE_config_dict("config", config, flag_values=overrides, lock_config=True, sys_argv=others)
         rest = overrides(others)[1:]
     except flags.Error as error:
@@ -79,13 +82,34 @@ def field_values(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
     return values
 
 
+def _field_of(argument: str) -> str:
+    return argument.lstrip("-").partition("=")[0].removeprefix("config.")
+
+
+def _stage_fields() -> set[str]:
+    """Values of `config.optimizer` that a stage may have for itself; a config holds those alone that are set."""
+    return {f"{stage}.optimizer.{name}" for stage in TRAINING_STAGES for name in base_config().optimizer}
+
+
+def _give_stages_their_own(config: ConfigDict, fields: Sequence[str]) -> None:
+    """Adds fields of stages' own optimizers, with the values of the shared one, for the command line to change."""
+    with config.unlocked():
+        for field in fields:
+            stage, _, name = field.split(".")
+            if name not in config[stage].optimizer:
+                config[stage].optimizer[name] = config.optimizer[name]
+
+
 def _check_names(arguments: Sequence[str]) -> None:
     """Raises UserError for an unknown flag or field: every config has the fields of `base_config`, and no others."""
-    fields = [f"config.{field}" for field in field_values(base_config())]
+    known = field_values(base_config())
+    fields = [f"config.{field}" for field in (*known, *_stage_fields())]
     for argument in arguments:
         name = argument.lstrip("-").partition("=")[0]
         if not argument.startswith("--") or name in ("config", "workdir", *fields):
             continue
+        if became := what_became_of(_field_of(argument), known):
+            raise UserError(f"--{became}")
         namesakes = [field for field in fields if field.split(".")[-1] == name.split(".")[-1]]
         namesakes.sort(key=lambda field: -difflib.SequenceMatcher(None, field, name).ratio())
         near = namesakes[:3] or difflib.get_close_matches(name, ["config", "workdir", *fields], n=1)
@@ -99,6 +123,9 @@ def _error_in_config(path: Path, error: Exception) -> str:
     place = f", line {frames[-1].lineno}" if frames else ""
     if isinstance(error, KeyError) and error.args == ("get_config",):
         return f"--config={path}: the file defines no get_config(); see configs/ for the form"
+    became = frames and named_in(frames[-1].line or "", field_values(base_config()))
+    if became:
+        return f"--config={path}{place}: {became}"
     # ml_collections lists every field of the section between what is wrong and what was meant.
     text = re.sub(r" Other fields present: .*(?=Did you mean)", " ", str(error).replace("\\n", " "), flags=re.DOTALL)
     return f"--config={path}{place}: {type(error).__name__}: {' '.join(text.split())}"

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
+
+from regrpo_jax.config.servers import FORM, FORM_WITHOUT_MODEL, is_address, server_of
+from regrpo_jax.errors import UserError
 
 
 @dataclass(frozen=True)
 class Field:
     """holds: whether a value is one that means something; None is not asked about. remedy: what to do if not.
 
-    choices: where there are only so many values, or parts of one.
+    choices: where there are only so many values, or parts of one. told: what is shown of a wrong value.
     """
 
     default: Any
     holds: Callable[[Any], bool]
     remedy: str
     choices: tuple[str, ...] = ()
+    told: Callable[[Any], Any] = lambda value: value
 
 
 def one_of(default: str, *others: str) -> Field:
@@ -33,6 +37,68 @@ def some_of(default: Sequence[str], known: Sequence[str]) -> Field:
     """One or more choices."""
     remedy = f"choose some of {', '.join(known)}"
     return Field(tuple(default), lambda values: bool(values) and set(values) <= set(known), remedy, tuple(known))
+
+
+def any_of(*known: str) -> Field:
+    """Any number of choices, none to begin with."""
+    return Field((), lambda values: set(values) <= set(known), f"choose some of {', '.join(known)}, or ()", known)
+
+
+def shares(default: Sequence[str], known: Mapping[str, float | None], *, empty: bool = False) -> Field:
+    """Names with a share each, see `shares_of`. known: name -> the share of one that stands alone, None if it has none.
+
+    empty: there may be none.
+    """
+
+    def holds(values: Any) -> bool:
+        try:
+            return bool(shares_of(values, known)) or empty
+        except UserError:
+            return False
+
+    alone = [name for name, usual in known.items() if usual is not None]
+    remedy = f"list some of {', '.join(known)}, each as {next(iter(known))}=0.2 with a share above 0 and at most 1"
+    remedy += f"; {', '.join(alone)} may stand alone" if alone else ""
+    return Field(tuple(default), holds, remedy, tuple(known))
+
+
+def shares_of(texts: Sequence[str], known: Mapping[str, float | None]) -> dict[str, float]:
+    """Name -> share of texts such as "ArgInvalid=0.5", or "ArgInvalid" for its share in `known`. UserError."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, written, number = text.partition("=")
+        try:
+            share = float(number) if written else known[name] or 0.0
+        except (ValueError, KeyError):
+            share = 0.0
+        if name not in known or name in found or not 0 < share <= 1:
+            raise UserError(f"{text!r} is no share; write one of {', '.join(known)}, once, such as {name}=0.2")
+        found[name] = share
+    return found
+
+
+def server(*, model: bool = True, or_path: bool = False) -> Field:
+    """A server, see `servers.server_of`; "" for none. model: whether a model there is named. or_path: or a path."""
+    form = (FORM if model else FORM_WITHOUT_MODEL) + (", a path" if or_path else "")
+
+    def holds(text: Any) -> bool:
+        try:
+            return not text or (or_path and not is_address(text)) or bool(server_of(text, model=model))
+        except UserError:
+            return False
+
+    remedy = f"write {form}, or '' for none"
+    return Field("", holds, remedy, told=lambda text: text.partition(" ")[0])  # what follows may be a key
+
+
+def pair(default: tuple[float, float], holds: Callable[[Any, Any], bool], remedy: str) -> Field:
+    """Two numbers that go together."""
+
+    def both(values: Any) -> bool:
+        numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+        return numbers and all(math.isfinite(value) for value in values) and holds(*values)
+
+    return Field(default, both, f"give two numbers; {remedy}")
 
 
 def at_least(lowest: float, default: float) -> Field:

@@ -203,11 +203,8 @@ def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Exam
     Raises:
       ChatError: it would teach nothing, or is larger than the config allows.
     """
-    tokens, longest = len(example.tokens), config.data.max_length
     if not example.segments.any():
         raise ChatError("none of its tokens would be trained on: its assistant turns are empty")
-    if tokens > longest:
-        raise ChatError(f"{tokens} tokens exceed config.data.max_length={longest}; raise it")
     if reason := row_overflow(example, row_length=config.sft.row_length, row_patches=config.sft.row_patches):
         raise ChatError(reason)
     return example

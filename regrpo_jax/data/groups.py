@@ -89,7 +89,7 @@ def build_group(
     if fed > max_prefix:
         raise ChatError(
             f"its prefix of {fed} tokens, {sum(images.token_counts)} of them for images, exceeds the largest of "
-            f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.max_pixels"
+            f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.pixels"
         )
     branches = []
     for candidate in contrastive_candidates(record, strict=conditioning == "paper"):

@@ -49,7 +49,7 @@ class ImageSettings:
         smallest, largest = max(self.min_pixels, min_pixels), min(self.max_pixels, max_pixels)
         if smallest > largest:
             raise UserError(
-                f"config.data.min_pixels={min_pixels} and config.data.max_pixels={max_pixels} leave no size that the "
+                f"config.data.pixels=({min_pixels}, {max_pixels}) leaves no size that the "
                 f"model's own range of {self.min_pixels} to {self.max_pixels} pixels allows"
             )
         return dataclasses.replace(self, min_pixels=smallest, max_pixels=largest)

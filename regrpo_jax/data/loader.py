@@ -89,7 +89,7 @@ def row_overflow(example: Example, *, row_length: int, row_patches: int) -> str:
         return f"{tokens} tokens exceed config.sft.row_length={row_length}; raise it"
     if patches > row_patches:
         limit = f"config.sft.row_patches={row_patches}"
-        return f"{patches} image patches exceed {limit}; raise it or lower config.data.max_pixels"
+        return f"{patches} image patches exceed {limit}; raise it or lower config.data.pixels"
     return ""
 
 

@@ -52,13 +52,13 @@ class CreditSettings:
 def credit_settings(online: ConfigDict) -> CreditSettings:
     """How `config.online` judges rollouts; without reflections there is no cost."""
     return CreditSettings(
-        success=online.success,
-        first_attempt=online.first_attempt,
+        success="episode" if online.credit == "episode" else "step",
+        first_attempt="shared" if online.credit == "episode" else online.credit,
         lambda_exec=online.lambda_exec,
         eta=online.eta,
         lambda_val=online.lambda_val,
         baseline=online.baseline,
-        normalize=online.normalize_advantages,
+        normalize=online.advantage_epsilon > 0,
         epsilon=online.advantage_epsilon,
         clip_range=online.advantage_clip,
     )

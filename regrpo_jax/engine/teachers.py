@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ml_collections import ConfigDict
 
+from regrpo_jax.config.servers import server_of
 from regrpo_jax.engine.annotate import annotate
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
 from regrpo_jax.records.types import ErrorType, Reflection
@@ -39,8 +40,8 @@ def teaching(config: ConfigDict, workdir: Path, *, style: str) -> Iterator[Teach
     def by_rules(failure: Failure, rng: random.Random) -> Reflection:
         return annotate(failure, rng, style=style)
 
-    chosen = config.engine
-    if TEACHER not in (chosen.annotator, chosen.proposer):
+    asked = config.engine.teacher
+    if not asked:
         yield Teachers(RULES, by_rules, None, threads=1)
         return
     with closing(_teacher(config, workdir)) as teacher, _told(teacher):
@@ -48,12 +49,12 @@ def teaching(config: ConfigDict, workdir: Path, *, style: str) -> Iterator[Teach
         def by_teacher(failure: Failure, rng: random.Random) -> Reflection:
             return teacher.annotate(failure)
 
-        asked = chosen.annotator == TEACHER
+        writes = "reflections" in asked
         yield Teachers(
-            f"{TEACHER}:{config.teacher.model}" if asked else RULES,
-            by_teacher if asked else by_rules,
-            teacher.propose if chosen.proposer == TEACHER else None,
-            threads=config.teacher.max_concurrency,
+            f"{TEACHER}:{teacher.settings.model}" if writes else RULES,
+            by_teacher if writes else by_rules,
+            teacher.propose if "near_misses" in asked else None,
+            threads=config.requests.at_once,
         )
 
 
@@ -71,5 +72,24 @@ def _teacher(config: ConfigDict, workdir: Path) -> Teacher:
     from regrpo_jax.engine.teacher.limits import TeacherSettings
     from regrpo_jax.engine.teacher.teacher import Teacher
 
-    settings = dict(config.teacher.items())
-    return Teacher(TeacherSettings(**settings, seed=config.seed, cache=workdir / "teacher"))
+    chosen, requests = config.teacher, config.requests
+    url, model, key_variable = server_of(chosen.server)
+    input_price, output_price = chosen.prices
+    settings = TeacherSettings(
+        base_url=url,
+        model=model,
+        key_variable=key_variable,
+        cache=workdir / "teacher",
+        timeout=requests.timeout,
+        retries=requests.retries,
+        requests_per_minute=chosen.requests_per_minute,
+        max_concurrency=requests.at_once,
+        most_requests=chosen.most_requests,
+        most_dollars=chosen.most_dollars,
+        dollars_per_million_input_tokens=input_price,
+        dollars_per_million_output_tokens=output_price,
+        max_tokens=chosen.max_tokens,
+        seed=config.seed,
+        images=chosen.images,
+    )
+    return Teacher(settings)

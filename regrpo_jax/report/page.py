@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from regrpo_jax.config.former_fields import recorded_fields
 from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.environments.viewer import page_template
 from regrpo_jax.errors import UserError
@@ -43,6 +44,7 @@ from regrpo_jax.report.tables import (
 
 _FOLDER = Path(__file__).parent
 REPORT_FILE = "report.html"
+_JUDGING = ("objective", "online")  # sections of a config that say what rollouts are worth
 
 
 class Part(NamedTuple):
@@ -179,9 +181,9 @@ def _updates(workdir: Path, record: Mapping[str, Any], shelf: ImageShelf) -> lis
     """The first and the last update. LeftOut."""
     updates, tokenizer = files.read_updates(workdir), files.read_tokenizer(workdir)
     try:
-        # As all runs did before there was a choice.
-        config = record["config"]
-        judged = {"first_attempt": "shared"} | config.get("objective", {}) | config["online"]
+        fields = [(*field.split("."), value) for field, value in recorded_fields(record["config"]).items()]
+        told = {name: value for section, name, value in (f for f in fields if len(f) == 3) if section in _JUDGING}
+        judged = {"credit": "shared"} | told  # as all runs did before there was a choice
         settings = credit_settings(ConfigDict(judged))
     except (KeyError, AttributeError, TypeError) as error:
         raise LeftOut(f"config.json does not say how rollouts were judged ({error})") from error

@@ -1,9 +1,9 @@
 """Who plays a policy's episodes: the sampler of this process, or an engine that is handed the policy's adapter.
 
-config.player.base_url = ""     the sampler, which shares the weights of the training
-config.player.base_url = URL    an engine that serves the base model (vLLM and SGLang exchange adapters while they
-                                run); a policy that has an adapter is written to workdir/player and loaded from there;
-                                without config.model.path, any server at all, to be measured
+config.player.server = ""             the sampler, which shares the weights of the training
+config.player.server = "URL MODEL"    an engine that serves the base model (vLLM and SGLang exchange adapters while they
+                                      run); a policy that has an adapter is written to workdir/player and loaded from
+                                      there; without config.model.path, any server at all, to be measured
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from regrpo_jax.agent.plain_tokens import PlainTokens
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
 from regrpo_jax.agent.remote_policy import RemotePolicy
+from regrpo_jax.config.servers import server_of
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.models.peft import export_adapter
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
@@ -40,16 +41,31 @@ class Player(Protocol):
 
 def player_of(context: RunContext, reader: ConversationReader) -> Player:
     """The one that the config names. UserError: an engine's settings make no sense."""
-    if context.config.player.base_url:
+    if context.config.player.server:
         return EnginePlayer(context, reader)
     return SamplerPlayer(context, reader)
+
+
+def engine_settings(config: ConfigDict) -> EngineSettings:
+    """The engine that the config names. UserError where its key is not in the environment."""
+    url, model, key_variable = server_of(config.player.server)
+    requests = config.requests
+    return EngineSettings(
+        url,
+        model,
+        key_variable,
+        timeout=requests.timeout,
+        retries=requests.retries,
+        concurrency=requests.at_once,
+        extended=config.player.extended,
+    )
 
 
 class ServedPlayer:
     """Whatever a server holds, of which nothing is here."""
 
     def __init__(self, config: ConfigDict) -> None:
-        self._settings = EngineSettings(**config.player.to_dict())
+        self._settings = engine_settings(config)
 
     def __call__(self, variables: Tree, *, version: int, temperature: float) -> RemotePolicy:
         return RemotePolicy(dataclasses.replace(self._settings, temperature=temperature), PlainTokens(), version)
@@ -79,7 +95,7 @@ class EnginePlayer:
 
     def __init__(self, context: RunContext, reader: ConversationReader) -> None:
         self._context, self._tokens = context, EngineTokens(reader)
-        self._settings = EngineSettings(**context.config.player.to_dict())
+        self._settings = engine_settings(context.config)
         self._folder = context.workdir / "player"
         self._served = ""  # adapter that the engine holds for us
 

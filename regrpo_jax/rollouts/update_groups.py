@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
-from regrpo_jax.config.base_config import stage_section
+from regrpo_jax.config.base_config import STARTS, stage_section
+from regrpo_jax.config.fields import shares_of
 from regrpo_jax.data.rollout_buffer import GroupKey, RolloutBuffer, StoredRollouts
 from regrpo_jax.data.rollout_credit import CreditSettings, credit_settings, is_learnable
 from regrpo_jax.environments.environment import Environment
@@ -76,7 +77,9 @@ class GroupPlayer:
         self._environment, self._buffer, self._settings = environment, buffer, settings
         self._credit = credit_settings(stage_section(config, "online"))
         self._suite = suite_of(config)
-        self._shares = {MIDDLE: config.online.middle_states, NEAR_MISS: config.online.near_misses}
+        starts = shares_of(config.online.starts, STARTS)
+        self._forced = starts.get("forced_failures", 0.0)
+        self._shares = {MIDDLE: starts.get("middle_states", 0.0), NEAR_MISS: starts.get("near_misses", 0.0)}
         self._expected: Expected = {}
         self._last: tuple[int, list[RolloutGroup]] = (0, [])  # an update and its groups
 
@@ -111,7 +114,7 @@ class GroupPlayer:
 
     def _states(self, number: int, round_number: int, episodes: Sequence[tuple[Task, Rollout]]) -> list[TaskState]:
         seed = self._config.seed
-        states = with_forced_failures(self._tasks(number, round_number), self._online.forced_failures, seed)
+        states = with_forced_failures(self._tasks(number, round_number), self._forced, seed)
         return with_own_states(states, episodes, self._shares, f"{seed}/{number}/{round_number}")
 
     def _own_episodes(self, number: int) -> list[tuple[Task, Rollout]]:
@@ -155,7 +158,7 @@ def _stored_update(buffer: RolloutBuffer, number: int) -> list[RolloutGroup]:
     if number not in stored.updates:
         raise UserError(
             f"{buffer.folder}: the episodes of update {number} are not there, and later ones start from their states; "
-            "restore the folder, or set config.online.middle_states=0 and config.online.near_misses=0"
+            "restore the folder, or leave middle_states and near_misses out of config.online.starts"
         )
     return stored.update(number)
 

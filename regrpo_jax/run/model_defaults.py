@@ -15,26 +15,26 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from regrpo_jax.config.combinations import optimizer_field
 from regrpo_jax.config.command_line import field_values
 from regrpo_jax.models.config import PolicyConfig, tiny
 from regrpo_jax.models.parameter_count import parameter_count
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
 AUTO = "auto"
+TRAINABLE = "optimizer.trainable"  # which a stage may have for itself, too
 LARGE = 400_000_000  # parameters; the smallest published model that we load, Qwen2.5-0.5B, has 494 million
 SMALL_CHOICES = {
     "model.dtype": "float32",
     "model.param_dtype": "float32",
     "model.remat": "none",
-    "sft.trainable": "full",
-    "online.trainable": "full",
+    TRAINABLE: "full",
 }
 LARGE_CHOICES = {
     "model.dtype": "bfloat16",
     "model.param_dtype": "bfloat16",
     "model.remat": "full",
-    "sft.trainable": "lora",
-    "online.trainable": "lora",
+    TRAINABLE: "lora",
 }
 
 
@@ -46,9 +46,10 @@ def chosen_values(values: Mapping[str, Any], parameters: int) -> dict[str, str]:
       parameters: of the model.
     """
     choices = dict(LARGE_CHOICES if parameters >= LARGE else SMALL_CHOICES)
-    if values["model.quantize"] != "none" or values["player.base_url"]:
+    if values["model.quantize"] != "none" or values["player.server"]:
         # Weights in few bits stay frozen, and a server can be given an adapter and no other weights.
-        choices |= {field: "lora" for field in choices if field.endswith(".trainable")}
+        choices[TRAINABLE] = "lora"
+    choices |= {field: choices[TRAINABLE] for field in values if field.endswith(f".{TRAINABLE}")}
     return {field: choice if values[field] == AUTO else values[field] for field, choice in choices.items()}
 
 
@@ -59,7 +60,7 @@ def with_model_defaults(config: ConfigDict) -> ConfigDict:
       UserError: `config.model.path` has no `config.json` that can be read.
     """
     values = field_values(config)
-    if all(values[field] != AUTO for field in SMALL_CHOICES):
+    if all(values[field] == chosen for field, chosen in chosen_values(values, LARGE).items()):
         return config
     found = config.copy_and_resolve_references()
     found.update_from_flattened_dict(chosen_values(values, parameter_count(_sizes(config))))
@@ -72,9 +73,9 @@ def describe_choices(config: ConfigDict, policy: PolicyConfig, stages: tuple[str
     Args:
       stages: those that train.
     """
-    fields = [f"model.{name}" for name in ("dtype", "param_dtype", "remat")]
-    fields += [f"{stage}.trainable" for stage in stages]
     values = field_values(config)
+    fields = [f"model.{name}" for name in ("dtype", "param_dtype", "remat")]
+    fields += dict.fromkeys(optimizer_field(values, stage, "trainable") for stage in stages)
     chosen = ", ".join(f"{field}={values[field]}" for field in fields)
     return f"policy of {parameter_count(policy):,} parameters: {chosen}"
 

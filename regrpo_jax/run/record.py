@@ -4,10 +4,14 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
+from regrpo_jax.config.base_config import TRAINING_STAGES, base_config
+from regrpo_jax.config.former_fields import recorded_fields
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.text_files import replace_text
 
@@ -15,6 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tran
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
 FREE_FIELDS = (
     "stages", "log_every", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment", "audit",
+    "requests", "played_at_once",
 )  # fmt: skip
 # Sections of which no field may differ, because checkpoints and rollouts would not fit.
 FIXED_SECTIONS = ("seed", "model", "data", "lora", "engine", "suite", "tools")
@@ -45,15 +50,11 @@ def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> boo
     if not path.exists():
         return False
     try:
-        earlier = json.loads(path.read_text())["config"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        earlier = recorded_fields(json.loads(path.read_text())["config"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
-    changed = sorted(_changed_fields(earlier, _as_json(config)))
-    fatal = [
-        field
-        for field in changed
-        if field.split(".")[0] in ("seed", "model", "data", "lora", "engine", "suite", "tools")
-    ]
+    changed = _changed_fields(earlier, recorded_fields(_as_json(config)), config.stages)
+    fatal = [field for field in changed if field.split(".")[0] in FIXED_SECTIONS]
     if fatal:
         raise UserError(
             f"{path}: this folder holds a run with other {', '.join(fatal)}; use those values, or another --workdir"
@@ -77,18 +78,22 @@ def _as_json(config: ml_collections.ConfigDict) -> dict:
     return json.loads(config.to_json_best_effort())
 
 
-def _changed_fields(earlier: dict, current: dict, prefix: str = "") -> list[str]:
-    changed = []
-    for name in earlier.keys() | current.keys():
-        field = f"{prefix}{name}"
-        if field in FREE_FIELDS:
-            continue
-        before, now = earlier.get(name), current.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            changed += _changed_fields(before, now, f"{field}.")
-        elif before != now:
-            changed.append(field)
-    return changed
+def _changed_fields(earlier: dict[str, Any], current: dict[str, Any], stages: Sequence[str]) -> list[str]:
+    """Fields of another value; one that the earlier version of the program did not have was what it is by default."""
+    defaults = recorded_fields(_as_json(base_config()))
+    before, now = (_by_stage(fields, stages) for fields in (defaults | earlier, current))
+    fields = sorted(field for field in before.keys() | now.keys() if before.get(field) != now.get(field))
+    return [field for field in fields if not {field, field.split(".")[0]} & set(FREE_FIELDS)]
+
+
+def _by_stage(fields: dict[str, Any], stages: Sequence[str]) -> dict[str, Any]:
+    """With what each stage's optimizer is, wherever it was said."""
+    trained = [stage for stage in TRAINING_STAGES if stage in stages]
+    found = {field: value for field, value in fields.items() if "optimizer" not in field.split(".")}
+    for field, value in fields.items():
+        if field.startswith("optimizer."):
+            found |= {f"{stage}.{field}": fields.get(f"{stage}.{field}", value) for stage in trained}
+    return found
 
 
 def _versions() -> dict[str, str]:

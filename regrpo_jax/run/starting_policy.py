@@ -11,7 +11,7 @@ import ml_collections
 from jax.sharding import Mesh
 from transformers import PreTrainedTokenizerBase
 
-from regrpo_jax.config.checks import TRAINING_STAGES
+from regrpo_jax.config.base_config import TRAINING_STAGES, stage_section
 from regrpo_jax.data.chat import ChatRenderer
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
@@ -56,13 +56,13 @@ def starting_policy(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, but config.json says that the model knows "
                 f"{policy_config.vocab_size}; the two belong to different models"
             )
-    vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.vision_alpha)
+    vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.alpha)
     policy_config = dataclasses.replace(policy_config, vision=vision)
     if "sft" in config.stages:
         check_row_patches(config.sft.row_patches, vision)
     functions = policy_functions(policy_config)
     reader = _reader(config, folder, tokenizer, vision)
-    adapted = [s for s in TRAINING_STAGES if s in config.stages and config[s].trainable == "lora"]
+    adapted = [s for s in config.stages if s in TRAINING_STAGES and stage_section(config, s).trainable == "lora"]
     if adapted and not config.lora.path:
         shapes = jax.eval_shape(functions.init, jax.random.key(0))["params"]
         check_settings(shapes, adapter_settings(config.lora))
@@ -155,5 +155,5 @@ def _reader(
     if vision is None:
         return ConversationReader(ChatRenderer(tokenizer, data.train_end_of_turn), None, None)
     image_token = checkpoint_image_token(folder, tokenizer) if folder else IMAGE_TOKEN
-    settings = image_settings(folder, vision).within(data.min_pixels, data.max_pixels)
+    settings = image_settings(folder, vision).within(*data.pixels)
     return ConversationReader(ChatRenderer(tokenizer, data.train_end_of_turn, image_token), vision, settings)

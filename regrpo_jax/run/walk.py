@@ -54,7 +54,7 @@ def walk(run: Run, table: Mapping[str, Stage]) -> None:
     """
     run.config = with_model_defaults(run.config)
     stages = {name: table[name] for name in run.config.stages if not table[name].host}
-    served = run.config.player.base_url and not run.config.model.path
+    served = run.config.player.server and not run.config.model.path
     with _served(run) if served else _learning(run, stages):
         for name in run.config.stages:
             if name not in stages:
@@ -107,7 +107,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
         context = RunContext(config, workdir, writer, functions, mesh, reader.renderer.image_token_id)
         start = config.lora.path
         replaced = full_weights(Path(start), variables["params"], functions.config) if start else []
-        if replaced and config.player.base_url:
+        if replaced and config.player.server:
             raise UserError(f"{start}: it replaces {replaced[0]}, and an engine takes no whole weights")
         run.begin(Learner(context, corpus, reader, player_of(context, reader), variables, replaced))
         yield

@@ -30,16 +30,16 @@ _MOST_STEPS = 64
 
 
 def run(run: Run) -> None:
-    """Audits `config.audit.rot`, or the corpus of the data stage in the same workdir.
+    """Audits `config.data.rot`, which is the corpus of the data stage where the stages begin with it.
 
     Raises:
       UserError: the file cannot be read, a hard check fails, or a record replays otherwise.
     """
     config, workdir = run.config, run.workdir
-    path = config.audit.rot or config.data.rot
+    path = config.data.rot
     if not path:
         raise UserError(
-            "config.audit.rot is empty; name a file of RoT records, or a pattern such as 'corpus/rot-*.jsonl'"
+            "config.data.rot is empty; name a file of RoT records, or a pattern such as 'corpus/rot-*.jsonl'"
         )
     records = read_records(path)
     prepare_workdir(workdir)

@@ -27,27 +27,30 @@ from regrpo_jax.suites.find import suite_of
 from regrpo_jax.suites.suite import SuiteTools
 from regrpo_jax.suites.toolrepair import BASELINES, Policy
 
+_SHOWN = 50  # episodes that episodes.html shows, spread over the run
+
 
 def run(run: Run) -> None:
-    """Plays the tasks that `config.environment` names and writes what became of them.
+    """Plays the tasks that `config.recovery` names, each once, and writes what became of them.
 
     Raises:
       UserError: for everything that a person can mend.
     """
     config, workdir = run.config, run.workdir
-    chosen, suite = config.baselines, suite_of(config)
-    tasks = suite.tasks(chosen.split, chosen.tasks, config.seed)
+    policy, chosen, suite = config.baselines.policy, config.recovery, suite_of(config)
+    (split,) = chosen.splits
+    tasks = suite.tasks(split, chosen.tasks, chosen.seed)
     prepare_workdir(workdir)
     record_run(config, workdir)
-    results = play(tasks, BASELINES[chosen.policy], config, suite.tools)
+    results = play(tasks, BASELINES[policy], config, suite.tools)
     lines = (json.dumps(to_json(result), ensure_ascii=False, sort_keys=True) for result in results)
     write_tasks(tasks, workdir / "tasks")
     replace_text(workdir / "results.jsonl", "".join(f"{line}\n" for line in lines))
     told = summary(results)
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
-    title = f"{chosen.policy} on {len(tasks)} tasks of {suite.name}, {chosen.split}"
+    title = f"{policy} on {len(tasks)} tasks of {suite.name}, {split}"
     rows = {name: cells for section in table_rows(told) for name, cells in section.items()}
-    write_run(workdir / "episodes.html", title, results, rows, most_episodes=chosen.viewer_episodes)
+    write_run(workdir / "episodes.html", title, results, rows, most_episodes=_SHOWN)
     print_summary(title, told)
     print(f"everything was written to {workdir}", flush=True)
 
@@ -59,7 +62,7 @@ def play(tasks: list[Task], policy: Policy, config: ConfigDict, tools: SuiteTool
             config.environment,
             tools.loader,
             tools.settings,
-            max_steps=config.baselines.max_steps,
+            max_steps=config.agent.max_steps,
             hidden=tools.hidden,
         ) as environment,
         Progress(transient=True) as bar,

@@ -22,6 +22,8 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from regrpo_jax.config.base_config import ERROR_SHARES
+from regrpo_jax.config.fields import shares_of
 from regrpo_jax.engine.demonstrations import STEM, Habits, write_demonstrations
 from regrpo_jax.engine.episode_source import episode_source
 from regrpo_jax.engine.fill import Source, Workshop
@@ -48,6 +50,8 @@ from regrpo_jax.suites.suite import LOADER
 
 SUITE = "toolrepair"
 _MOST_STEPS = 64
+_ATTEMPTS = 40  # situations tried for a record, at most
+_SHARD = 1000  # records of a file
 
 
 def run(run: Run) -> None:
@@ -98,7 +102,7 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
         print(f"data: complete, the corpus is in {workdir / CORPUS}", flush=True)
         return
     chosen = config.engine
-    shares = {ErrorType(name): share for name, share in chosen.error_types.items()}
+    shares = {ErrorType(name): share for name, share in sorted(shares_of(chosen.error_types, ERROR_SHARES).items())}
     slots = plan_slots(chosen.records, chosen.clean, shares, config.seed)
     started, tools = time.monotonic(), source.tools
     with contextlib.closing(Journal(workdir / "journal.jsonl")) as journal:
@@ -112,12 +116,12 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
         ):
             shop = Workshop(
                 source, environment, teachers.name, teachers.annotate, teachers.propose,
-                attempts=chosen.attempts, synthetic=chosen.synthetic, seed=config.seed,
+                attempts=_ATTEMPTS, synthetic=chosen.synthetic, seed=config.seed,
             )  # fmt: skip
             threads = max(config.environment.workers, teachers.threads)
             with _bar(len(slots)) as progress:
                 committed = fill_slots(shop, slots, journal, threads, progress)
-        write_corpus(workdir, source, committed, chosen.shard_records)
+        write_corpus(workdir, source, committed)
     told = summarise(slots, committed)
     draw_summary(told, workdir / "summary.png")
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
@@ -149,7 +153,7 @@ def source_of(config: ConfigDict) -> Source:
         return task_source(suite_of(config), chosen.split, config.seed)
     if name and path.is_dir():
         tools = None if config.suite.name == SUITE else suite_of(config).tools
-        return episode_source(path, seed=config.seed, failures_only=chosen.failures_only, tools=tools)
+        return episode_source(path, seed=config.seed, failures_only=chosen.natural == 1, tools=tools)
     if name and path.is_file():
         return trajectory_source(path, seed=config.seed, tools=tools_of(LOADER, config))
     raise UserError(
@@ -177,7 +181,7 @@ def _bar(total: int) -> Any:
         yield update
 
 
-def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard: int) -> None:
+def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard: int = _SHARD) -> None:
     """All files of the corpus, from what was committed; the same bytes whenever it is called."""
     folder = workdir / CORPUS
     records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]

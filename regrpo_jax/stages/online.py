@@ -190,8 +190,8 @@ def _update(context: RunContext, optimizer: Any, reference: Tree) -> Step:
     settings = OnlineSettings(
         beta=online.beta,
         kl_estimator=online.kl_estimator,
-        clip_low=online.clip_low,
-        clip_high=online.clip_high,
+        clip_low=online.clip[0],
+        clip_high=online.clip[1],
         weight_cap=online.weight_cap,
         zero_variance=online.zero_variance,
         ratio_of=online.ratio_of,
@@ -214,7 +214,7 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
       UserError: an engine played and did not tell the tokens of any episode.
     """
     online, data = stage_section(context.config, "online"), context.config.data
-    remote = bool(context.config.player.base_url)
+    remote = bool(context.config.player.server)
     if remote and not any(rollout.scored for group in groups for rollout in group.counted):
         raise UserError(
             "nothing can be trained on: the engine tells no tokens with log-probs, of any episode; vLLM and SGLang do "

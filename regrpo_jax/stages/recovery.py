@@ -17,6 +17,7 @@ from typing import Any
 
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
+from regrpo_jax.config.servers import server_of
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
 from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.task import Task, write_tasks
@@ -38,11 +39,7 @@ from regrpo_jax.training.metrics import StageProgress
 
 FOLDER, NUMBERS, GROUPS_FILE = "recovery", "recovery.json", "groups.jsonl"
 BARE = ", bare retry"
-# What cannot change the numbers: how fast they are found, and what else is played.
-_NO_MATTER = {
-    "recovery": ("tasks_at_once", "bare_control", "splits"),
-    "player": ("key_variable", "timeout", "retries", "concurrency"),
-}
+_NO_MATTER = ("bare_control", "splits")  # what else is played cannot change the numbers
 
 
 def run(run: Run) -> None:
@@ -128,8 +125,8 @@ class RecoveryEvaluation:
         chosen = config.recovery
         groups: list[RolloutGroup] = []
         with playing(config) as environment, StageProgress("recovery", len(tasks)) as progress:
-            for start in range(0, len(tasks), chosen.tasks_at_once):
-                part = tasks[start : start + chosen.tasks_at_once]
+            for start in range(0, len(tasks), config.played_at_once):
+                part = tasks[start : start + config.played_at_once]
                 found, counts = collect_groups(environment, policy, part, settings, seed=chosen.seed, first_group=start)
                 groups += found
                 for words in counts.refused:
@@ -143,17 +140,16 @@ def played_digest(config: Any, tasks: Sequence[Task], settings: CollectSettings)
 
     Numbers of another digest are of other tasks, or were come by in another way, and are never shown for these.
     """
-    sections = {
-        name: {field: value for field, value in config[name].to_dict().items() if field not in _NO_MATTER.get(name, ())}
-        for name in ("agent", "recovery", "player")
-    }
+    player = config.player
     told = {
         "tasks": tasks_digest(tasks),
         "prompts": sorted({settings.system_text(task) for task in tasks}),
         "tools": {name: shape.version for name, shape in shapes_of(suite_of(config).tools.loaded).items()},
         "loop": vars(settings.loop),
         "wall_seconds": config.environment.wall_seconds,
-        **sections,
+        "agent": config.agent.to_dict(),
+        "recovery": {field: value for field, value in config.recovery.items() if field not in _NO_MATTER},
+        "player": [*server_of(player.server)[:2], player.extended] if player.server else [],  # whatever its key
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 

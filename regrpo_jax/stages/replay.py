@@ -63,7 +63,9 @@ class Evaluation:
         """
         config = self._context.config
         name = f"after {title_of(list(trained)[-1], config.online.algorithm)}" if trained else "untrained"
-        identity = json.loads(json.dumps({**trained, "eval": config.eval.to_dict()}))
+        identity = json.loads(
+            json.dumps({**trained, "eval": config.eval.to_dict(), "turn_tokens": config.agent.turn_tokens})
+        )
         earlier = self._earlier_columns()
         if earlier.get(name, {}).get("identity") == identity:
             self._columns[name] = earlier[name]
@@ -100,7 +102,7 @@ class Evaluation:
             variables,
             self._reader,
             self._records,
-            batch=config.eval.batch,
+            batch=config.played_at_once,
             chunk_size=context.logprob_chunk,
         )
         policy = SamplerPolicy(
@@ -108,13 +110,13 @@ class Evaluation:
             variables,
             self._reader,
             prefix_buckets=with_room(config.data.prefix_buckets),
-            branch_tokens=_OPENING + config.eval.max_new_tokens,
+            branch_tokens=_OPENING + config.agent.turn_tokens,
             lanes=1,
             temperature=config.eval.temperature,
             top_k=config.eval.top_k,
             top_p=config.eval.top_p,
         )
-        writer = TurnWriter(policy, config.eval.batch, config.eval.max_new_tokens, config.seed)
+        writer = TurnWriter(policy, config.played_at_once, config.agent.turn_tokens, config.seed)
         episodes = replay(self._records, confidences, writer)
         overall = replay_metrics(episodes) | self._preference(variables)
         return overall, metrics_by_error_type(episodes)

@@ -10,6 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.prompt import RELEASE, TOOLS
+from regrpo_jax.config.servers import is_address, server_of
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites import folder, python
@@ -18,6 +19,8 @@ from regrpo_jax.suites.toolrepair import suite as toolrepair
 from regrpo_jax.toolbox.mcp_tools import McpServer
 from regrpo_jax.toolbox.remote_tools import Endpoint
 from regrpo_jax.toolbox.toolset import BUILTIN, ToolsetSettings
+
+ALL, GTA = "all", "gta_names"  # what `config.tools.builtin` may list beside names of tools
 
 
 def suite_of(config: ConfigDict) -> Suite:
@@ -70,14 +73,14 @@ def _named(config: ConfigDict) -> Suite:
     if chosen.name == toolrepair.NAME:
         return toolrepair.ToolRepair(chosen.profile, chosen.families, chosen.difficulties, chosen.surprises)
     settings = toolset_settings(config.tools)
-    if chosen.name == folder.NAME:
-        place = Path(chosen.path).resolve()
+    place = Path(chosen.name).resolve()
+    if chosen.name and place.is_dir():
         return folder.FolderSuite(place, SuiteTools(LOADER, settings, (str(place),)), chosen.brief)
     if ":" in chosen.name:
         return python.python_suite(chosen.name, settings)
     raise UserError(
-        f"config.suite.name is {chosen.name!r}; choose {toolrepair.NAME!r}, {folder.NAME!r} with config.suite.path, or "
-        'write "package.module:make_suite"'
+        f"config.suite.name is {chosen.name!r}; choose {toolrepair.NAME!r}, a folder that holds {folder.FILE}, or "
+        '"package.module:make_suite"'
     )
 
 
@@ -92,15 +95,17 @@ def tools_of(loader: str, config: ConfigDict) -> SuiteTools:
 
 def toolset_settings(tools: ConfigDict) -> ToolsetSettings:
     """The tools that `config.tools` asks for. UserError for a server that is neither a command nor an address."""
+    own = [name for name in (*tools.builtin, "final_answer") if name not in (ALL, GTA)]
+    searched = tools.search
     return ToolsetSettings(
-        builtin=tuple(BUILTIN) if tools.builtin == ("all",) else tuple(dict.fromkeys((*tools.builtin, "final_answer"))),
+        builtin=tuple(BUILTIN) if ALL in tools.builtin else tuple(dict.fromkeys(own)),
         user_tools=tuple(tools.user),
         mcp_servers=tuple(_server(number, words) for number, words in enumerate(tools.mcp)),
-        corpus=str(Path(tools.corpus).resolve()) if tools.corpus else "",
+        corpus=str(Path(searched).resolve()) if searched and not is_address(searched) else "",
         vision=_endpoint(tools.vision),
         images=_endpoint(tools.images),
-        search_engine=_endpoint(tools.search),
-        gta_names=tools.gta_names,
+        search_engine=_endpoint(searched, model=False) if is_address(searched) else None,
+        gta_names=GTA in tools.builtin,
     )
 
 
@@ -116,7 +121,5 @@ def _server(number: int, words: str) -> McpServer:
     return McpServer(name, command=tuple(shlex.split(rest)))
 
 
-def _endpoint(told: ConfigDict) -> Endpoint | None:
-    if not told.url:
-        return None
-    return Endpoint(told.url, told.model, told.key_variable)
+def _endpoint(text: str, *, model: bool = True) -> Endpoint | None:
+    return Endpoint(*server_of(text, model=model)) if text else None

@@ -26,7 +26,7 @@ def read_folder(folder: Path) -> list[Task]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise UserError(f"{path}: cannot be read ({reason}); config.suite.path names a folder that holds it") from error
+        raise UserError(f"{path}: cannot be read ({reason}); config.suite.name names a folder that holds it") from error
 
     @functools.cache
     def read(name: str) -> bytes:

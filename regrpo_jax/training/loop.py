@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.loader import Batches
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.logprobs import default_chunk
@@ -26,6 +27,7 @@ from regrpo_jax.training.state import TrainState, adapter_settings, initial_stat
 from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
+_KEPT = 2  # checkpoints of a stage
 KEYS = {"sft": 1, "rl": 2, "preference": 2, "online": 5}
 """Of the random numbers that a stage's fresh adapter is made of."""
 
@@ -62,7 +64,7 @@ class RunContext(RunFolder):
     @property
     def logprob_chunk(self) -> int:
         """Tokens that meet the vocabulary at once."""
-        return self.config.model.logprob_chunk or default_chunk(self.functions.config.vocab_size)
+        return default_chunk(self.functions.config.vocab_size)
 
     def key(self, purpose: int) -> jax.Array:
         """A random key of its own for each purpose, all from the one seed."""
@@ -140,14 +142,12 @@ def train_stage(
     Raises:
       UserError: the checkpoint is of another run, or a number is not finite.
     """
-    config, stage = context.config, context.config[name]
+    config, stage = context.config, stage_section(context.config, name)
     trainable, frozen = split_variables(
         variables, stage.trainable, context.key(KEYS[name]), context.functions.config, adapter_settings(config.lora)
     )
     state, frozen = place((initial_state(trainable, optimizer), frozen), context.mesh)
-    with contextlib.closing(
-        StageCheckpoints(context.workdir / "checkpoints" / name, keep=config.checkpoint.keep)
-    ) as checkpoints:
+    with contextlib.closing(StageCheckpoints(context.workdir / "checkpoints" / name, keep=_KEPT)) as checkpoints:
         position = None
         if checkpoints.latest_step() is not None:
             state, position = checkpoints.restore(state)

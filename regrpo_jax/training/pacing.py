@@ -30,13 +30,14 @@ def stage_pacer(data: ml_collections.ConfigDict, *, updates: int) -> Pacer | Non
     """What decides how much of a stage's data is in play; None where all of it always is."""
     if data.curriculum == "none":
         return None
+    (start, full), (threshold, window) = data.curriculum_pace, data.curriculum_success
     return Pacer(
         Curriculum(
             kind=data.curriculum,
-            start=data.curriculum_start,
-            full=data.curriculum_full,
-            threshold=data.curriculum_success,
-            window=data.curriculum_window,
+            start=start,
+            full=full,
+            threshold=threshold,
+            window=window,
             updates=updates,
         )
     )

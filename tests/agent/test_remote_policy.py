@@ -111,8 +111,7 @@ def test_a_run_measures_a_model_that_is_not_here(tmp_path: Path) -> None:
                 "--config.recovery.tasks=2",
                 "--config.agent.turn_tokens=200",
                 "--config.agent.episode_tokens=900",
-                f"--config.player.base_url={address}",
-                "--config.player.model=base",
+                f"--config.player.server={address} base",
             ]
         )
     told = json.loads((tmp_path / "recovery.json").read_text())["before"]["metrics"]

@@ -18,7 +18,7 @@ from regrpo_jax.sandbox.results import SandboxError
 from tests.compact_records import FEW, CorpusPaths
 
 ROOT = Path(__file__).resolve().parents[2]
-SERVED = ["--config.player.base_url=http://localhost:8000/v1", "--config.player.model=m", "--config.model.path=m"]
+SERVED = ["--config.player.server=http://localhost:8000/v1 m", "--config.model.path=m"]
 CONFIG = f"--config={ROOT / 'tests' / 'tiny_config.py'}"
 
 # Arguments beside the config and the workdir -> words of the message. None of these gets as far as importing jax.
@@ -60,14 +60,17 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--config.objective.zero_variance=drop"],
         ["config.objective.zero_variance", "'keep_kl'"],
     ),
-    "unknown_trainable": (["--config.sft.trainable=Lora"], ["config.sft.trainable", "'Lora'", "'full' or 'lora'"]),
+    "unknown_trainable": (
+        ["--config.sft.optimizer.trainable=Lora"],
+        ["config.sft.optimizer.trainable", "'Lora'", "'full' or 'lora'"],
+    ),
     "unknown_remat": (["--config.model.remat=some"], ["config.model.remat", "'none' or 'dots' or 'full'"]),
     "unknown_dtype": (["--config.model.dtype=float8"], ["config.model.dtype", "'bfloat16'"]),
     "unknown_target": (["--config.lora.targets=('q_proj','qkv')"], ["config.lora.targets", "'qkv'", "gate_proj"]),
     "unknown_vision_target": (["--config.lora.vision_targets=('q_proj',)"], ["config.lora.vision_targets", "fc1"]),
     "few_bits_trained": (
-        ["--config.model.quantize=int8", "--config.sft.trainable=full"],
-        ["config.sft.trainable is 'full'", "choose 'lora'"],
+        ["--config.model.quantize=int8", "--config.optimizer.trainable=full"],
+        ["config.optimizer.trainable is 'full'", "choose 'lora'"],
     ),
     "unknown_bits": (["--config.model.quantize=int3"], ["config.model.quantize is 'int3'", "'nf4'"]),
     "negative_price": (["--config.objective.eta=-1"], ["config.objective.eta is -1.0", "at least 0"]),
@@ -77,16 +80,37 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "odd_width": (["--config.model.hidden_size=48"], ["config.model.hidden_size is 48", "multiple of 32"]),
     "no_bucket": (["--config.data.prefix_buckets=()"], ["config.data.prefix_buckets"]),
     "no_size": (
-        ["--config.data.min_pixels=9000", "--config.data.max_pixels=8000"],
-        ["config.data.min_pixels is 9000", "at most config.data.max_pixels=8000"],
+        ["--config.data.pixels=(9000, 8000)"],
+        ["config.data.pixels is (9000, 8000)", "not below the first"],
+    ),
+    "one_bound": (["--config.online.clip=0.2"], ["config.online.clip is (0.2,)", "give two numbers"]),
+    "a_key_in_the_place_of_its_variable": (
+        ["--config.teacher.server=https://a.com/v1 m sk-secret"],
+        ["config.teacher.server is 'https://a.com/v1'", "KEY_VARIABLE"],
+    ),
+    "a_teacher_without_a_server": (
+        ["--config.stages=data", "--config.engine.teacher=reflections"],
+        ["config.engine.teacher is ('reflections',)", "name config.teacher.server"],
+    ),
+    "unknown_type": (["--config.engine.error_types=TypoError=0.5"], ["config.engine.error_types", "GroundingDrift"]),
+    "a_type_without_a_share": (["--config.engine.error_types=CodeError"], ["ArgInvalid, InfoInsufficient may stand"]),
+    "former_field": (
+        ["--config.player.base_url=http://localhost:8000/v1"],
+        ["config.player.base_url is config.player.server='ADDRESS MODEL KEY_VARIABLE' now"],
+    ),
+    "former_section": (["--config.sft.trainable=lora"], ["is config.sft.optimizer.trainable=.. now"]),
+    "field_of_no_use": (["--config.checkpoint.keep=3"], ["config.checkpoint.keep is no field any more, it is 2"]),
+    "several_splits": (
+        ["--config.stages=baselines", "--config.recovery.splits=('train','test')"],
+        ["config.recovery.splits", "plays one split"],
     ),
     "curriculum_of_nothing": (
         ["--config.stages=online", "--config.data.curriculum=linear"],
         ["config.data.curriculum is 'linear'", "neither is in config.stages"],
     ),
     "more_than_all": (
-        ["--config.online.middle_states=0.7", "--config.online.near_misses=0.5"],
-        ["config.online.middle_states is 0.7", "at most 0.5"],
+        ["--config.online.starts=('middle_states=0.7', 'near_misses=0.5')"],
+        ["config.online.starts is ('middle_states=0.7', 'near_misses=0.5')", "at most 1"],
     ),
     "held_back_for_nothing": (
         ["--config.stages=recovery", "--config.agent.timing=pre", "--config.online.algorithm=grpo"],
@@ -97,8 +121,8 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.agent.gate is 'never'", "config.online.algorithm='grpo'"],
     ),
     "no_failure_to_force": (
-        ["--config.stages=online", "--config.online.forced_failures=0.1", "--config.suite.surprises=0"],
-        ["config.online.forced_failures is 0.1", "config.suite.surprises above 0"],
+        ["--config.stages=online", "--config.online.starts=forced_failures=0.1", "--config.suite.surprises=0"],
+        ["config.online.starts is ('forced_failures=0.1',)", "config.suite.surprises above 0"],
     ),
     "stale_without_weights": (
         ["--config.stages=online", "--config.online.staleness=1"],
@@ -114,19 +138,19 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["config.online.staleness is 1", "config.mesh.model=1"],
     ),
     "served_weights_do_not_learn": (
-        ["--config.stages=('online','recovery')", *SERVED, "--config.online.trainable=full"],
-        ["config.online.trainable is 'full'", "a server can be given an adapter"],
+        ["--config.stages=('online','recovery')", *SERVED, "--config.online.optimizer.trainable=full"],
+        ["config.online.optimizer.trainable is 'full'", "a server can be given an adapter"],
     ),
     "an_engine_without_a_model": (
-        ["--config.stages=recovery", SERVED[0]],
-        ["config.player.base_url is 'http", "name config.player.model"],
+        ["--config.stages=recovery", "--config.player.server=http://localhost:8000/v1"],
+        ["config.player.server is 'http", "'ADDRESS MODEL'"],
     ),
     "a_served_model_that_is_not_here": (
-        ["--config.stages=('sft','recovery')", *SERVED[:2], "--config.sft.trainable=lora"],
-        ["config.player.base_url is 'http", "name config.model.path, the same model on disk"],
+        ["--config.stages=('sft','recovery')", SERVED[0], "--config.optimizer.trainable=lora"],
+        ["config.player.server is 'http", "name config.model.path, the same model on disk"],
     ),
     "another_engine_without_weights": (
-        ["--config.stages=online", *SERVED, "--config.online.trainable=lora"],
+        ["--config.stages=online", *SERVED, "--config.optimizer.trainable=lora"],
         ["config.online.weight_cap is None", "needs importance weights"],
     ),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
@@ -150,6 +174,11 @@ BAD_CONFIGS: dict[str, tuple[str | None, list[str]]] = {
         "from regrpo_jax.config.base_config import base_config\n\n\n"
         "def get_config():\n    config = base_config()\n    config.objective.etaa = 1\n    return config\n",
         ["config.py, line 6", '"etaa"', 'Did you mean "eta" instead of "etaa"?'],
+    ),
+    "a_former_field": (
+        "from regrpo_jax.config.base_config import base_config\n\n\n"
+        "def get_config():\n    config = base_config()\n    config.eval.batch = 2\n    return config\n",
+        ["config.py, line 6: config.eval.batch is config.played_at_once=NUMBER now"],
     ),
     "its_own_fields": (
         "from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({'steps': 1})\n",
@@ -344,7 +373,7 @@ def test_conversation_that_exceeds_the_length(
     with pytest.raises(UserError, match=r"rot\.json: no record fits"):
         start(stages="sft", data__rot=path)
     (tmp_path / "run" / "config.json").unlink()
-    with pytest.raises(UserError, match=r"record endless: \d+ tokens exceed config\.data\.max_length=256; raise it"):
+    with pytest.raises(UserError, match=r"record endless: \d+ tokens exceed config\.sft\.row_length=256; raise it"):
         start(stages="sft", data__rot=path, data__on_bad_record="fatal")
     assert no_checkpoint(tmp_path / "run")
 

@@ -24,7 +24,7 @@ from regrpo_jax.run.model_defaults import AUTO, LARGE, LARGE_CHOICES, SMALL_CHOI
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 FIELDS = sorted(SMALL_CHOICES)
 CHOICES = {field: bound.choices for field, bound in declared_fields(declared()).items()}
-ELSEWHERE = {"model.quantize": "none", "player.base_url": ""}
+ELSEWHERE = {"model.quantize": "none", "player.server": ""}
 
 
 def test_the_fields_are_those_that_may_be_auto_and_are() -> None:
@@ -44,13 +44,13 @@ def test_the_fields_are_those_that_may_be_auto_and_are() -> None:
     served=st.booleans(),
 )
 def test_auto_alone_is_decided(values: dict[str, str], parameters: int, quantize: str, served: bool) -> None:
-    others = {"model.quantize": quantize, "player.base_url": "http://localhost/v1" if served else ""}
+    others = {"model.quantize": quantize, "player.server": "http://localhost/v1 m" if served else ""}
     found = chosen_values(values | others, parameters)
     assert found.keys() == values.keys() and AUTO not in found.values()
     adapter_only = quantize != "none" or served
     for field, value in values.items():
         expected = (LARGE_CHOICES if parameters >= LARGE else SMALL_CHOICES)[field]
-        expected = "lora" if adapter_only and field.endswith(".trainable") else expected
+        expected = "lora" if adapter_only and field == "optimizer.trainable" else expected
         assert found[field] == (expected if value == AUTO else value)
     assert chosen_values(found | others, 1) == chosen_values(found | others, 10**12) == found
 
@@ -135,12 +135,12 @@ def test_a_run_says_and_records_what_was_chosen(tmp_path: Path, capsys: pytest.C
     main(arguments)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("policy of ")]
     assert line.endswith(
-        " parameters: model.dtype=float32, model.param_dtype=float32, model.remat=none, sft.trainable=full, "
-        "rl.trainable=lora"
+        " parameters: model.dtype=float32, model.param_dtype=float32, model.remat=none, "
+        "optimizer.trainable=full, rl.optimizer.trainable=lora"
     )
     recorded = json.loads((tmp_path / "config.json").read_text())["config"]
     assert recorded["model"]["dtype"] == recorded["model"]["param_dtype"] == "float32"
-    assert (recorded["model"]["remat"], recorded["sft"]["trainable"]) == ("none", "full")
+    assert (recorded["model"]["remat"], recorded["optimizer"]["trainable"]) == ("none", "full")
     main([*arguments, "--config.model.dtype=float32"])  # the same run, whether it is chosen or set
     assert "resuming with changed" not in capsys.readouterr().out
     with pytest.raises(UserError, match=r"holds a run with other model\.dtype"):

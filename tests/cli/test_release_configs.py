@@ -44,9 +44,8 @@ SHARED = {
     "rl.two_stream_alpha": None,
 }
 VISION = SHARED | {
-    "data.min_pixels": 4 * 28 * 28,
-    "data.max_pixels": 768 * 28 * 28,
-    "data.max_length": 8192,
+    "data.pixels": (4 * 28 * 28, 768 * 28 * 28),
+    "sft.row_length": 8192,
     "lora.rank": 128,
     "lora.alpha": 16.0,
     "lora.targets": ("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -63,7 +62,7 @@ VISION = SHARED | {
     "rl.advantage_clip": 1.0,
 }
 TEXT = SHARED | {
-    "data.max_length": 4096,
+    "sft.row_length": 4096,
     "lora.rank": 16,
     "lora.alpha": 32.0,
     "lora.targets": ("q_proj", "v_proj"),
@@ -143,6 +142,4 @@ def test_nothing_is_left_to_the_size_of_the_model_where_the_release_says_it() ->
 
 def test_the_values_stand_whatever_the_model_is() -> None:
     config = load_config(CONFIGS / "release_vision.py")  # without a path the model is the tiny preset
-    resolved = field_values(with_model_defaults(config))
-    assert resolved.pop("online.trainable") == "full"
-    assert resolved == {name: value for name, value in field_values(config).items() if name != "online.trainable"}
+    assert field_values(with_model_defaults(config)) == field_values(config)

@@ -58,8 +58,8 @@ def settings(corpus: CorpusPaths, model: Path) -> Any:
     config.model.remat = "dots"
     config.lora.vision_rank = 3
     config.lora.dropout = 0.1
-    config.sft.trainable = "lora"
-    config.sft.row_length = config.data.max_length = 512
+    config.optimizer.trainable = "lora"
+    config.sft.row_length = 512
     config.data.prefix_buckets, config.data.branch_buckets = (512,), (256,)
     config.sft.steps = config.rl.steps = config.checkpoint.every = config.log_every = 2
     config.export_weights = True

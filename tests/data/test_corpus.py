@@ -24,9 +24,9 @@ AddImages = Callable[..., RotRecord]
 
 
 def config(**fields: Any) -> ml_collections.ConfigDict:
-    """The base config with overrides, "data__max_length" for data.max_length; a bad record is fatal."""
+    """The base config with overrides, "sft__row_length" for sft.row_length; a bad record is fatal."""
     changed = base_config()
-    large = {"data.prefix_buckets": (4096,), "data.branch_buckets": (4096,), "data.max_length": 4096}
+    large = {"data.prefix_buckets": (4096,), "data.branch_buckets": (4096,)}
     large |= {"sft.row_length": 4096, "data.on_bad_record": "fatal"}
     changed.update_from_flattened_dict(large | {name.replace("__", "."): value for name, value in fields.items()})
     return changed
@@ -41,12 +41,10 @@ class TestLengths:
         for build, record in ((rot_examples, rot_record), (clean_examples, clean_record)):
             (whole,) = build([record], chatml_reader, config())
             size = len(whole.tokens)
-            for field in ("data__max_length", "sft__row_length"):
-                assert len(build([record], chatml_reader, config(**{field: size}))) == 1
-                limit = rf"config\.{field.replace('__', '.')}={size - 1}"
-                message = f"record {record.id}: {size} tokens exceed {limit}; raise"
-                with pytest.raises(UserError, match=message):
-                    build([record], chatml_reader, config(**{field: size - 1}))
+            assert len(build([record], chatml_reader, config(sft__row_length=size))) == 1
+            message = rf"record {record.id}: {size} tokens exceed config\.sft\.row_length={size - 1}; raise"
+            with pytest.raises(UserError, match=message):
+                build([record], chatml_reader, config(sft__row_length=size - 1))
 
     def test_patches(
         self, chatml_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages, picture: Picture

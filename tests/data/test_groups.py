@@ -238,5 +238,5 @@ class TestPrefix:
         assert group.images.merged_grids == ((1, 2), (2, 3)) and is_image.sum() == 2 + 6
         np.testing.assert_array_equal(group.positions, rotary_positions(is_image, group.images.merged_grids))
         assert not any((b.tokens == image_reader.renderer.image_token_id).any() for b in group.branches)
-        with pytest.raises(ChatError, match=r"8 of them for images, .*or lower config\.data\.max_pixels"):
+        with pytest.raises(ChatError, match=r"8 of them for images, .*or lower config\.data\.pixels"):
             group_of(record, image_reader, max_prefix=len(group.prefix) - 2)

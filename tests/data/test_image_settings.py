@@ -105,5 +105,7 @@ def test_a_config_narrows_the_range() -> None:
     for asked, given in (((50, 2000), (100, 1000)), ((200, 500), (200, 500)), ((1, 100), (100, 100))):
         narrowed = settings.within(*asked)
         assert (narrowed.min_pixels, narrowed.max_pixels) == given
-    with pytest.raises(UserError, match=r"config\.data\.max_pixels=99 leave no size .* range of 100 to 1000 pixels"):
+    with pytest.raises(
+        UserError, match=r"config\.data\.pixels=\(\d+, 99\) leaves no size .* range of 100 to 1000 pixels"
+    ):
         settings.within(1, 99)

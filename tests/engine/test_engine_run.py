@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from regrpo_jax.data.corpus import load_corpus
+from regrpo_jax.engine.shards import write_shards
 from regrpo_jax.records import load_clean, load_rot
 from regrpo_jax.run.corpus_files import CORPUS, TASKS
 from tests import tiny_config
@@ -25,7 +26,7 @@ from tests.engine.openai_server import Body, Script, openai_server, question
 ROOT = Path(__file__).parents[2]
 RECORDS = 60
 KILLS = 10
-COMMON = (f"--config.engine.records={RECORDS}", "--config.engine.clean=12", "--config.engine.shard_records=25")
+COMMON = (f"--config.engine.records={RECORDS}", "--config.engine.clean=12")
 
 
 def command(workdir: Path, *options: str) -> list[str]:
@@ -61,7 +62,7 @@ def test_the_corpus_is_what_was_asked_for(whole: Path) -> None:
     clean = load_clean(whole / CORPUS / "clean-*.jsonl", on_bad_record="fatal")
     assert (len(rot), len(clean)) == (RECORDS, 12)
     assert all(step.observation is None or step.observation.status == "ok" for one in clean for step in one.steps)
-    assert len(list((whole / CORPUS).glob("rot-*-of-00003.jsonl"))) == 3
+    assert len(list((whole / CORPUS).glob("rot-*-of-00001.jsonl"))) == 1
     assert (whole / "summary.png").stat().st_size > 10_000
 
 
@@ -129,12 +130,12 @@ def _changed(record: dict[str, Any], how: str) -> dict[str, Any]:
 @pytest.mark.parametrize("how", ["observation", "status", "task"])
 def test_the_replay_notices_what_was_changed(whole: Path, tmp_path: Path, how: str) -> None:
     shutil.copytree(whole / CORPUS, tmp_path / CORPUS)
-    path = tmp_path / CORPUS / "rot-00002-of-00003.jsonl"
+    path = tmp_path / CORPUS / "rot-00000-of-00001.jsonl"
     records = [json.loads(line) for line in path.read_text().splitlines()]
     records[3] = _changed(records[3], how)
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
     only = tmp_path / CORPUS / "rot-*.jsonl"
-    done = run(tmp_path, '--config.stages=("audit",)', f"--config.audit.rot={only}")
+    done = run(tmp_path, '--config.stages=("audit",)', f"--config.data.rot={only}")
     assert done.returncode == 2, done.stdout
     assert "Traceback" not in done.stderr
     differing = json.loads((tmp_path / "audit.json").read_text())["replay"]["differing"]
@@ -147,11 +148,11 @@ def test_the_replay_notices_what_was_changed(whole: Path, tmp_path: Path, how: s
     [
         (("--config.data.source=nowhere.json",), "config.data.source is 'nowhere.json'"),
         (("--config.data.source=",), "config.data.source is ''"),
-        (('--config.stages=("audit",)', "--config.audit.rot=nowhere-*.jsonl"), "no file matches"),
-        (('--config.stages=("audit",)', "--config.data.source="), "config.audit.rot is empty"),
+        (('--config.stages=("audit",)', "--config.data.rot=nowhere-*.jsonl"), "no file matches"),
+        (('--config.stages=("audit",)', "--config.data.source="), "config.data.rot is empty"),
         (('--config.stages=("audit", "data")',), "'data' comes before 'audit'"),
-        (("--config.engine.error_types.ArgInvalid=2.0",), "engine.error_types.ArgInvalid"),
-        (("--config.engine.annotator=teacher",), "base_url"),
+        (("--config.engine.error_types=ArgInvalid=2.0",), "engine.error_types"),
+        (("--config.engine.teacher=reflections",), "teacher.server"),
     ],
 )
 def test_a_persons_mistakes_are_told_in_one_line(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
@@ -162,8 +163,10 @@ def test_a_persons_mistakes_are_told_in_one_line(tmp_path: Path, options: tuple[
 
 def test_a_missing_shard_is_noticed(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / CORPUS, tmp_path / CORPUS)
-    (tmp_path / CORPUS / "rot-00001-of-00003.jsonl").unlink()
-    done = run(tmp_path, '--config.stages=("audit",)', f"--config.audit.rot={tmp_path / CORPUS}/rot-*.jsonl")
+    (path,) = (tmp_path / CORPUS).glob("rot-*.jsonl")
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    write_shards(tmp_path / CORPUS, "rot", records, per_shard=25)[1].unlink()
+    done = run(tmp_path, '--config.stages=("audit",)', f"--config.data.rot={tmp_path / CORPUS}/rot-*.jsonl")
     assert done.returncode == 2 and "2 shards match but there must be 3" in done.stderr
     assert (tmp_path / CORPUS / TASKS).exists()
 
@@ -177,8 +180,7 @@ def _faulty(body: Body, number: int) -> str:
 def test_a_teacher_behind_a_faulty_server_writes_the_reflections(tmp_path: Path) -> None:
     key = "sk-this-must-not-be-seen"
     with openai_server(Script(behaviour=_faulty)) as server:
-        options = ("--config.engine.annotator=teacher", f"--config.teacher.base_url={server.url}",
-                   "--config.teacher.model=told", "--config.teacher.key_variable=TEACHER_KEY",
+        options = ("--config.engine.teacher=reflections", f"--config.teacher.server={server.url} told TEACHER_KEY",
                    "--config.teacher.requests_per_minute=6000", "--config.engine.records=8",
                    "--config.engine.clean=0")  # fmt: skip
         done = subprocess.run(

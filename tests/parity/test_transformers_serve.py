@@ -155,8 +155,7 @@ def test_a_run_measures_what_a_server_serves(address: str, model: Path, tmp_path
         "--config.agent.turn_tokens=16",
         "--config.agent.episode_tokens=32",
         "--config.recovery.tasks=2",
-        f"--config.player.base_url={address}",
-        f"--config.player.model={model}",
+        f"--config.player.server={address} {model}",
         "--config.player.extended=False",
     )
     command = [sys.executable, "-m", "regrpo_jax.main", f"--config={ROOT / 'tests' / 'tiny_config.py'}"]

@@ -80,9 +80,8 @@ def train(workdir: Path, address: str, *options: str) -> None:
         [
             f"--config={CONFIG}",
             f"--workdir={workdir}",
-            f"--config.player.base_url={address}",
-            "--config.player.model=base",
-            "--config.online.trainable=lora",
+            f"--config.player.server={address} base",
+            "--config.online.optimizer.trainable=lora",
             "--config.online.weight_cap=2",
             "--config.online.tasks=2",
             "--config.online.branches=4",

@@ -37,7 +37,7 @@ OPTIONS = (
     "--config.agent.turn_tokens=32",
     "--config.agent.episode_tokens=64",
     "--config.recovery.tasks=6",
-    "--config.recovery.tasks_at_once=4",
+    "--config.played_at_once=4",
     "--config.recovery.bare_control=True",
 )
 
@@ -111,7 +111,7 @@ def digest(**changes: Any) -> str:
         {"agent.gate": "never"},
         {"agent.max_steps": 3},
         {"environment.wall_seconds": 1.0},
-        {"player.base_url": "http://localhost:1/v1"},
+        {"player.server": "http://localhost:1/v1 m"},
     ],
 )
 def test_numbers_of_another_suite_or_setting_are_not_taken(changes: dict[str, Any]) -> None:
@@ -119,8 +119,10 @@ def test_numbers_of_another_suite_or_setting_are_not_taken(changes: dict[str, An
 
 
 def test_numbers_are_taken_again_where_nothing_that_was_played_changed() -> None:
-    free = {"recovery.tasks_at_once": 3, "player.concurrency": 1, "environment.workers": 5, "objective.eta": 0.5}
+    free = {"played_at_once": 3, "requests.at_once": 1, "environment.workers": 5, "objective.eta": 0.5}
     assert digest(**free) == digest() == digest()
+    served, with_a_key = ({"player.server": f"http://localhost:1/v1 m{key}"} for key in ("", " A_KEY"))
+    assert digest(**served) == digest(**with_a_key)
 
 
 def test_numbers_of_other_tasks_do_not_stay_beside_new_ones() -> None:

@@ -112,7 +112,7 @@ def test_what_has_ended_when_the_process_dies_is_on_the_disk(play: Play, tmp_pat
 
 
 def test_groups_start_from_states_of_the_update_before(play: Play, tmp_path: Path) -> None:
-    shares = {"middle_states": 0.3, "near_misses": 0.3}
+    shares = {"starts": ("middle_states=0.3", "near_misses=0.3")}
     first, second = play(1, 2, **shares)
     assert {group.start for group in first.groups} == {START}
     found = {start: [group for group in second.groups if group.start == start] for start in (START, MIDDLE, NEAR_MISS)}
@@ -137,7 +137,7 @@ def test_groups_start_from_states_of_the_update_before(play: Play, tmp_path: Pat
 
 
 def test_forced_failures_stay_forced_and_apart(play: Play) -> None:
-    _, second = play(1, 2, near_misses=0.9, forced_failures=0.5)
+    _, second = play(1, 2, starts=("near_misses=0.9", "forced_failures=0.5"))
     forced = [group for group in second.groups if group.forced]
     own = [group for group in second.groups if group.start == NEAR_MISS and not group.forced]
     assert forced and own

@@ -16,6 +16,7 @@ from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.find import suite_of, toolset_settings
 from regrpo_jax.suites.python import LoadedSuite, python_suite
 from regrpo_jax.suites.suite import Suite
+from regrpo_jax.toolbox.remote_tools import Endpoint
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
 SUITE = "tests.suites.own_suite"
@@ -139,9 +140,9 @@ def test_a_check_that_cannot_be_had_or_raises_is_told() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"suite.name": "gaia"}, "config.suite.name is 'gaia'; choose 'toolrepair', 'folder'"),
-        ({"suite.name": "folder", "suite.path": "nowhere"}, "cannot be read"),
-        ({"suite.name": "folder", "tools.mcp": ("shop=",)}, "config.tools.mcp has 'shop='"),
+        ({"suite.name": "gaia"}, "config.suite.name is 'gaia'; choose 'toolrepair', a folder"),
+        ({"suite.name": "configs"}, r"tasks\.jsonl: cannot be read .*config\.suite\.name names a folder"),
+        ({"suite.name": "configs", "tools.mcp": ("shop=",)}, "config.tools.mcp has 'shop='"),
     ],
 )
 def test_what_a_config_gets_wrong(fields: dict[str, object], words: str) -> None:
@@ -153,11 +154,16 @@ def test_what_a_config_gets_wrong(fields: dict[str, object], words: str) -> None
 
 def test_tools_of_a_config() -> None:
     config = base_config()
-    config.tools.builtin = ("crop",)
+    config.tools.builtin = ("crop", "gta_names")
+    config.tools.search = "https://search.example/api SEARCH_KEY"
+    config.tools.vision = "http://localhost:8000/v1 wise"
     config.tools.user = ("tests.suites.own_tools:add",)
     config.tools.mcp = ("shop=python server.py --fast", "https://tools.example/mcp")
     settings = toolset_settings(config.tools)
-    assert settings.builtin == ("crop", "final_answer")
+    assert settings.builtin == ("crop", "final_answer") and settings.gta_names
+    assert settings.search_engine == Endpoint("https://search.example/api", key_variable="SEARCH_KEY")
+    assert settings.vision == Endpoint("http://localhost:8000/v1", "wise")
+    assert (settings.images, settings.corpus) == (None, "")
     first, second = settings.mcp_servers
     assert (first.name, first.command) == ("shop", ("python", "server.py", "--fast"))
     assert (second.name, second.url) == ("server2", "https://tools.example/mcp")

@@ -66,7 +66,7 @@ def test_a_mistake_names_file_line_and_key(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_with_the_folder_as_a_whole(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="cannot be read .*config.suite.path"):
+    with pytest.raises(UserError, match="cannot be read .*config.suite.name"):
         read_folder(tmp_path)
     with pytest.raises(UserError, match="holds no task"):
         read_folder(folder_of(tmp_path, ""))

@@ -17,7 +17,12 @@ from tests.compact_records import FEW, MANY, CorpusPaths
 TINY = Path(__file__).resolve().parents[1] / "tiny_config.py"
 # A schedule that knows how many updates there will be would differ by that alone.
 CONSTANT = {"warmup_steps": 0, "final_learning_rate_share": 1.0}
-HALF = {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16", "sft.trainable": "full", "export_weights": True}
+HALF = {
+    "model.dtype": "bfloat16",
+    "model.param_dtype": "bfloat16",
+    "optimizer.trainable": "full",
+    "export_weights": True,
+}
 
 
 @pytest.fixture

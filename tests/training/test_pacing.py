@@ -132,7 +132,7 @@ def test_the_pacer_is_told_of_success_and_the_line_of_the_batch() -> None:
 def test_no_curriculum_has_no_pacer_and_the_others_start_where_they_are_told() -> None:
     data = base_config().data
     assert stage_pacer(data, updates=10) is None
-    data.curriculum, data.curriculum_start = "linear", 0.45
+    data.curriculum, data.curriculum_pace = "linear", (0.45, 0.5)
     assert stage_pacer(data, updates=10).level == 45
     assert not stage_pacer(data, updates=10).needs_success
     data.curriculum = "success-paced"

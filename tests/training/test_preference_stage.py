@@ -50,7 +50,8 @@ def test_pairs_are_chosen_then_rejected_and_never_alike() -> None:
 def make_context(functions: PolicyFunctions, workdir: Path) -> RunContext:
     config = base_config()
     config.log_every = 5
-    config.preference.update({"steps": 20, "pairs_per_batch": 2, "trainable": "full"})
+    config.preference.update({"steps": 20, "pairs_per_batch": 2})
+    config.optimizer.trainable = "full"
     config.optimizer.warmup_steps = 0
     config.preference.learning_rate = 3e-3
     config.data.update({"prefix_buckets": (8,), "branch_buckets": (4,)})

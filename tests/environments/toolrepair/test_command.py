@@ -18,9 +18,9 @@ CONFIG = f"--config={ROOT / 'configs' / 'toolrepair.py'}"
 MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "policy": (["--config.baselines.policy=orakel"], ["config.baselines.policy", "'never_repairs'"]),
     "profile": (["--config.suite.profile=tiny"], ["config.suite.profile", "'compact' or 'full'"]),
-    "split": (["--config.baselines.split=heldout"], ["config.baselines.split", "'held_out'"]),
+    "split": (["--config.recovery.splits=heldout"], ["config.recovery.splits", "held_out"]),
     "share": (["--config.suite.surprises=2"], ["config.suite.surprises is 2", "between 0 and 1"]),
-    "no task": (["--config.baselines.tasks=0"], ["config.baselines.tasks is 0", "at least 1"]),
+    "no task": (["--config.recovery.tasks=0"], ["config.recovery.tasks is 0", "at least 1"]),
     "no worker": (["--config.environment.workers=0"], ["config.environment.workers is 0", "at least 1"]),
     "no time": (["--config.environment.wall_seconds=0"], ["config.environment.wall_seconds is 0.0", "above 0"]),
     "difficulty": (["--config.suite.difficulties=(4,)"], ["config.suite.difficulties", "1, 2, 3"]),
@@ -33,7 +33,7 @@ def test_choices_are_those_of_the_suite() -> None:
     fields = declared_fields(declared())
     assert set(fields["baselines.policy"].choices) == set(BASELINES)
     assert set(fields["suite.profile"].choices) == set(PROFILES) == set(LOADERS)
-    assert set(fields["baselines.split"].choices) == set(SPLITS)
+    assert set(fields["recovery.splits"].choices) == set(SPLITS)
     assert base_config().suite.surprises == SURPRISES
 
 
@@ -48,7 +48,7 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path) -> None:
-    done = command(f"--workdir={tmp_path}", "--config.baselines.tasks=18", "--config.baselines.viewer_episodes=3")
+    done = command(f"--workdir={tmp_path}", "--config.recovery.tasks=18")
     assert done.returncode == 0, done.stderr[-3000:]
     for words in (
         "oracle on 18 tasks of toolrepair, test",
@@ -67,7 +67,7 @@ def test_a_run_prints_the_table_and_writes_its_files_without_jax(tmp_path: Path)
     told = json.loads((tmp_path / "summary.json").read_text())
     assert told["overall"]["success"] == 1 and told["overall"]["dropped"] == 0
     assert sum(told["statuses"].values()) == sum(len(line["steps"]) for line in lines)
-    assert json.loads((tmp_path / "config.json").read_text())["config"]["baselines"]["tasks"] == 18
+    assert json.loads((tmp_path / "config.json").read_text())["config"]["recovery"]["tasks"] == 18
     page = (tmp_path / "episodes.html").read_text(encoding="utf-8")
     assert lines[0]["id"] in page and "<script src" not in page
 
