@@ -164,9 +164,11 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_told() -> None:
         assert [bool(turn.error) for turn in turns] == [True, True, False] and "503" in turns[0].error
         engine.failures = [400] * 9
         before = len(engine.asked)
-        with pytest.raises(UserError, match="nothing at all.*400"):
-            session.write([WriteRequest((0, 2), "Thought:", 50)])
+        assert "400" in session.write([WriteRequest((0, 2), "Thought:", 50)])[0].error  # it was understood before
         assert len(engine.asked) == before + 1, "a wrong request stays wrong"
+        session = policy_at(address).start([EpisodePrompt(PROMPT, (), 0)], 1, seed=0)
+        with pytest.raises(UserError, match="nothing at all.*400"):
+            session.write([WriteRequest((0, 0), "Thought:", 50)])
     loop = EpisodeLoop(LoopSettings())
     loop.opening()
     assert loop.write_down(turns[0]) is Move.END
