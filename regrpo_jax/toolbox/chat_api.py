@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from regrpo_jax.records.reasons import printable
-from regrpo_jax.toolbox.http_client import LONGEST_ASKED_WAIT, Clock, HttpClient, NoAnswer, Pace
+from regrpo_jax.toolbox.http_client import FIRST_WAIT, LONGEST_ASKED_WAIT, Clock, HttpClient, NoAnswer, Pace
 
 _WORDS = 300  # characters of a server's complaint that are told
 _CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
@@ -161,16 +161,22 @@ class ApiError(Exception):
 class Api:
     """A server's routes, asked as often as there is hope; for any number of threads.
 
-    retries: after a request that failed for a while. places: requests at the same time.
+    retries: after a request that failed for a while. places: requests at the same time. patience: seconds; a server
+    that asks to wait longer has no answer for now.
     """
 
     def __init__(
-        self, client: HttpClient, base_url: str, *, retries: int, places: int = 1, first_wait: float = 1.0,
-        clock: Clock | None = None,
-    ) -> None:  # fmt: skip
-        self._client, self._base, self._retries = client, base_url, retries
-        self._clock = clock or Clock()
-        self._pace = Pace(self._clock, places=places, first_wait=first_wait)
+        self,
+        client: HttpClient,
+        base_url: str,
+        *,
+        retries: int,
+        places: int = 1,
+        first_wait: float = FIRST_WAIT,
+        patience: float = LONGEST_ASKED_WAIT,
+    ) -> None:
+        self._client, self._base, self._retries, self._patience = client, base_url, retries, patience
+        self._pace = Pace(Clock(), places=places, first_wait=first_wait)
         self._limit = "max_tokens"
 
     def close(self) -> None:
@@ -195,9 +201,8 @@ class Api:
                     limit = "max_completion_tokens"
                     continue
                 failures += 1
-                if verdict.course != Course.RETRY or failures > self._retries:
-                    raise
-                if (verdict.after or 0.0) > LONGEST_ASKED_WAIT:
+                hopeful = verdict.course == Course.RETRY and (verdict.after or 0.0) <= self._patience
+                if not hopeful or failures > self._retries:
                     raise
                 self._pace.wait(failures, verdict.after)
             else:
@@ -208,9 +213,7 @@ class Api:
         address = self._base.rstrip("/") + route if route.startswith("/") else self._base + route
         try:
             with self._pace.turn():
-                answer = self._client.send(
-                    "GET" if body is None else "POST", address, body=body, date=self._clock.date()
-                )
+                answer = self._client.send("GET" if body is None else "POST", address, body=body)
         except NoAnswer as error:
             words = f"{self._base} did not answer: {error}"
             verdict = Verdict(Course.RETRY, words)

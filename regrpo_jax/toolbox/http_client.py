@@ -215,7 +215,7 @@ class Pace:
             yield
 
     def wait(self, failures: int, asked: float | None) -> None:
-        """Wait after so many failures (from 1) of a request, and as long as the server asks for, None if it does not."""
+        """Wait after so many failures (from 1) of a request, and as long as a server asks for."""
         if asked is not None:
             self.hold(asked)
         self._clock.sleep(max(asked or 0.0, self.backoff(failures)))

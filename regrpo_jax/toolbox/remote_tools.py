@@ -27,7 +27,7 @@ from regrpo_jax.toolbox.search_tools import MOST_HITS, QUERY
 from regrpo_jax.toolbox.signatures import CheckedTool, check_call
 from regrpo_jax.toolbox.vision_tools import IMAGE
 
-_RETRIES = 2  # of a call
+_RETRIES, _FIRST_WAIT = 2, 0.5  # of a call; seconds
 Result = TypeVar("Result")
 
 
@@ -124,7 +124,8 @@ def _asked(
         raise Unavailable(f"{tool} is unavailable: {error}.") from None
     with HttpClient(timeout=endpoint.seconds, key=key, key_header=key_header) as client:
         try:
-            return Api(client, endpoint.url, retries=_RETRIES).ask(route, body, read)
+            waits = {"first_wait": _FIRST_WAIT, "patience": endpoint.seconds}
+            return Api(client, endpoint.url, retries=_RETRIES, **waits).ask(route, body, read)
         except ApiError as error:
             raise Unavailable(f"{tool} is unavailable: {error}.") from None
 
@@ -190,16 +191,7 @@ class Visualizer(RemoteTool):
 
 
 def _answer_text(reply: str) -> str:
-    return whole(text_of(choice_of(reply)[0]["message"].get("content"))).strip()
-
-
-def whole(text: str) -> str:
-    """The text. BadReply when it holds half a character, which no observation can carry."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise BadReply("it answered with half a character") from None
-    return text
+    return text_of(choice_of(reply)[0]["message"].get("content")).strip()
 
 
 class MathOcr(Visualizer):
@@ -302,7 +294,7 @@ def _serper_results(reply: str) -> list[tuple[str, str]]:
     box = found.get("answerBox") or {}
     if not isinstance(box, dict):
         raise BadReply("its answerBox is no object")
-    answer = [("Answer box", whole(str(box.get("answer") or box.get("snippet"))))] if box else []
+    answer = [("Answer box", str(box.get("answer") or box.get("snippet")))] if box else []
     return answer + _hits(found.get("organic"), "snippet")
 
 
@@ -315,4 +307,4 @@ def _hits(found: object, passage: str) -> list[tuple[str, str]]:
     hits = [] if found is None else found
     if not isinstance(hits, list) or not all(isinstance(hit, dict) and "title" in hit for hit in hits):
         raise BadReply("its results are no list of titles and passages")
-    return [(whole(str(hit["title"])), whole(str(hit.get(passage) or ""))) for hit in hits]
+    return [(str(hit["title"]), str(hit.get(passage) or "")) for hit in hits]
