@@ -18,6 +18,7 @@ from regrpo_jax.records.reasons import printable
 from regrpo_jax.toolbox.http_client import FIRST_WAIT, LONGEST_ASKED_WAIT, Clock, HttpClient, NoAnswer, Pace
 
 _WORDS = 300  # characters of a server's complaint that are told
+_SOONER = 3  # an odd answer is no sign of a busy server: the next try comes 2^3 times as soon
 _CONTENT_CODES = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
 _LENGTH_CODES = frozenset(
     {"context_length_exceeded", "string_above_max_length", "request_too_large", "exceed_context_size_error"}
@@ -109,7 +110,15 @@ def _complaint(text: str) -> tuple[str, str, str]:
     if not isinstance(error, dict):
         return "", "", error if isinstance(error, str) else text
     code = text_of(error.get("code")) or text_of(error.get("type"))
-    return code, text_of(error.get("param")), text_of(error.get("message")) or text
+    return code, text_of(error.get("param")), text_of(error.get("message")) or _detail(error.get("detail")) or text
+
+
+def _detail(detail: object) -> str:
+    """What FastAPI says; its lists repeat what was sent, which must not be taken for the complaint."""
+    if not isinstance(detail, list):
+        return text_of(detail)
+    told = [(each.get("loc"), each.get("msg")) for each in detail if isinstance(each, dict)]
+    return "; ".join(f"{'.'.join(map(str, loc)) if isinstance(loc, list) else loc}: {msg}" for loc, msg in told)
 
 
 def text_of(value: object) -> str:
@@ -204,7 +213,7 @@ class Api:
                 hopeful = verdict.course == Course.RETRY and (verdict.after or 0.0) <= self._patience
                 if not hopeful or failures > self._retries:
                     raise
-                self._pace.wait(failures, verdict.after)
+                self._pace.wait(failures - _SOONER * error.odd, verdict.after)
             else:
                 self._limit = limit  # kept only now: a refusal may have had another reason
                 return found

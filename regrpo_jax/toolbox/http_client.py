@@ -215,7 +215,7 @@ class Pace:
             yield
 
     def wait(self, failures: int, asked: float | None) -> None:
-        """Wait after so many failures (from 1) of a request, and as long as a server asks for."""
+        """Wait after so many failures of a request (from 1, less for a shorter wait), and as long as a server asks."""
         if asked is not None:
             self.hold(asked)
         self._clock.sleep(max(asked or 0.0, self.backoff(failures)))

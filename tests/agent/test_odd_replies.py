@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,21 @@ def test_the_last_one_alive_is_lost_alone(way: str) -> None:
     with odd_serving(engine) as address:
         (rollout,) = play(policy_at(address, retries=1), 1)
     assert rollout.dropped and rollout.outcome == "infra_error" and rollout.error and engine.asked == 4
+
+
+def test_a_reply_that_does_not_come_is_asked_for_again() -> None:
+    hangs = [True]
+
+    def write(body: dict[str, Any]) -> dict[str, Any]:
+        if hangs:
+            hangs.clear()
+            time.sleep(3)
+        return completion(body)
+
+    with odd_serving(OddEngine(write, lambda number: "")) as address:
+        begun = time.monotonic()
+        (rollout,) = play(policy_at(address, timeout=1.0, retries=20), 1)
+    assert well(rollout) and time.monotonic() - begun >= 1
 
 
 def test_an_engine_that_never_says_anything_sensible_is_told() -> None:

@@ -44,8 +44,16 @@ def test_what_is_too_long_is_one_requests_trouble(body: dict[str, Any], status: 
      "Unexpected fields in the request: {'top_p'}", "the model does not exist"],
 )  # fmt: skip
 def test_other_complaints_are_not_taken_for_it(told: str) -> None:
-    verdict = judge(400, json.dumps({"error": {"message": told}}), None)
-    assert (verdict.course, verdict.wants_other_limit) == (Course.SIMPLIFY, False)
+    sent = {"messages": "the context window is too long", "max_tokens": 3}
+    pydantic = {"detail": [{"loc": ["body", "top_p"], "msg": told, "input": sent}]}
+    for body in ({"error": {"message": told}}, {"detail": told}, pydantic):
+        verdict = judge(400, json.dumps(body), None)
+        assert (verdict.course, verdict.wants_other_limit) == (Course.SIMPLIFY, False) and told in verdict.words
+
+
+def test_a_field_that_a_server_names_by_its_place() -> None:
+    refused = {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted", "input": 3}]}
+    assert judge(422, json.dumps(refused), None).wants_other_limit
 
 
 @pytest.mark.parametrize(
