@@ -108,6 +108,8 @@ class EpisodeLoop:
 
     def write_down(self, turn: SampledTurn) -> Move:
         """Take the turn to the books and say what becomes of it."""
+        if turn.no_room:
+            return self._out_of_tokens(turn.error)
         parsed = parse_turn(turn.text)
         reflected_on, right, waited = self._last, self._last_right, self._waits
         self._enter_step(parsed)
@@ -267,9 +269,9 @@ class EpisodeLoop:
         self.outcome, self.error = outcome, error
         return Move.END
 
-    def _out_of_tokens(self) -> Move:
+    def _out_of_tokens(self, error: str = "") -> Move:
         self.truncated = True
-        return self._end("out_of_tokens")
+        return self._end("out_of_tokens", error)
 
 
 def _numbers(decision: GateDecision) -> tuple[float, float]:

@@ -6,6 +6,7 @@ Enough to play and to measure; nothing can be trained on them.
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,6 +26,7 @@ class PlainTokens:
     def __init__(self) -> None:
         self._numbers: dict[bytes, int] = {}
         self._pieces: list[bytes] = []
+        self._lock = threading.Lock()  # conversations are written by many threads
 
     def prefix(self, prompt: EpisodePrompt) -> Prefix:
         tokens = [token for turn in prompt.turns for token in self.encode(f"{turn.role}\n{turn.content}\n")]
@@ -39,10 +41,14 @@ class PlainTokens:
         return [self.token_of(piece.encode()) for piece in _PIECE.findall(text)]
 
     def token_of(self, piece: bytes) -> int:
-        if piece not in self._numbers:
-            self._numbers[piece] = len(self._pieces)
-            self._pieces.append(piece)
-        return self._numbers[piece]
+        with self._lock:
+            if piece not in self._numbers:
+                self._numbers[piece] = len(self._pieces)
+                self._pieces.append(piece)
+            return self._numbers[piece]
+
+    def may_say(self, token: int) -> bool:
+        return True
 
     def text_of(self, tokens: Sequence[int]) -> tuple[str, np.ndarray]:
         """A token that is a part of a character begins where the character does."""

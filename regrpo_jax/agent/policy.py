@@ -63,6 +63,7 @@ class SampledTurn:
     text: opening and sampled text, without the end of the turn.
     starts: int32, where in the text each sampled token begins; the end of the turn at its end.  # [token]
     finished: the turn has an end. error: what failed when the backend could not write it ("" if nothing did).
+    no_room: nothing failed, but no turn fits into the episode any more; error says whose limit it was.
     scored: tokens and log-probs are really those of the sampling; an engine may not tell them.
     """
 
@@ -74,6 +75,7 @@ class SampledTurn:
     finished: bool
     error: str = ""
     scored: bool = True
+    no_room: bool = False
 
 
 @dataclass(frozen=True, eq=False)

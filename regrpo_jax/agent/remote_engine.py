@@ -1,34 +1,16 @@
-"""Requests to an OpenAI-compatible engine (vLLM, SGLang, `transformers serve`): repeated while there is hope.
-
-Nothing but the standard library is needed. Source: the chat completions API as OpenAI and vLLM document it.
-"""
+"""An OpenAI-compatible engine (vLLM, SGLang, `transformers serve`): where it is, and how it is handed an adapter."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import random
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regrpo_jax.errors import UserError
-
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
-_MOST_REPLY = 2**26  # bytes
-_LONGEST_WAIT = 60.0  # seconds between two tries
-
-
-class EngineError(Exception):
-    """A request that brought no reply. status: of HTTP, 0 when there was none."""
-
-    def __init__(self, words: str, status: int = 0) -> None:
-        super().__init__(words)
-        self.status = status
+from regrpo_jax.errors import UserError, listed
+from regrpo_jax.toolbox.chat_api import Api, ApiError
+from regrpo_jax.toolbox.http_client import HttpClient, address_problems, key_of
 
 
 @dataclass(frozen=True)
@@ -53,50 +35,36 @@ class EngineSettings:
 
     def __post_init__(self) -> None:
         """UserError for an address or a number that makes no sense, or a key that is not there."""
-        if not self.base_url.startswith(("http://", "https://")):
-            raise UserError(f"the engine's base_url is {self.base_url!r}; it must start with http:// or https://")
+        if problems := address_problems(self.base_url):
+            raise UserError(f"the engine's settings: {listed(problems)}")
         if self.timeout <= 0 or self.concurrency < 1 or self.retries < 0:
             raise UserError("the engine's timeout and concurrency must be above 0, retries at least 0")
-        if self.key_variable and not os.environ.get(self.key_variable):
-            raise UserError(f"the engine's key is not in the environment variable {self.key_variable}; set it")
+        key_of(self.key_variable)
+
+
+def engine_api(settings: EngineSettings) -> Api:
+    """The engine as it is asked. To be closed."""
+    client = HttpClient(timeout=settings.timeout, key=key_of(settings.key_variable))
+    return Api(
+        client, settings.base_url, retries=settings.retries, places=settings.concurrency, first_wait=settings.first_wait
+    )
 
 
 def post(settings: EngineSettings, route: str, body: Mapping[str, Any]) -> Any:
-    """The reply's JSON (None for a reply without any) of `base_url` + `route`, tried again while there is hope.
+    """The answer's JSON, None for an answer without any, such as vLLM's "Success: LoRA adapter 'x' added successfully."
 
     Raises:
-      EngineError: what the last try brought.
+      ApiError: what the last try brought.
     """
-    for attempt in range(settings.retries + 1):
-        try:
-            return _post_once(settings, route, body)
-        except EngineError as error:
-            hopeful = error.status == 0 or error.status in _WORTH_ANOTHER_TRY
-            if not hopeful or attempt == settings.retries:
-                raise
-            # Spread out, so that many conversations do not come back at the same moment.
-            time.sleep(min(_LONGEST_WAIT, settings.first_wait * 2**attempt) * random.uniform(0.5, 1.0))
-    raise AssertionError("not reached")
+    with contextlib.closing(engine_api(settings)) as api:
+        return api.ask(route, body, _json_or_none)
 
 
-def _post_once(settings: EngineSettings, route: str, body: Mapping[str, Any]) -> Any:
-    headers = {"Content-Type": "application/json"}
-    if settings.key_variable:
-        headers["Authorization"] = f"Bearer {os.environ[settings.key_variable]}"
-    address = settings.base_url.rstrip("/") + route
-    request = urllib.request.Request(address, json.dumps(body).encode(), headers)
+def _json_or_none(text: str) -> Any:
     try:
-        with urllib.request.urlopen(request, timeout=settings.timeout) as reply:
-            content = reply.read(_MOST_REPLY)
-    except urllib.error.HTTPError as error:
-        words = error.read(2000).decode("utf-8", "replace")
-        raise EngineError(f"{address} answered {error.code}: {words[:300]}", error.code) from error
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{address} did not answer: {error}") from error
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None  # such as vLLM's "Success: LoRA adapter 'x' added successfully."
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def exchange_adapter(settings: EngineSettings, old: str, new: str, folder: str) -> None:
@@ -111,12 +79,25 @@ def exchange_adapter(settings: EngineSettings, old: str, new: str, folder: str) 
       UserError: the engine has no such route, refuses the adapter, or does not answer.
     """
     for name in {old, new} - {""}:
-        with contextlib.suppress(EngineError):  # it may not be there
-            post(settings, "/unload_lora_adapter", {"lora_name": name})
+        _unload(settings, name)
+    body = {"lora_name": new, "lora_path": folder}
     try:
-        post(settings, "/load_lora_adapter", {"lora_name": new, "lora_path": folder})
-    except EngineError as error:
+        try:
+            post(settings, "/load_lora_adapter", body)
+        except ApiError as error:
+            if "already" not in str(error):
+                raise
+            # A first try may have come through whose answer was lost, but so may another run's: what lies there is
+            # taken away and loaded again, so that it is surely this one.
+            _unload(settings, new)
+            post(settings, "/load_lora_adapter", body)
+    except ApiError as error:
         if error.status in (404, 405):
             words = "it has no LoRA hot reload (vLLM: --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True)"
             raise UserError(f"{settings.base_url}: {words}; restart the engine with the adapter instead") from error
         raise UserError(f"the engine could not be given the adapter {new!r}: {error}") from error
+
+
+def _unload(settings: EngineSettings, name: str) -> None:
+    with contextlib.suppress(ApiError):  # it may not be there
+        post(settings, "/unload_lora_adapter", {"lora_name": name})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from regrpo_jax.agent.engine_reply import Said, SaidToken, read_said
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, WriteRequest
-from regrpo_jax.agent.remote_engine import EngineError, EngineSettings, post
+from regrpo_jax.agent.remote_engine import EngineSettings, engine_api
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ImageReference, Turn
+from regrpo_jax.toolbox.chat_api import TOO_LONG, ApiError
 
-_TOKEN_ID = re.compile(r"token_id:(\d+)")
+_TOKEN_ID = re.compile(r"token_id:(\d{1,9})", re.ASCII)
 _MEDIA = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".webp": "image/webp"}
 
 
@@ -50,17 +53,21 @@ class Tokens(Protocol):
     def token_of(self, piece: bytes) -> int | None:
         """The one token that says this, None when there is none or more than one."""
 
+    def may_say(self, token: int) -> bool:
+        """Whether a turn may hold the token with this id: one of the vocabulary, and no picture's."""
+
     def text_of(self, tokens: Sequence[int]) -> tuple[str, np.ndarray]:
         """The text of tokens, and where in it each begins."""
 
 
 @dataclass(frozen=True)
 class RemotePolicy:
-    """version: updates that the served weights have seen."""
+    """version: updates that the served weights have seen. room: tokens that an episode may have after its prompt."""
 
     settings: EngineSettings
     tokens: Tokens
     version: int = 0
+    room: int | None = None
 
     def start(self, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> RemoteSession:
         """A session. PolicyError: a prompt that the model's template refuses."""
@@ -78,59 +85,90 @@ class RemoteSession:
             (group, branch): list(messages) for group, messages in enumerate(first) for branch in range(branches)
         }
         self._endless: set[Branch] = set()  # whose last turn came without the token that ends it
+        self._lengths = dict.fromkeys(self._messages, 0)  # tokens after the prompt
+        self._served = False  # whether the engine has understood anything yet
+        self._api = engine_api(policy.settings)
 
     def write(self, requests: Sequence[WriteRequest]) -> list[SampledTurn]:
-        """One turn each; an error where the engine gave none. UserError when it gave none at all."""
+        """One turn each; an error where the engine gave none.
+
+        Raises:
+          UserError: the engine is not there, or has not understood anything yet. A reply that is odd, and stays so, is
+            its own episode's trouble, also where that is the last one.
+        """
         with ThreadPoolExecutor(self._policy.settings.concurrency) as threads:
-            turns = list(threads.map(self._turn, requests))
-        if turns and all(turn.error for turn in turns):
-            raise UserError(f"the engine wrote nothing at all: {turns[0].error}")
-        return turns
+            found = list(threads.map(self._turn, requests))
+        errors = [turn for turn in found if isinstance(turn, ApiError)]
+        self._served |= len(errors) < len(found)
+        if found and len(errors) == len(found) and self._is_useless(errors):
+            raise UserError(f"the engine wrote nothing at all: {errors[0]}")
+        return [_no_turn(str(turn)) if isinstance(turn, ApiError) else turn for turn in found]
+
+    def _is_useless(self, errors: Sequence[ApiError]) -> bool:
+        """Whether an engine is, of which no request of a round got a turn."""
+        if all(error.gone for error in errors):
+            return True
+        return not self._served and not (len(errors) == 1 and errors[0].odd)
 
     def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
-        """Puts user turns after the branches' last ones."""
+        """Puts user turns after the branches' last ones; None where the text cannot be said or has no room."""
         found = []
         for branch, text in observations:
             heard = self._policy.tokens.heard(text)
             if heard is not None and branch in self._endless and self._policy.tokens.named:
                 end = self._policy.tokens.end_of_turn
                 heard = Heard(np.insert(heard.tokens, 0, end), np.insert(heard.spoken, 0, False))
-            self._messages[branch].append({"role": "user", "content": text})
+            if heard is not None and self._room(branch) <= len(heard.tokens):
+                heard = None
+            if heard is not None:
+                self._lengths[branch] += len(heard.tokens)
+                self._messages[branch].append({"role": "user", "content": text})
             found.append(heard)
         return found
 
     def finish(self, branches: Sequence[Branch]) -> None:
         for branch in branches:
-            del self._messages[branch]
+            del self._messages[branch], self._lengths[branch]
+        if not self._messages:
+            self._api.close()
 
-    def _turn(self, request: WriteRequest) -> SampledTurn:
+    def _room(self, branch: Branch) -> float:
+        return math.inf if self._policy.room is None else self._policy.room - self._lengths[branch]
+
+    def _turn(self, request: WriteRequest) -> SampledTurn | ApiError:
         opening = request.opening if self._policy.settings.extended else ""
+        opened, room = self._policy.tokens.encode(opening), self._room(request.branch)
+        most = int(min(request.budget, room - len(opened)))
+        if most < 1:
+            return _no_turn("the episode has no room for another turn", no_room=True)
         try:
-            reply = post(self._policy.settings, "/chat/completions", self._body(request, opening))
-            choice = reply["choices"][0]
-            said, stopped = str(choice["message"]["content"] or ""), choice["finish_reason"] == "stop"
-            entries = list((choice.get("logprobs") or {}).get("content") or ())
-        except EngineError as error:
-            return _nothing(str(error))
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
-            return _nothing(f"the engine's reply is no chat completion: {type(error).__name__}: {error}")
-        turn = self._sampled(opening, said, entries, stopped)
+            body = self._body(request.branch, opening, most)
+            said = self._api.ask("/chat/completions", body, lambda text: read_said(text, most))
+        except ApiError as error:
+            # The engine's own limit is the end of this episode, as a budget of ours would be.
+            return _no_turn(str(error), no_room=True) if error.verdict.rule == TOO_LONG else error
+        turn = self._sampled(opening, opened, said)
+        if turn.error:
+            return turn
+        if len(opened) + len(turn.tokens) > room:  # words whose tokens it does not tell may be more of ours
+            return _no_turn("the episode has no room for the turn that the engine wrote", no_room=True)
+        self._lengths[request.branch] += len(opened) + len(turn.tokens)
         self._messages[request.branch].append({"role": "assistant", "content": turn.text})
         self._endless.discard(request.branch)
-        if stopped and (not len(turn.tokens) or turn.tokens[-1] != self._policy.tokens.end_of_turn):
+        if said.finished and (not len(turn.tokens) or turn.tokens[-1] != self._policy.tokens.end_of_turn):
             self._endless.add(request.branch)
         return turn
 
-    def _body(self, request: WriteRequest, opening: str) -> dict[str, Any]:
-        settings, messages = self._policy.settings, self._messages[request.branch]
+    def _body(self, branch: Branch, opening: str, most: int) -> dict[str, Any]:
+        settings, messages = self._policy.settings, self._messages[branch]
         body: dict[str, Any] = {
             "model": settings.model,
             "messages": messages + ([{"role": "assistant", "content": opening}] if opening else []),
-            "max_tokens": request.budget,
+            "max_tokens": most,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "logprobs": True,
-            "seed": self._draw_seed(request.branch, len(messages)),
+            "seed": self._draw_seed(branch, len(messages)),
         }
         if settings.extended and self._policy.tokens.named:
             body["return_tokens_as_token_ids"] = True  # vLLM's; SGLang ignores it
@@ -142,48 +180,57 @@ class RemoteSession:
         words = f"{self._seed}/{self._prompts[branch[0]].draw_id}/{branch[1]}/{place}"
         return int.from_bytes(hashlib.sha256(words.encode()).digest()[:4], "big") >> 1
 
-    def _sampled(self, opening: str, said: str, entries: Sequence[Any], stopped: bool) -> SampledTurn:
+    def _sampled(self, opening: str, opened: list[int], said: Said) -> SampledTurn:
         """The turn in the engine's own tokens where they can be told, else in ours and without log-probs."""
         tokens = self._policy.tokens
-        opened = tokens.encode(opening)
-        known = _token_ids(entries, tokens)
+        known = _token_ids(said.tokens, tokens)
         ended = bool(known) and known[-1] == tokens.end_of_turn
         text, starts = tokens.text_of([*opened, *(known[:-1] if ended else known)])
-        told = bool(known) and text == opening + said
+        told = bool(known) and text == opening + said.text
         if not told:
-            known, ended = tokens.encode(said), False
+            known, ended = tokens.encode(said.text), False
+            if not all(map(tokens.may_say, known)):
+                return _no_turn("the engine's words spell a token that only a template or a picture may have")
             text, starts = tokens.text_of([*opened, *known])
         starts = starts[len(opened) :]
-        logprobs = [float(entry["logprob"]) for entry in entries] if told else [0.0] * len(known)
+        logprobs = [token.logprob for token in said.tokens] if told else [0.0] * len(known)
         return SampledTurn(
             opening=np.array(opened, np.int32),
             tokens=np.array(known, np.int32),
-            logprobs=np.minimum(np.array(logprobs, np.float32), 0),
+            logprobs=np.array(logprobs, np.float32),
             text=text,
             starts=np.append(starts, len(text)).astype(np.int32) if ended else starts,
-            finished=stopped,
-            scored=told and tokens.named,
+            finished=said.finished,
+            scored=told and tokens.named and _agrees(said, ended),
         )
 
 
-def _token_ids(entries: Sequence[Any], tokens: Tokens) -> list[int]:
+def _token_ids(said: Sequence[SaidToken], tokens: Tokens) -> list[int]:
     """The ids that an engine names or whose words are one token's alone; [] when one of them is not known."""
     found = []
-    for entry in entries:
-        named = _TOKEN_ID.fullmatch(entry["token"])
-        piece = bytes(entry["bytes"]) if entry.get("bytes") else entry["token"].encode()
+    for place, one in enumerate(said):
+        named = _TOKEN_ID.fullmatch(one.name)
         if named and not tokens.named:
             return []
-        token = int(named[1]) if named else tokens.token_of(piece)
-        if token is None:
+        token = int(named[1]) if named else tokens.token_of(one.piece)
+        last = place == len(said) - 1 and token == tokens.end_of_turn
+        if token is None or not (last or tokens.may_say(token)):
             return []
         found.append(token)
     return found
 
 
-def _nothing(error: str) -> SampledTurn:
+def _agrees(said: Said, ended: bool) -> bool:
+    """Whether an engine told as many tokens as it counted; some do not tell the end of a turn, some do not count it."""
+    if said.counted is None:
+        return True
+    untold = said.counted - len(said.tokens)
+    return untold == 0 or (said.finished and untold == (-1 if ended else 1))
+
+
+def _no_turn(error: str, *, no_room: bool = False) -> SampledTurn:
     empty = np.zeros(0, np.int32)
-    return SampledTurn(empty, empty, np.zeros(0, np.float32), "", empty, finished=False, error=error)
+    return SampledTurn(empty, empty, np.zeros(0, np.float32), "", empty, finished=False, error=error, no_room=no_room)
 
 
 def chat_messages(turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[dict[str, Any]]:

@@ -111,7 +111,8 @@ class Rollout:
     turns: of the policy, in order. step_success: of each step that was begun. success: the task was answered, and
     rightly. outcome: how it ended, as the environment or the loop says. dropped: trouble of ours; it is no evidence
     about the policy and never trains. truncated: it ended because a budget of tokens was used up. policy_version:
-    updates that the policy had seen. seed: of the sampling. group, branch: its place. error: what failed when dropped.
+    updates that the policy had seen. seed: of the sampling. group, branch: its place. error: what failed when dropped,
+    or whose limit ended it.
     scored: the log-probs are known; an engine may not tell them, and then the episode counts and never trains.
     """
 

@@ -93,7 +93,10 @@ def collate_rollouts(
     """
     used = [group for group in groups if group.counted]
     if not used:
-        raise UserError("every rollout of this update was dropped; look at what the environment says went wrong")
+        why = next(
+            (rollout.error for group in groups for rollout in group.rollouts if rollout.error), "nobody says why"
+        )
+        raise UserError(f"every rollout of this update was dropped; the first because {why}")
     if len(groups) > rows or max(len(group.rollouts) for group in used) > branches:
         raise ValueError(f"{len(groups)} groups do not fit into {rows} rows of {branches} branches")
     judged = judge(used, credit, branches=branches)

@@ -20,7 +20,7 @@ class EngineTokens:
     reader: ConversationReader
     named: bool = dataclasses.field(default=True, init=False)
 
-    @property
+    @functools.cached_property
     def end_of_turn(self) -> int:
         return self.reader.renderer.end_of_turn_id
 
@@ -43,12 +43,19 @@ class EngineTokens:
     def token_of(self, piece: bytes) -> int | None:
         return self._vocabulary.get(piece)
 
+    def may_say(self, token: int) -> bool:
+        return token not in self._never_said and 0 <= token < len(self.reader.renderer.tokenizer)
+
     def text_of(self, tokens: Sequence[int]) -> tuple[str, np.ndarray]:
         return self._text.text_of(tokens)
 
     @functools.cached_property
     def _text(self) -> TokenText:
         return TokenText(self.reader.renderer.tokenizer)
+
+    @functools.cached_property
+    def _never_said(self) -> frozenset[int]:
+        return frozenset(self.reader.renderer.control_tokens.values())
 
     @functools.cached_property
     def _vocabulary(self) -> dict[bytes, int]:

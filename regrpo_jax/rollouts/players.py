@@ -97,12 +97,13 @@ class EnginePlayer:
         self._context, self._tokens = context, EngineTokens(reader)
         self._settings = engine_settings(context.config)
         self._folder = context.workdir / "player"
+        self._room = max(context.config.data.branch_buckets)
         self._served = ""  # adapter that the engine holds for us
 
     def __call__(self, variables: Tree, *, version: int, temperature: float) -> RemotePolicy:
         settings = dataclasses.replace(self._settings, temperature=temperature)
         if "lora" not in variables:
-            return RemotePolicy(settings, self._tokens, version)
+            return RemotePolicy(settings, self._tokens, version, self._room)
         name = f"{self._context.workdir.name}-{version}"
         folder = (self._folder / name).resolve()
         export_adapter(folder, variables, self._context.functions.config, base_model=self._context.config.model.path)
@@ -110,4 +111,4 @@ class EnginePlayer:
         if self._served not in ("", name):
             shutil.rmtree(self._folder / self._served, ignore_errors=True)  # the engine has forgotten it
         self._served = name
-        return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version)
+        return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version, self._room)

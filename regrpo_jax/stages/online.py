@@ -215,7 +215,8 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
     """
     online, data = stage_section(context.config, "online"), context.config.data
     remote = bool(context.config.player.server)
-    if remote and not any(rollout.scored for group in groups for rollout in group.counted):
+    counted = [rollout for group in groups for rollout in group.counted]
+    if remote and counted and not any(rollout.scored for rollout in counted):
         raise UserError(
             "nothing can be trained on: the engine tells no tokens with log-probs, of any episode; vLLM and SGLang do "
             "(config.player.extended=True), `transformers serve` does not"

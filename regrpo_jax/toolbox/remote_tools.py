@@ -10,25 +10,25 @@ from __future__ import annotations
 import base64
 import binascii
 import io
-import json
-import os
-import urllib.error
-import urllib.parse
-import urllib.request
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+from urllib.parse import urlencode
 
+from regrpo_jax.errors import UserError
 from regrpo_jax.toolbox.boxes import REGION_WORDS, parse_region
+from regrpo_jax.toolbox.chat_api import Api, ApiError, BadReply, body_of, choice_of, text_of
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError, Unavailable
 from regrpo_jax.toolbox.files import quoted, workspace_files
+from regrpo_jax.toolbox.http_client import HttpClient, key_of
 from regrpo_jax.toolbox.pictures import FORMATS, MOST_PIXELS
 from regrpo_jax.toolbox.search_tools import MOST_HITS, QUERY
 from regrpo_jax.toolbox.signatures import CheckedTool, check_call
 from regrpo_jax.toolbox.vision_tools import IMAGE
 
-_MOST_REPLY = 4 * 2**20  # bytes of a search engine's reply
+_RETRIES, _FIRST_WAIT = 2, 0.5  # of a call; seconds
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -108,24 +108,26 @@ class RemoteTool(CheckedTool):
         return self.endpoint
 
 
-def _key(endpoint: Endpoint) -> str:
-    if not endpoint.key_variable:
-        return ""
-    key = os.environ.get(endpoint.key_variable, "")
-    if not key:
-        raise Unavailable(f"The environment variable {endpoint.key_variable}, which holds the key, is not set.")
-    return key
-
-
-def _client(endpoint: Endpoint) -> Any:
-    import openai
-
-    key = _key(endpoint) or "none"
-    return openai.OpenAI(base_url=endpoint.url, api_key=key, timeout=endpoint.seconds, max_retries=2)
-
-
-def _failure(name: str, endpoint: Endpoint, error: Exception) -> Unavailable:
-    return Unavailable(f"{name} is unavailable: {endpoint.url} did not answer ({type(error).__name__}: {error}).")
+def _asked(
+    tool: str,
+    endpoint: Endpoint,
+    route: str,
+    body: Mapping[str, Any] | None,
+    read: Callable[[str], Result],
+    *,
+    key_header: str = "Authorization",
+) -> Result:
+    """What `read` makes of the answer; it raises BadReply. Unavailable: there is no key, or no answer came of it."""
+    try:
+        key = key_of(endpoint.key_variable)
+    except UserError as error:
+        raise Unavailable(f"{tool} is unavailable: {error}.") from None
+    with HttpClient(timeout=endpoint.seconds, key=key, key_header=key_header) as client:
+        try:
+            waits = {"first_wait": _FIRST_WAIT, "patience": endpoint.seconds}
+            return Api(client, endpoint.url, retries=_RETRIES, **waits).ask(route, body, read)
+        except ApiError as error:
+            raise Unavailable(f"{tool} is unavailable: {error}.") from None
 
 
 def _image_url(workspace: Workspace, name: str, region: Any, longest_side: int) -> str:
@@ -174,23 +176,22 @@ class Visualizer(RemoteTool):
         return self.ask(endpoint, arguments["question"], url)
 
     def ask(self, endpoint: Endpoint, question: str, image_url: str) -> str:
-        import openai
-
         content = [{"type": "image_url", "image_url": {"url": image_url}}, {"type": "text", "text": question}]
-        try:
-            reply = _client(endpoint).chat.completions.create(
-                model=endpoint.model,
-                messages=[{"role": "user", "content": content}],
-                temperature=0.0,
-                seed=0,
-                max_tokens=endpoint.most_tokens,
-            )
-        except openai.OpenAIError as error:
-            raise _failure(self.name, endpoint, error) from error
-        text = (reply.choices[0].message.content or "").strip() if reply.choices else ""
+        body = {
+            "model": endpoint.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0.0,
+            "seed": 0,
+            "max_tokens": endpoint.most_tokens,
+        }
+        text = _asked(self.name, endpoint, "/chat/completions", body, _answer_text)
         if not text:
             raise EmptyResult(f"No answer returned by {endpoint.model}.")
         return text
+
+
+def _answer_text(reply: str) -> str:
+    return text_of(choice_of(reply)[0]["message"].get("content")).strip()
 
 
 class MathOcr(Visualizer):
@@ -213,20 +214,22 @@ class ImageGenerator(RemoteTool):
     setting = "images"
 
     def answer(self, workspace: Workspace, **arguments: Any) -> str:
-        import openai
-
         endpoint = self.configured()
-        prompt = next(iter(arguments.values()))
-        try:
-            reply = _client(endpoint).images.generate(
-                model=endpoint.model, prompt=prompt, n=1, response_format="b64_json"
-            )
-            data = base64.b64decode((reply.data or [])[0].b64_json or "", validate=True)
-        except openai.OpenAIError as error:
-            raise _failure(self.name, endpoint, error) from error
-        except (IndexError, binascii.Error) as error:
-            raise EmptyResult(f"No image returned by {endpoint.model}.") from error
+        body = {"model": endpoint.model, "prompt": next(iter(arguments.values())), "n": 1}
+        data = _asked(self.name, endpoint, "/images/generations", body | {"response_format": "b64_json"}, _image_data)
+        if not data:
+            raise EmptyResult(f"No image returned by {endpoint.model}.")
         return _stored(workspace, self.name, data)
+
+
+def _image_data(reply: str) -> bytes:
+    """b"" where there is no image."""
+    images = body_of(reply).get("data")
+    first = images[0] if isinstance(images, list) and images else None
+    try:
+        return base64.b64decode(text_of(first.get("b64_json")) if isinstance(first, dict) else "", validate=True)
+    except (binascii.Error, ValueError):
+        return b""
 
 
 def _stored(workspace: Workspace, tool: str, data: bytes) -> str:
@@ -282,20 +285,26 @@ class RemoteAskSearchAgent(RemoteSearch):
 def _engine_results(name: str, endpoint: Endpoint, query: str, most: int) -> list[tuple[str, str]]:
     """(title, passage) of each result of a SearXNG or Serper endpoint."""
     if endpoint.kind == "serper":
-        headers = {"Content-Type": "application/json", "X-API-KEY": _key(endpoint)}
-        body = json.dumps({"q": query, "num": most}).encode()
-        request = urllib.request.Request(endpoint.url, data=body, headers=headers)
-    else:
-        address = f"{endpoint.url}?{urllib.parse.urlencode({'q': query, 'format': 'json'})}"
-        key = _key(endpoint)
-        request = urllib.request.Request(address, headers={"Authorization": f"Bearer {key}"} if key else {})
-    try:
-        with urllib.request.urlopen(request, timeout=endpoint.seconds) as reply:
-            found = json.loads(reply.read(_MOST_REPLY))
-        if endpoint.kind == "serper":
-            box = found.get("answerBox") or {}
-            answer = [("Answer box", str(box.get("answer") or box.get("snippet")))] if box else []
-            return answer + [(str(hit["title"]), str(hit.get("snippet", ""))) for hit in found.get("organic", [])]
-        return [(str(hit["title"]), str(hit.get("content", ""))) for hit in found.get("results", [])]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _failure(name, endpoint, error) from error
+        return _asked(name, endpoint, "", {"q": query, "num": most}, _serper_results, key_header="X-API-KEY")
+    return _asked(name, endpoint, f"?{urlencode({'q': query, 'format': 'json'})}", None, _searxng_results)
+
+
+def _serper_results(reply: str) -> list[tuple[str, str]]:
+    found = body_of(reply)
+    box = found.get("answerBox") or {}
+    if not isinstance(box, dict):
+        raise BadReply("its answerBox is no object")
+    answer = [("Answer box", str(box.get("answer") or box.get("snippet")))] if box else []
+    return answer + _hits(found.get("organic"), "snippet")
+
+
+def _searxng_results(reply: str) -> list[tuple[str, str]]:
+    return _hits(body_of(reply).get("results"), "content")
+
+
+def _hits(found: object, passage: str) -> list[tuple[str, str]]:
+    """BadReply when they are no list of results; passage: what each calls its text."""
+    hits = [] if found is None else found
+    if not isinstance(hits, list) or not all(isinstance(hit, dict) and "title" in hit for hit in hits):
+        raise BadReply("its results are no list of titles and passages")
+    return [(str(hit["title"]), str(hit.get(passage) or "")) for hit in hits]

@@ -163,9 +163,11 @@ def test_what_may_pass_is_tried_again_and_what_will_not_is_told() -> None:
         assert [bool(turn.error) for turn in turns] == [True, True, False] and "503" in turns[0].error
         engine.failures = [400] * 9
         before = len(engine.asked)
-        with pytest.raises(UserError, match="nothing at all.*400"):
-            session.write([WriteRequest((0, 2), "Thought:", 50)])
+        assert "400" in session.write([WriteRequest((0, 2), "Thought:", 50)])[0].error  # it was understood before
         assert len(engine.asked) == before + 1, "a wrong request stays wrong"
+        session = policy_at(address).start([EpisodePrompt(PROMPT, (), 0)], 1, seed=0)
+        with pytest.raises(UserError, match="nothing at all.*400"):
+            session.write([WriteRequest((0, 0), "Thought:", 50)])
     loop = EpisodeLoop(LoopSettings())
     loop.opening()
     assert loop.write_down(turns[0]) is Move.END
@@ -222,12 +224,35 @@ def test_adapters_are_exchanged_while_the_engine_runs() -> None:
             exchange_adapter(settings, "update-2", "update-3", "/d")
 
 
+def test_an_adapter_whose_acknowledgement_was_lost_is_loaded_again() -> None:
+    engine = made_engine(adapters={"update-1": "/stale"})
+    answer, lost = engine.answer, [True]
+
+    def losing(path: str, body: dict[str, Any]) -> tuple[int, Any]:
+        if path.endswith("unload_lora_adapter") and body["lora_name"] == "update-1" and lost:
+            return 500, "busy"  # so that the stale one stays
+        told = answer(path, body)
+        return (502, "lost") if path.endswith("/load_lora_adapter") and lost and not lost.clear() else told
+
+    engine.answer = losing  # type: ignore[method-assign]
+    with serving(engine) as address:
+        exchange_adapter(EngineSettings(address, "base", first_wait=0.001, retries=1), "", "update-1", "/new")
+    assert engine.adapters == {"update-1": "/new"}
+
+
 def test_the_key_goes_along_and_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = made_engine()
     monkeypatch.setenv("SOME_KEY", "secret")
     with serving(engine) as address:
         played(policy_at(address, key_variable="SOME_KEY"))
+        engine.answer = lambda path, body: (400, {"error": f"you sent Bearer {'secret'}"})  # type: ignore[method-assign]
+        with pytest.raises(UserError, match="you sent") as caught:
+            played(policy_at(address, key_variable="SOME_KEY"))
     assert {headers["Authorization"] for headers in engine.headers} == {"Bearer secret"}
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("SOME_KEY", "two\nwords")
+    with pytest.raises(UserError, match="SOME_KEY holds no key"):
+        policy_at("http://localhost:1/v1", key_variable="SOME_KEY")
     monkeypatch.delenv("SOME_KEY")
     with pytest.raises(UserError, match="SOME_KEY"):
         policy_at("http://localhost:1/v1", key_variable="SOME_KEY")

@@ -20,6 +20,8 @@ from regrpo_jax.data.images import load_image, pack_images
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
 from regrpo_jax.data.rollout_credit import CreditSettings, is_learnable, judge
 from regrpo_jax.errors import UserError
+from regrpo_jax.evaluation.recovery_metrics import row_of
+from regrpo_jax.evaluation.rollout_metrics import rollout_metrics
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records.types import Status
 from tests.data.rollout_groups import IMAGE, make_group
@@ -121,6 +123,21 @@ def test_an_episode_that_ran_out_of_tokens_can_be_compared_only() -> None:
     for other in (0, 2, 3):
         np.testing.assert_array_equal(masked.segments[0, other], trained.segments[0, other])
         np.testing.assert_array_equal(masked.advantages[0, other], trained.advantages[0, other])
+
+
+@pytest.mark.parametrize("credit", [CreditSettings("step"), CreditSettings("episode", "shared")])
+def test_an_episode_without_any_turn_has_nothing_to_train_and_takes_nothing_from_others(credit: CreditSettings) -> None:
+    group = make_group(5, branches=3)
+    nothing = {name: getattr(group.rollouts[0], name)[:0] for name in ("tokens", "labels", "logprobs", "steps")}
+    empty = dataclasses.replace(
+        group.rollouts[0], **nothing, turns=(), step_success=(), success=False, truncated=True, outcome="out_of_tokens"
+    )
+    mixed = dataclasses.replace(group, rollouts=(empty, *group.rollouts[1:]))
+    alone = dataclasses.replace(group, rollouts=(empty,) * 2)
+    batch, nobody = collate([mixed], credit=credit), collate([alone], credit=credit)
+    assert not batch.segments[0, 0].any() and batch.segments[0, 1].any() and not nobody.segments.any()
+    assert np.isfinite(batch.advantages).all() and not is_learnable(alone, credit)
+    assert rollout_metrics([empty, *mixed.rollouts])["truncated"] == 0.5 and row_of(mixed)["dropped"] == 0
 
 
 @settings(max_examples=120, deadline=None)

@@ -81,7 +81,8 @@ def wrong_schema(body: Body) -> str:
     return json.dumps(json.loads(right_answer(body)) | {"confidence": 0.9})
 
 
-STATUSES = {"500": 500, "502": 502, "503": 503, "429": 429, "401": 401, "403": 403, "404": 404, "400": 400, "408": 408}
+STATUSES = {"500": 500, "502": 502, "503": 503, "429": 429, "401": 401, "403": 403, "404": 404, "400": 400, "408": 408,
+            "520": 520, "529": 529}  # fmt: skip
 WAITS = {"429 wait": (429, "7"), "503 wait": (503, "0.5"), "429 long": (429, "86400"), "429 odd": (429, "soon")}
 CODES = {
     "400 filter": (400, "content_filter"),
@@ -97,7 +98,7 @@ CONTENTS: dict[str, Callable[[Body], str]] = {
     "silence": lambda body: "",
     "odd letters": lambda body: json.dumps(json.loads(right_answer(body)) | {"fix_plan": "half \ud800 of it"}),
 }
-FINISHES = {"length": "length", "content filter": "content_filter"}
+FINISHES = {"length": "length", "content filter": "content_filter", "abort": "abort", "error": "error"}
 BODIES: dict[str, bytes] = {
     "empty choices": b'{"id": "x", "object": "chat.completion", "choices": []}',
     "null choices": b'{"choices": null}',
@@ -105,6 +106,7 @@ BODIES: dict[str, bytes] = {
     "web page": b"<html><body>Bad gateway</body></html>",
     "cut json": b'{"id": "x", "choices": [{"message": {"role": "assis',
     "no text": b"",
+    "two choices": b'{"choices": [{"message": {"content": "a"}}, {"message": {"content": "b"}}]}',
     "not utf8": b'\xff\xfe{"choices": []}',
 }
 WIRE = ("hang", "drip", "reset", "truncated")

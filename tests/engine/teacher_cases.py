@@ -15,11 +15,12 @@ from PIL import Image
 
 from regrpo_jax.agent.prompt import instruction_text, placeholders
 from regrpo_jax.engine.cases import ArgumentShape, CleanStep, Failure, NearMiss, Situation, ToolShape
-from regrpo_jax.engine.teacher.limits import Clock, TeacherSettings
+from regrpo_jax.engine.teacher.limits import TeacherSettings
 from regrpo_jax.engine.teacher.questions import annotate_text
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.types import ErrorType, Observation, Status
 from regrpo_jax.suites.toolrepair import families, make_task, plan_of
+from regrpo_jax.toolbox.http_client import Clock
 
 OK = Observation(Status.OK, 'total "79"')
 

@@ -39,7 +39,23 @@ def first(server: Server, *behaviours: str) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    ["500", "502", "503", "429", "408", "429 odd", "hang", "drip", "reset", "truncated", *BODIES],
+    [
+        "500",
+        "502",
+        "503",
+        "429",
+        "408",
+        "429 odd",
+        "hang",
+        "drip",
+        "reset",
+        "truncated",
+        "520",
+        "529",
+        "abort",
+        "error",
+        *BODIES,
+    ],
 )
 def test_a_fault_that_passes_is_outlasted(fault: str, server: Server, tmp_path: Path, clock: FastClock) -> None:
     first(server, fault, fault)
@@ -117,6 +133,17 @@ def test_a_record_that_breaks_a_server_that_serves_others_is_refused(
     server.script.behaviour = behaviour
     with pytest.raises(TeacherRefused, match=r"^server_error: HTTP 500: .*\(3 tries\)$"):
         asker.annotate(other)
+
+
+def test_a_record_that_is_answered_oddly_is_refused_and_the_run_goes_on(
+    server: Server, tmp_path: Path, clock: FastClock
+) -> None:
+    server.script.behaviour = lambda body, number: "cut json" if "moon" in question(body) else "answer"
+    asker = teacher(server, tmp_path, clock, retries=2)
+    assert asker.annotate(FAILURE)
+    with pytest.raises(TeacherRefused, match=r"^odd_reply: .*no JSON \(3 tries\)$"):  # nobody else is asking
+        asker.annotate(simple_failure(right='read("moon")'))
+    assert asker.annotate(simple_failure(right='read("star")'))
 
 
 @pytest.mark.parametrize(

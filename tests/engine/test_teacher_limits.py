@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from regrpo_jax.engine.teacher.client import LONGEST_WAIT, Pace
-from regrpo_jax.engine.teacher.limits import AnswerCache, Budget, Clock, TeacherStopped, Usage, read_key, request_key
+from regrpo_jax.engine.teacher.limits import AnswerCache, Budget, TeacherStopped, Usage, read_key, request_key
 from regrpo_jax.errors import UserError
+from regrpo_jax.toolbox.http_client import LONGEST_WAIT, Clock, Pace
 from tests.engine.teacher_cases import settings
 
 URL = "http://localhost:1/v1"
@@ -144,7 +144,7 @@ class Line:
 @given(st.floats(1, 600), st.integers(1, 8), st.integers(1, 25))
 def test_requests_keep_their_distance(per_minute: float, threads: int, count: int) -> None:
     line = Line()
-    pace = Pace(settings(URL, Path("none"), requests_per_minute=per_minute, max_concurrency=threads), line.clock())
+    pace = Pace(line.clock(), places=threads, interval=60 / per_minute)
     times: list[float] = []
     lock, inside, most = threading.Lock(), [0], [0]
 
@@ -166,7 +166,7 @@ def test_requests_keep_their_distance(per_minute: float, threads: int, count: in
 
 def test_one_thread_is_paced_exactly_and_held() -> None:
     line = Line()
-    pace = Pace(settings(URL, Path("none"), requests_per_minute=30), line.clock())
+    pace = Pace(line.clock(), places=4, interval=2.0)
     times = []
     for number in range(4):
         if number == 2:
@@ -178,7 +178,7 @@ def test_one_thread_is_paced_exactly_and_held() -> None:
 
 def test_backoff_grows_is_bounded_and_seeded() -> None:
     def waits(seed: int) -> list[float]:
-        pace = Pace(settings(URL, Path("none"), seed=seed), Line().clock())
+        pace = Pace(Line().clock(), places=4, seed=str(seed))
         return [pace.backoff(failures) for failures in range(1, 50)]
 
     assert waits(1) == waits(1) != waits(2)

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regrpo_jax.engine.teacher.client import BadReply, Course, Dialect, Reply, Verdict, judge, read_reply, retry_after
+from regrpo_jax.engine.teacher.client import Dialect, Reply, read_reply
 from regrpo_jax.engine.teacher.limits import Usage
+from regrpo_jax.toolbox.chat_api import BadReply, Course, Verdict, judge
+from regrpo_jax.toolbox.http_client import retry_after
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
 keys = st.sampled_from(

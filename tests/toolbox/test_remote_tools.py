@@ -29,6 +29,7 @@ from regrpo_jax.toolbox.remote_tools import (
     Visualizer,
 )
 from regrpo_jax.toolbox.toolset import ToolsetSettings, load_toolset, with_server_tools
+from tests.agent.odd_engine import OddEngine, odd_serving
 from tests.toolbox.tool_workspace import draw_scene
 
 pytestmark = pytest.mark.usefixtures("workspace")
@@ -73,6 +74,12 @@ class Answers(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long before another try."""
+    monkeypatch.setattr("regrpo_jax.toolbox.remote_tools._FIRST_WAIT", 0.001)
+
+
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
@@ -104,6 +111,26 @@ def test_without_an_endpoint_a_tool_is_unavailable_and_says_what_to_set(name: st
 def test_an_endpoint_that_is_down_is_told(name: str) -> None:
     with pytest.raises(Unavailable, match=f"{name} is unavailable: http://127.0.0.1:9/v1 did not answer"):
         CALLS[name](Endpoint("http://127.0.0.1:9/v1", "m", seconds=2.0))
+
+
+@pytest.mark.parametrize("way", ["body cut", "status 503", "a web page", "no HTTP", "JSON of something else"])
+def test_what_a_server_says_oddly_is_asked_again_and_then_told(way: str) -> None:
+    engine = OddEngine(lambda body: {"results": [{"title": "Nile", "content": "long"}]}, lambda number: "")
+    with odd_serving(engine) as address:
+        endpoint = Endpoint(f"{address}/search")
+        engine.odd = lambda number: way if number == 0 else ""
+        assert RemoteSearch(endpoint)("nile") == "1 - Nile: long"
+        engine.odd = lambda number: way
+        with pytest.raises(Unavailable, match="search is unavailable"):
+            RemoteSearch(endpoint)("nile")
+    assert engine.asked == 5
+
+
+@pytest.mark.parametrize("found", [{"results": 3}, {"results": [7]}, {"results": [{}]}, {"results": {"a": 1}}])
+def test_results_that_are_none_are_told(found: dict[str, Any]) -> None:
+    engine = OddEngine(lambda body: found, lambda number: "")
+    with odd_serving(engine) as address, pytest.raises(Unavailable, match="no list of titles"):
+        RemoteSearch(Endpoint(address))("nile")
 
 
 def test_a_key_stays_in_the_environment(address: str, monkeypatch: pytest.MonkeyPatch) -> None:

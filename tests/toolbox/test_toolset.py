@@ -175,7 +175,7 @@ def test_a_hundred_calls_start_no_connection(workspace: Path, monkeypatch: pytes
 def test_starting_loads_no_heavy_library() -> None:
     code = (
         "import sys; import regrpo_jax.toolbox.toolset as t; t.load_toolset()\n"
-        "heavy = {'cv2', 'onnxruntime', 'rapidocr', 'skimage', 'markitdown', 'sympy', 'matplotlib', 'openai', 'mcp', "
+        "heavy = {'cv2', 'onnxruntime', 'rapidocr', 'skimage', 'markitdown', 'sympy', 'matplotlib', 'mcp', "
         "'pandas', 'torch', 'jax'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

@@ -15,15 +15,14 @@ import json
 import math
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from regrpo_jax.errors import UserError, listed
+from regrpo_jax.toolbox.http_client import address_problems, key_of
 
 
 class TeacherRefused(Exception):
@@ -32,15 +31,6 @@ class TeacherRefused(Exception):
 
 class TeacherStopped(UserError):
     """Nothing can be asked any more (budget, key, server). What is done is kept, and a later run goes on from it."""
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Where time comes from: seconds that never jump, seconds since 1970, and waiting."""
-
-    now: Callable[[], float] = time.monotonic
-    date: Callable[[], float] = time.time
-    sleep: Callable[[float], None] = time.sleep
 
 
 @dataclass(frozen=True)
@@ -75,7 +65,7 @@ class TeacherSettings:
     longest_side: int = 1536
 
     def __post_init__(self) -> None:
-        problems = [*_address_problems(self.base_url), *_number_problems(self)]
+        problems = [*address_problems(self.base_url), *_number_problems(self)]
         if not self.model:
             problems.append("`model` is empty; give the name that the server knows")
         prices = (self.dollars_per_million_input_tokens, self.dollars_per_million_output_tokens)
@@ -83,19 +73,6 @@ class TeacherSettings:
             problems.append("`most_dollars` limits nothing while both prices of a million tokens are 0; give them")
         if problems:
             raise UserError(f"the teacher's settings: {listed(problems)}")
-
-
-def _address_problems(base_url: str) -> list[str]:
-    try:
-        parts = urlsplit(base_url)
-        odd = parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0
-    except ValueError:
-        odd = True
-    if odd:
-        return ['`base_url` is no web address; give one such as "http://localhost:8000/v1"']
-    if parts.username or parts.password or parts.query:
-        return ["`base_url` holds more than an address; a key belongs in the variable that `key_variable` names"]
-    return []
 
 
 def _number_problems(settings: TeacherSettings) -> list[str]:
@@ -114,15 +91,10 @@ def _number_problems(settings: TeacherSettings) -> list[str]:
 
 def read_key(settings: TeacherSettings) -> str:
     """The key, "" for a server without one. TeacherStopped when the variable does not hold one; never shows it."""
-    name = settings.key_variable
-    if not name:
-        return ""
-    key = os.environ.get(name, "").strip()
-    if not key:
-        raise TeacherStopped(f"the environment variable {name}, which holds the teacher's key, is not set; set it")
-    if not key.isascii() or not key.isprintable() or " " in key:  # an HTTP library would show it in its complaint
-        raise TeacherStopped(f"the environment variable {name} holds no key: it must be printable ASCII, one word")
-    return key
+    try:
+        return key_of(settings.key_variable)
+    except UserError as error:
+        raise TeacherStopped(str(error)) from None
 
 
 def request_key(request: Mapping[str, Any]) -> str:

@@ -16,7 +16,6 @@ from regrpo_jax.engine.teacher.client import ChatClient, Reply
 from regrpo_jax.engine.teacher.limits import (
     AnswerCache,
     Budget,
-    Clock,
     Spent,
     TeacherRefused,
     TeacherSettings,
@@ -39,6 +38,7 @@ from regrpo_jax.engine.teacher.questions import (
 )
 from regrpo_jax.records.reasons import printable
 from regrpo_jax.records.types import ErrorType, Reflection
+from regrpo_jax.toolbox.http_client import Clock
 
 __all__ = ["Clock", "Teacher", "TeacherRefused", "TeacherSettings", "TeacherStopped"]
 
