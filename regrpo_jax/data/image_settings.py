@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
@@ -107,10 +108,7 @@ def _parsed(stated: dict[str, Any], defaults: ImageSettings) -> ImageSettings:
     for step in ("do_convert_rgb", "do_resize", "do_rescale", "do_normalize"):
         if stated.get(step, True) is not True:
             raise ValueError(f"{step} is {stated[step]!r}, only true is supported")
-    size = stated.get("size") or {}
-    # The old names win where both are there, as in transformers.
-    least = stated.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or defaults.min_pixels
-    most = stated.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or defaults.max_pixels
+    least, most = _pixels(stated)
     settings = ImageSettings(
         min_pixels=int(least),
         max_pixels=int(most),
@@ -127,6 +125,21 @@ def _parsed(stated: dict[str, Any], defaults: ImageSettings) -> ImageSettings:
     if min(settings.image_std) <= 0:
         raise ValueError(f"image_std is {settings.image_std}, it must be above 0")
     return settings
+
+
+def _pixels(stated: dict[str, Any]) -> tuple[Any, Any]:
+    """The range of sizes as transformers takes it: `min_pixels` and `max_pixels` count before `size`.
+
+    Raises:
+      ValueError: a fixed size or a part of a range, with which transformers resizes nothing.
+    """
+    size = stated.get("size")
+    if size is None or isinstance(size, dict):
+        named = {name: stated.get(name) for name in ("min_pixels", "max_pixels")}
+        found = Qwen2VLImageProcessorPil(size=size and dict(size), **named).size
+        if found.shortest_edge and found.longest_edge:
+            return found.shortest_edge, found.longest_edge
+    raise ValueError(f"size is {size!r}, expected {{'shortest_edge': least pixels, 'longest_edge': most pixels}}")
 
 
 def _channels(values: Any) -> tuple[float, float, float]:

@@ -3,6 +3,7 @@
 A checkpoint may be larger than the host's memory; no more of it than about one tensor is there at a time.
 """
 
+import dataclasses
 import functools
 import json
 import shutil
@@ -22,9 +23,9 @@ from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.own_config import describe_own
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
-from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config
-from regrpo_jax.models.qwen2_vl.weights import canonical_name, hugging_face_names, is_redundant
-from regrpo_jax.models.safetensors_files import model_files, read_tensors, tensor_shapes, write_tensors
+from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config, read_json
+from regrpo_jax.models.qwen2_vl.weights import EMBEDDING, HEAD, canonical_name, hugging_face_names, is_redundant
+from regrpo_jax.models.safetensors_files import model_files, read_tensors, same_values, tensor_shapes, write_tensors
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -43,10 +44,32 @@ def load_policy(folder: Path, **settings: Any) -> tuple[PolicyConfig, Tree]:
       folder: with `config.json` and `model.safetensors`, or several files and their index.
       settings: fields of `PolicyConfig` that are ours to choose: dtype, param_dtype, remat, ...
     Raises:
-      UserError: as `read_config` and `load_weights`.
+      UserError: as `read_policy` and `load_weights`.
+    """
+    config = read_policy(folder, **settings)
+    return config, load_weights(folder, config)
+
+
+def read_policy(folder: Path, **settings: Any) -> PolicyConfig:
+    """The architecture of a directory: what `config.json` says, but that a head of its own is one, whatever that says.
+
+    As in transformers, the values decide: a head that `config.json` ties and that is stored all the same stays tied
+    where it is equal to the embedding, and is the head where it is not.
+
+    Raises:
+      UserError: as `read_config`, or the files of the weights cannot be read.
     """
     config = read_config(folder / "config.json", **settings)
-    return config, load_weights(folder, config)
+    if not config.tie_word_embeddings:
+        return config
+    tables = {
+        canonical_name(name): (file, name)
+        for file in model_files(folder)
+        for name, shape in tensor_shapes(file).items()
+        if canonical_name(name) in (EMBEDDING, HEAD) and shape == (config.vocab_size, config.hidden_size)
+    }
+    tied = len(tables) < 2 or same_values(tables[EMBEDDING], tables[HEAD])
+    return dataclasses.replace(config, tie_word_embeddings=tied)
 
 
 def load_weights(
@@ -73,9 +96,9 @@ def load_weights(
     placement = _placement(kept, shardings)
     arrays: Flat = {}
     count = sum(map(len, files.values()))
-    found = (tensor for file, names in files.items() for tensor in read_tensors(file, names))
-    for name, tensor in track(found, f"reading {folder.name}", total=count, transient=True, disable=count < 100):
-        path, layer = places[canonical_name(name)]
+    found = ((here[name], tensor) for file, here in files.items() for name, tensor in read_tensors(file, here))
+    for place, tensor in track(found, f"reading {folder.name}", total=count, transient=True, disable=count < 100):
+        path, layer = place
         part = _placed_tensor(path, tensor.astype(shapes[path].dtype), placement[path])
         if layer is None:
             arrays[path] = jax.device_put(part, placement[path])
@@ -116,10 +139,30 @@ def save_policy(
     if source is None:
         (folder / "config.json").write_text(json.dumps(description | dict(token_ids or {}), indent=2) + "\n")
     else:
-        for pattern in ("config.json", *COMPANIONS):
-            for file in source.glob(pattern):
-                shutil.copy(file, folder / file.name)
+        _copy_companions(source, folder)
+        described = _as_written(read_json(source / "config.json"), config)
+        (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
     write_tensors(folder, _hugging_face_tensors(config, params), **options)
+
+
+def _copy_companions(source: Path, folder: Path) -> None:
+    """Tokenizer and processor, and none that an earlier export has left: readers prefer some files to others."""
+    for pattern in COMPANIONS:
+        for old in folder.glob(pattern):
+            old.unlink()
+        for file in source.glob(pattern):
+            shutil.copy(file, folder / file.name)
+
+
+def _as_written(description: dict[str, Any], config: PolicyConfig) -> dict[str, Any]:
+    """A `config.json` that is true of the weights beside it: whether the head is tied, and the dtype."""
+    true = {"tie_word_embeddings": config.tie_word_embeddings}
+    true |= dict.fromkeys(("dtype", "torch_dtype"), config.param_dtype)
+    described = {**description, "tie_word_embeddings": config.tie_word_embeddings}
+    for part in (described, described.get("text_config"), described.get("vision_config")):
+        if isinstance(part, dict):
+            part |= {key: value for key, value in true.items() if key in part}
+    return described
 
 
 def param_shapes(config: PolicyConfig) -> Flat:
@@ -150,24 +193,31 @@ def _parts(path: str, name: str, shape: Any) -> Iterator[tuple[str, Place]]:
         yield name.format(layer), (path, layer)
 
 
-def _checked_files(folder: Path, config: PolicyConfig, shapes: Flat, places: dict[str, Place]) -> dict[Path, list[str]]:
-    """File -> names of the tensors to read from it."""
-    files: dict[Path, list[str]] = {}
-    missing, problems = set(places), []
-    for file in model_files(folder):
-        files[file] = []
-        for name, shape in tensor_shapes(file).items():
-            published = canonical_name(name)
-            if published not in places:
-                problems += [] if is_redundant(published, config) else [f"unexpected {name}"]
-                continue
-            path, layer = places[published]
-            expected = tensor_shape(path, shapes[path].shape[0 if layer is None else 1 :], config)
-            if shape != expected:
-                problems.append(f"{name} has shape {shape}, expected {expected}")
-            missing.discard(published)
-            files[file].append(name)
-    problems += [f"missing {name}" for name in sorted(missing)]
+def _checked_files(
+    folder: Path, config: PolicyConfig, shapes: Flat, places: dict[str, Place]
+) -> dict[Path, dict[str, Place]]:
+    """File -> names of the tensors to read from it, and where they go."""
+    found = [(file, name, shape) for file in model_files(folder) for name, shape in tensor_shapes(file).items()]
+    published = {name: canonical_name(name) for _, name, _ in found}
+    if config.tie_word_embeddings and EMBEDDING not in published.values():
+        published = {name: EMBEDDING if known == HEAD else known for name, known in published.items()}
+    files: dict[Path, dict[str, Place]] = {file: {} for file, _, _ in found}
+    seen: dict[str, str] = {}
+    problems = []
+    for file, name, shape in found:
+        known = published[name]
+        if known not in places:
+            problems += [] if is_redundant(known, config) else [f"unexpected {name}"]
+            continue
+        path, layer = places[known]
+        expected = tensor_shape(path, shapes[path].shape[0 if layer is None else 1 :], config)
+        if shape != expected:
+            problems.append(f"{name} has shape {shape}, expected {expected}")
+        if known in seen:
+            problems.append(f"{name} in {file.name} is there already, as {seen[known]}")
+        seen[known] = f"{name} in {file.name}"
+        files[file][name] = places[known]
+    problems += [f"missing {name}" for name in sorted(set(places) - set(seen))]
     if problems:
         raise UserError(f"{folder}: the weights do not fit config.json: {listed(problems)}")
     return files

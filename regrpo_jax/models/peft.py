@@ -17,12 +17,13 @@ from safetensors.numpy import save_file
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.huggingface import tensor_shape
 from regrpo_jax.models.lora import adapter_alpha
-from regrpo_jax.models.qwen2_vl.weights import hugging_face_names
+from regrpo_jax.models.quantization import dequantized
+from regrpo_jax.models.qwen2_vl.weights import HEAD, hugging_face_names
 
 Tree = dict[str, Any]
 
 DESCRIPTION = "adapter_config.json"
-TENSORS = "adapter_model.safetensors"
+TENSORS, OLD_TENSORS = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX = "base_model.model."  # PEFT's wrappers around the model
 
 
@@ -32,7 +33,9 @@ def export_adapter(
     """Writes an adapter for `peft.PeftModel.from_pretrained(base, folder)` on a model of transformers 5.
 
     Modules are listed by their full names, so that none is hit that has no adapter. Layers whose `down` and `up` are
-    zero, which do not learn (`lora.init_adapter`), are left out.
+    zero, which do not learn (`lora.init_adapter`), are left out. One scale, `lora_alpha` / `r`, is true of all modules,
+    because vLLM reads no other: what differs from it is folded into B. The patterns say the same, for PEFT.
+    Nothing is left of an earlier export.
 
     Args:
       variables: with the `lora` collection, arrays stacked over layers.
@@ -42,45 +45,68 @@ def export_adapter(
     """
     names = {path: _in_transformers(name, config) for path, name in hugging_face_names(config).items()}
     adapter = traverse_util.flatten_dict(variables["lora"], sep="/")
+    projections = sorted({path.rsplit("/", 1)[0] for path in adapter})
+    ranks = {projection: adapter[f"{projection}/down"].shape[-1] for projection in projections}
+    widest = max(projections, key=ranks.__getitem__)
+    rank, alpha = ranks[widest], adapter_alpha(config, widest)
     tensors: dict[str, np.ndarray] = {}
     modules: list[str] = []
-    sizes: dict[str, tuple[int, float]] = {}  # pattern of module names -> rank, alpha
-    for projection in sorted({path.rsplit("/", 1)[0] for path in adapter}):
+    narrow: dict[str, int] = {}  # pattern of module names -> rank
+    for projection in projections:
         name = names[f"{projection}/kernel"].removesuffix(".weight")
         down, up = (np.asarray(adapter[f"{projection}/{part}"], np.float32) for part in ("down", "up"))
-        sizes[re.escape(name).replace(r"\{\}", r"\d+")] = (down.shape[-1], adapter_alpha(config, projection))
+        up = up * np.float32(adapter_alpha(config, projection) / ranks[projection] / (alpha / rank))
+        if ranks[projection] != rank:
+            narrow[re.escape(name).replace(r"\{\}", r"\d+")] = ranks[projection]
         for layer, (a, b) in _layers(name, down, up):
             if np.any(a) or np.any(b):
                 modules.append(name.format(layer))
                 tensors[f"{PREFIX}{modules[-1]}.lora_A.weight"] = np.ascontiguousarray(a.T)
                 tensors[f"{PREFIX}{modules[-1]}.lora_B.weight"] = np.ascontiguousarray(b.T)
-    params, saved = traverse_util.flatten_dict(variables["params"], sep="/"), set()
-    for path in full_weights:
-        for layer, (array,) in _layers(names[path], np.asarray(params[path])):
-            turned = array.T if path.endswith("/kernel") else array
-            name = names[path].format(layer)
-            tensors[PREFIX + name] = np.ascontiguousarray(turned).reshape(tensor_shape(path, array.shape, config))
-            saved.add(name.rsplit(".", 1)[0])
-    rank, alpha = next(iter(sizes.values()))
+    whole = _whole_tensors(variables["params"], full_weights, names, modules, config)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / TENSORS, metadata={"format": "pt"})
+    for old in (DESCRIPTION, TENSORS, OLD_TENSORS):
+        (folder / old).unlink(missing_ok=True)
+    save_file(tensors | {PREFIX + name: tensor for name, tensor in whole.items()}, folder / TENSORS, {"format": "pt"})
     description = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": base_model,
         "r": rank,
         "lora_alpha": alpha,
-        "rank_pattern": {pattern: size[0] for pattern, size in sizes.items() if size[0] != rank},
-        "alpha_pattern": {pattern: size[1] for pattern, size in sizes.items() if size[1] != alpha},
+        "rank_pattern": narrow,
+        "alpha_pattern": {pattern: alpha * size / rank for pattern, size in narrow.items()},
         "lora_dropout": config.lora_dropout,
         "target_modules": modules,
-        "modules_to_save": sorted(saved) or None,
+        "modules_to_save": sorted({name.rpartition(".")[0] for name in whole}) or None,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
     }
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _whole_tensors(
+    params: Tree, paths: Iterable[str], names: dict[str, str], adapted: Iterable[str], config: PolicyConfig
+) -> dict[str, np.ndarray]:
+    """Name and value of every parameter of the modules that `paths` are in, for PEFT takes no part of one.
+
+    A module with an adapter is left out, it has the base's weights. Of an embedding that is tied there are both ends,
+    which PEFT takes apart.
+    """
+    flat, without = traverse_util.flatten_dict(params, sep="/"), set(adapted)
+    modules = {path.rpartition("/")[0] or path for path in paths}
+    found: dict[str, np.ndarray] = {}
+    for path in (path for path in flat if path in modules or path.rpartition("/")[0] in modules):
+        for layer, (array,) in _layers(names[path], np.asarray(dequantized(flat[path]))):
+            name = names[path].format(layer)
+            if name.rpartition(".")[0] not in without:
+                turned = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)
+                found[name] = turned.reshape(tensor_shape(path, array.shape, config))
+        if path == "embedding" and config.tie_word_embeddings:
+            found[HEAD] = found[names[path]].copy()
+    return found
 
 
 def _layers(name: str, *arrays: np.ndarray) -> Iterator[tuple[int | None, tuple[np.ndarray, ...]]]:
@@ -93,6 +119,6 @@ def _layers(name: str, *arrays: np.ndarray) -> Iterator[tuple[int | None, tuple[
 
 def _in_transformers(name: str, config: PolicyConfig) -> str:
     """The name in transformers 5 of what is published as `name`."""
-    if config.vision is None or name == "lm_head.weight":
+    if config.vision is None or name == HEAD:
         return name
     return f"model.{name}" if name.startswith("visual.") else name.replace("model.", "model.language_model.", 1)

@@ -20,10 +20,20 @@ SUPPORTED: dict[str, tuple[Any, ...]] = {
     "use_qalora": (False, None),
     **dict.fromkeys(
         ("layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens", "use_bdlora",
-         "arrow_config", "kasa_config", "monteclora_config"),
+         "arrow_config", "kasa_config", "monteclora_config", "velora_config"),
         (None,),
     ),
 }  # fmt: skip
+
+
+# Fields that we read below, and those that say where an adapter comes from but not what it computes.
+READ = ("r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "target_modules", "exclude_modules",
+        "modules_to_save", "layers_to_transform", "layers_pattern")  # fmt: skip
+NOTES = ("auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+         "inference_mode", "loftq_config", "lora_dropout", "lora_dtype", "lora_ga_config", "lorap_lr_ratio",
+         "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config",
+         "task_type")  # fmt: skip
+ALL_LINEAR = "all-linear"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +44,9 @@ class PeftDescription:
       rank_pattern: regular expression of module names -> their rank, where it is not `rank`.
       alpha_pattern: likewise for `alpha`.
       rank_stabilised: the scale is alpha / sqrt(rank) (Kalajdzievski 2023, arXiv 2312.03732), not alpha / rank.
-      targets: names, or ends of names, of the modules with an adapter; or one regular expression.
+      targets: names, or ends of names, of the modules with an adapter; or one regular expression; or `ALL_LINEAR`.
       excluded: likewise, of modules without one.
-      saved: modules whose full weights replace those of the base model.
+      saved: ends of names of the modules whose full weights replace those of the base model.
       layers: the layers with an adapter; None for all.
       layers_pattern: names of the lists that `layers` counts in; none for any list.
     """
@@ -63,13 +73,23 @@ class PeftDescription:
     def has_adapter(self, module: str) -> bool:
         """Whether PEFT puts an adapter on a linear module of this name (`check_target_module_exists` of PEFT)."""
         saved = any(re.match(rf"(^|.*\.){name}($|\..*)", module) for name in self.saved)
-        if saved or _named(module, self.excluded) or not _named(module, self.targets):
+        if saved or _named(module, self.excluded):
+            return False
+        if self.targets == ALL_LINEAR:
+            return True
+        if not _named(module, self.targets):
             return False
         if self.layers is None or isinstance(self.targets, str) or module in self.targets:
             return True
         lists = self.layers_pattern or (r"[^.]*",)
         found = (re.match(rf"(?:^|.*?\.){name}\.(\d+)\.", module) for name in lists)
         return any(match is not None and int(match[1]) in self.layers for match in found)
+
+    def is_saved(self, module: str) -> bool:
+        """Whether the full weights of a module come with the adapter: it, or one that it is in, is in `saved`."""
+        parts = module.split(".")
+        inside = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
+        return any(name.endswith(end) for name in inside for end in self.saved)
 
 
 def read_description(path: Path) -> PeftDescription:
@@ -86,6 +106,11 @@ def read_description(path: Path) -> PeftDescription:
         if value not in supported:
             wanted = " or ".join(repr(choice) for choice in supported if choice is not None) or "none"
             raise UserError(f"{path}: {name} {value!r} is not supported, only {wanted} is")
+    unknown = [name for name in fields if name not in (*SUPPORTED, *READ, *NOTES) and fields[name]]
+    if unknown:
+        raise UserError(
+            f"{path}: {unknown[0]} {fields[unknown[0]]!r} is not known here, and may change what it computes"
+        )
     try:
         description = PeftDescription(
             rank=fields["r"],
@@ -99,6 +124,8 @@ def read_description(path: Path) -> PeftDescription:
             layers=_layers(fields.get("layers_to_transform", ())),
             layers_pattern=_one_or_more(fields.get("layers_pattern", ())),
         )
+        if not isinstance(description.rank_stabilised, bool):
+            raise ValueError(f"use_rslora is {description.rank_stabilised!r}")
         if not all(size > 0 for size in _sizes(description)):
             raise ValueError("a rank or alpha is not above 0")
         description.scale_of("m"), description.has_adapter("m")  # do its patterns compile?

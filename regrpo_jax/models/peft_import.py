@@ -16,8 +16,8 @@ from regrpo_jax.models.huggingface import Place, tensor_places, tensor_shape
 from regrpo_jax.models.lora import adapter_alpha
 from regrpo_jax.models.peft import DESCRIPTION, PREFIX, TENSORS
 from regrpo_jax.models.peft_description import PeftDescription, read_description
-from regrpo_jax.models.qwen2_vl.weights import canonical_name, hugging_face_names
-from regrpo_jax.models.safetensors_files import read_tensors, tensor_shapes
+from regrpo_jax.models.qwen2_vl.weights import EMBEDDING, HEAD, canonical_name, hugging_face_names, layouts
+from regrpo_jax.models.safetensors_files import read_tensors, same_values, tensor_shapes
 
 Tree = dict[str, Any]
 Flat = dict[str, Any]  # our path, joined with "/" -> array
@@ -99,32 +99,38 @@ def _places_of_tensors(
     path: Path, description: PeftDescription, flat: Flat, config: PolicyConfig
 ) -> tuple[dict[Place, Factors], dict[str, Place]]:
     """Where each tensor of the file goes: the adapters by place, and the full weights by name."""
+    if not path.exists() and path.with_suffix(".bin").exists():
+        raise UserError(f"{path}: no such file; {path.stem}.bin has to be saved as safetensors first")
     names = hugging_face_names(config)
     places = tensor_places(config, {path: array for path, array in flat.items() if path in names})
+    if config.tie_word_embeddings:
+        places[HEAD] = places[EMBEDDING]
     shapes = tensor_shapes(path)
     adapted: dict[Place, Factors] = {}
-    full: dict[str, Place] = {}
+    full: dict[str, str] = {}  # published name -> name in the file
     problems: list[str] = []
     for name in shapes:
         factor = FACTOR.fullmatch(name.removeprefix(PREFIX))
-        published = f"{factor[1]}.weight" if factor else WRAPPER.sub("", name.removeprefix(PREFIX))
-        place = places.get(canonical_name(published))
-        if place is None or (factor and not ADAPTABLE.fullmatch(place[0])):
+        published = canonical_name(f"{factor[1]}.weight" if factor else WRAPPER.sub("", name.removeprefix(PREFIX)))
+        place = places.get(published)
+        if not name.startswith(PREFIX) or place is None or (factor and not ADAPTABLE.fullmatch(place[0])):
             problems.append(f"unexpected {name}")
-        elif factor:
-            adapted.setdefault(place, Factors(factor[1], {})).names[factor[2]] = name
-        else:
-            full[name] = place
+            continue
+        held = adapted.setdefault(place, Factors(factor[1], {})).names if factor else full
+        letter = factor[2] if factor else published
+        problems += [f"{name} is there already, as {held[letter]}"] if letter in held else []
+        held[letter] = name
     problems += [
         problem for place, f in adapted.items() for problem in _misfits(f, flat[place[0]], description, shapes)
     ]
-    problems += [
-        problem for name, place in full.items() for problem in _full_misfits(name, place, flat, config, shapes)
-    ]
+    for published, name in full.items():
+        problems += _full_misfits(name, places[published], adapted, flat, config, shapes)
+    problems += _tied_misfits(path, full, description) if config.tie_word_embeddings else []
     problems += [] if problems else _missing(adapted, places, description)
+    problems += _unsaved(full, places, description)
     if problems:
         raise UserError(f"{path}: this adapter does not fit the model: {listed(problems)}")
-    return adapted, full
+    return adapted, {name: places[published] for published, name in full.items()}
 
 
 def _misfits(
@@ -132,6 +138,8 @@ def _misfits(
 ) -> list[str]:
     rank, (in_features, out_features) = description.rank_of(factors.module), kernel.shape[-2:]
     problems = []
+    if not description.has_adapter(factors.module):
+        problems.append(f"unexpected {PREFIX}{factors.module}.lora_A.weight, which target_modules leaves out")
     for letter, expected in (("A", (rank, in_features)), ("B", (out_features, rank))):
         name = factors.names.get(letter)
         if name is None:
@@ -142,17 +150,50 @@ def _misfits(
 
 
 def _full_misfits(
-    name: str, place: Place, flat: Flat, config: PolicyConfig, shapes: dict[str, tuple[int, ...]]
+    name: str,
+    place: Place,
+    adapted: dict[Place, Factors],
+    flat: Flat,
+    config: PolicyConfig,
+    shapes: dict[str, tuple[int, ...]],
 ) -> list[str]:
     path, layer = place
     expected = tensor_shape(path, flat[path].shape[0 if layer is None else 1 :], config)
     if shapes[name] != expected:
         return [f"{name} has shape {shapes[name]}, expected {expected}"]
-    if path == "embedding" and config.tie_word_embeddings:
-        return [f"{name} replaces only one of the two embeddings that this model ties"]
+    if (f"{path.rpartition('/')[0]}/kernel", layer) in adapted:
+        return [f"unexpected {name}, whose module has an adapter (bias is 'none')"]
     if isinstance(flat[path], qwix.QArray):
         return [f"{name} replaces a quantised kernel (config.model.quantize)"]
     return []
+
+
+def _tied_misfits(path: Path, full: dict[str, str], description: PeftDescription) -> list[str]:
+    """Of a model with one embedding at both ends: two copies must be equal, and a copy for one end is not the other.
+
+    What is in the file without having been asked for (`modules_to_save`) is the tied tensor itself.
+    """
+    copies = [name for name in (EMBEDDING, HEAD) if name in full]
+    if len(copies) == 2:
+        same = same_values(*((path, full[name]) for name in copies))
+        return [] if same else [f"{full[EMBEDDING]} and {full[HEAD]} differ, but this model ties them"]
+    apart = [name for name in copies if any(map(description.is_saved, layouts(name.removesuffix(".weight"))))]
+    return [f"{full[name]} replaces only one of the two embeddings that this model ties" for name in apart]
+
+
+def _unsaved(full: dict[str, str], places: dict[str, Place], description: PeftDescription) -> list[str]:
+    """What `modules_to_save` promises and the file lacks, whole modules or parts of one."""
+    known = {published: layouts(published.rpartition(".")[0]) for published in places}
+    missing = [
+        f"missing {PREFIX}{published} (modules_to_save)"
+        for published, modules in known.items()
+        if published not in full and any(map(description.is_saved, modules))
+    ]
+    everywhere = [module for modules in known.values() for module in modules]
+    for end in description.saved:
+        alone = dataclasses.replace(description, saved=(end,))
+        missing += [] if any(map(alone.is_saved, everywhere)) else [f"missing {end} (modules_to_save)"]
+    return missing
 
 
 def _missing(adapted: dict[Place, Factors], places: dict[str, Place], description: PeftDescription) -> list[str]:

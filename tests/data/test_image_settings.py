@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.data.image_settings import ImageSettings, image_settings
 from regrpo_jax.errors import UserError
@@ -63,6 +66,46 @@ def test_old_names_count_before_new_ones(tmp_path: Path) -> None:
     stated = PUBLISHED | {"min_pixels": 400, "size": {"shortest_edge": 100, "longest_edge": 900}, "max_pixels": None}
     settings = image_settings(write(tmp_path, stated), VISION)
     assert (settings.min_pixels, settings.max_pixels) == (400, 900)
+
+
+@pytest.mark.parametrize(
+    ("stated", "pixels"),
+    [
+        ({}, (3136, 1003520)),
+        ({"size": None, "min_pixels": 50}, (50, 1003520)),
+        ({"size": {"shortest_edge": 100, "longest_edge": 200}, "max_pixels": 500}, (100, 500)),
+        ({"size": {"shortest_edge": 100}, "max_pixels": 500}, (100, 500)),
+        ({"size": {"min_pixels": 7, "max_pixels": 9}, "min_pixels": 50, "max_pixels": 500}, (50, 500)),
+        ({"size": 280}, None),
+        ({"size": 280, "min_pixels": 50, "max_pixels": 500}, None),
+        ({"size": [280, 280]}, None),
+        ({"size": "280"}, None),
+        ({"size": {"height": 280, "width": 280}}, None),
+        ({"size": {"height": 280, "width": 280}, "min_pixels": 50, "max_pixels": 500}, None),
+        ({"size": {"shortest_edge": 100}}, None),
+        ({"size": {"longest_edge": 100}}, None),
+        ({"size": {"min_pixels": 7, "max_pixels": 9}}, None),
+        ({"size": {}}, None),
+        ({"min_pixels": 0}, None),
+        ({"size": {"shortest_edge": 0, "longest_edge": 100}}, None),
+    ],
+)
+def test_sizes_are_what_transformers_resizes_to_or_refused(
+    tmp_path: Path, stated: dict[str, Any], pixels: tuple[int, int] | None
+) -> None:
+    rest = {name: value for name, value in PUBLISHED.items() if not name.endswith("_pixels")}
+    folder = write(tmp_path, rest | stated)
+    theirs = Qwen2VLImageProcessorPil.from_dict
+    if pixels is None:
+        with pytest.raises(UserError, match=r"preprocessor_config\.json: .*size") as error:
+            image_settings(folder, VISION)
+        assert "\n" not in str(error.value)
+        with pytest.raises((TypeError, ValueError)):
+            theirs(copy.deepcopy(rest | stated))(Image.new("RGB", (60, 60)))
+    else:
+        found = image_settings(folder, VISION)
+        size = theirs(copy.deepcopy(rest | stated)).size
+        assert (found.min_pixels, found.max_pixels) == pixels == (size.shortest_edge, size.longest_edge)
 
 
 def test_the_file_of_transformers_5(tmp_path: Path) -> None:

@@ -141,11 +141,13 @@ def test_bfloat16_weights(tmp_path: Path, param_dtype: str) -> None:
 
 
 def test_sizes_that_config_json_leaves_out(tmp_path: Path) -> None:
+    """transformers' defaults of the family."""
     config = {key: value for key, value in CONFIG.items() if key not in ("rms_norm_eps", "rope_theta")}
+    config |= {"hidden_size": 64, "num_attention_heads": 32}
     del config["num_key_value_heads"]
-    write_model(tmp_path, config, random_tensors(CONFIG | {"num_key_value_heads": 4}))
+    write_model(tmp_path, config, random_tensors(config | {"num_key_value_heads": 32}))
     policy, _ = load(tmp_path)
-    assert (policy.num_key_value_heads, policy.rms_norm_eps, policy.rope_theta) == (4, 1e-6, 10_000.0)
+    assert (policy.num_key_value_heads, policy.rms_norm_eps, policy.rope_theta) == (32, 1e-6, 10_000.0)
 
 
 def test_rotary_base_under_its_new_name(tmp_path: Path) -> None:
@@ -273,7 +275,7 @@ def replace_config(**changes: Any) -> Callable[[Path], None]:
         (replace_config(model_type=None), "config.json", "model_type is None"),
         (replace_config(hidden_size=None), "config.json", "'hidden_size' is missing"),
         (replace_config(num_key_value_heads=3), "config.json", "multiple of num_key_value_heads"),
-        (replace_config(num_attention_heads="4"), "config.json", "sizes do not fit"),
+        (replace_config(num_attention_heads="4"), "config.json", "expected int, got str"),
         (replace_config(hidden_act="gelu"), "config.json", "hidden_act 'gelu'"),
         (replace_config(use_sliding_window=True), "config.json", "use_sliding_window True"),
         (replace_config(rope_scaling={"type": "yarn", "factor": 4.0}), "config.json", "rope_type 'yarn'"),

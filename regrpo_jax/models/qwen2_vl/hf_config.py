@@ -1,10 +1,17 @@
-"""`config.json` of a Hugging Face directory to a `PolicyConfig` and back, in the flat form of transformers 4 and the
-nested one of transformers 5."""
+"""`config.json` of a Hugging Face directory to a `PolicyConfig` and back.
 
+What a file leaves out, and which of two places counts, is transformers' own answer: its configuration classes read the
+file, in the flat form of transformers 4 or the nested one of 5. What two readers could take differently is refused.
+"""
+
+import copy
 import dataclasses
 import json
 from pathlib import Path
 from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2VLConfig
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
@@ -16,6 +23,17 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 VISION_ROPE_THETA = 10_000.0
+FAMILIES: dict[str, type[PreTrainedConfig]] = {
+    "qwen2": Qwen2Config,
+    "qwen2_vl": Qwen2VLConfig,
+    "qwen2_5_vl": Qwen2_5_VLConfig,
+}
+# Sizes that a model of its own has: a default of transformers would be those of some published one.
+STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
+ROPE = ("rope_scaling", "rope_parameters")  # the names of transformers 4 and 5; it takes the older one
+# Weights in another form or file than the ones we read.
+ELSEWHERE = ("quantization_config", "compression_config", "transformers_weights")
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
@@ -25,8 +43,8 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
       path: the file.
       settings: fields of `PolicyConfig` that are ours to choose, such as dtype or remat.
     Raises:
-      UserError: not readable, of another architecture, of a variant that would compute something else, or with sizes
-        that are missing or do not fit together.
+      UserError: not readable, of another architecture, of a variant that would compute something else, with sizes that
+        are missing or do not fit together, or with two values for one thing.
     """
     description = read_json(path)
     own = description.get("model_type") == MODEL_TYPE
@@ -35,15 +53,14 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
             f"{path}: model_type is {description.get('model_type')!r}; supported are "
             f"{', '.join(map(repr, ARCHITECTURES))} (Qwen2 and Qwen2.5 text, Qwen2-VL, Qwen2.5-VL)"
         )
-    if not own:
-        text = description | description.get("text_config", {})
-        _reject_unsupported(path, text, description.get("vision_config") or {})
     try:
         return dataclasses.replace(parse_own(description) if own else parse_config(description), **settings)
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: the sizes do not fit together: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (StrictDataclassError, TypeError, AttributeError) as error:
+        raise UserError(f"{path}: not values that transformers reads ({' '.join(str(error).split())})") from error
 
 
 def parse_config(description: dict[str, Any]) -> PolicyConfig:
@@ -51,16 +68,28 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
 
     Raises:
       KeyError: a size is missing.
-      ValueError, TypeError: the sizes do not fit together.
+      ValueError: the values do not fit together, contradict each other, or would compute something else.
+      TypeError, AttributeError, StrictDataclassError: there are values of another kind.
     """
-    text = description | description.get("text_config", {})
-    config = _text_config(text, tied=description.get("tie_word_embeddings", text.get("tie_word_embeddings", False)))
-    if description["model_type"] == "qwen2":
+    family = description["model_type"]
+    nested = description.get("text_config") if family != "qwen2" else None
+    text = description if nested is None else nested
+    _require_stated(text, STATED)
+    _reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
+    theirs = FAMILIES[family].from_dict(copy.deepcopy(description))
+    theirs_text = theirs.get_text_config()
+    _reject_unsupported(description, text, theirs_text)
+    if nested is not None:
+        _reject_unread(description, nested, theirs_text)
+    config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
+    if family == "qwen2":
         return config
-    gated = description["model_type"] == "qwen2_5_vl"
-    time, row, column = _rope_parameters(text)["mrope_section"]
-    vision = _vision_config(description["vision_config"], text["hidden_size"], gated=gated)
-    return dataclasses.replace(config, rotary_axes=sectioned_axes((time, row, column)), vision=vision)
+    _require_stated(description["vision_config"], STATED_OF_TOWER[family])
+    sections = theirs_text.rope_parameters["mrope_section"]
+    if len(sections) != 3:
+        raise ValueError(f"mrope_section has {len(sections)} numbers, expected one for time, row and column")
+    vision = _vision_config(theirs.vision_config, config, gated=family == "qwen2_5_vl")
+    return dataclasses.replace(config, rotary_axes=sectioned_axes(tuple(sections)), vision=vision)
 
 
 def describe(config: PolicyConfig) -> dict[str, Any]:
@@ -104,6 +133,7 @@ def foreign_parts(config: PolicyConfig) -> list[str]:
         "token_mixing_width": config.token_mixing_width != 0,
         "embedding_scale": config.embedding_scale != 1,
         "vision.learned_grid": vision is not None and vision.learned_grid != 0,
+        "head_dim": vision is not None and config.head_dim * config.num_heads != config.hidden_size,
         "vision.intermediate_size": vision is not None
         and not vision.gated
         and vision.intermediate_size % vision.embed_dim != 0,
@@ -136,67 +166,121 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _reject_unsupported(path: Path, text: dict[str, Any], vision: dict[str, Any]) -> None:
-    """Variants of the architecture that would load without a complaint and compute something else."""
-    rope, vision_rope = _rope_parameters(text), _rope_parameters(vision)
+def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
+    """Raises KeyError for the first that is missing."""
+    for key in keys:
+        if key not in values:
+            raise KeyError(key)
+
+
+def _reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
+    """Other rotary embeddings than ours, and two that differ.
+
+    Raises:
+      ValueError: what is not supported, or the values that contradict each other.
+    """
+    stated = [text[name] for name in ROPE if text.get(name)]
+    for rope in stated:
+        for name in ("rope_type", "type"):
+            _require("rope_type", rope.get(name, "default"), kinds)
+    if len(stated) == 2:
+        for key in sorted((set(stated[0]) | set(stated[1])) - {"type", "rope_type"}):
+            one, other = stated[0].get(key), stated[1].get(key)
+            if one != other:
+                raise ValueError(f"{ROPE[0]} and {ROPE[1]} contradict each other: {key} is {one!r} and {other!r}")
+
+
+def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: PreTrainedConfig) -> None:
+    """Variants of the architecture that would load without a complaint and compute something else.
+
+    Raises:
+      ValueError: what is not supported, and what is.
+    """
     for name, value, supported in (
-        ("rope_type", rope.get("rope_type", rope.get("type", "default")), ("default", "mrope")),
-        ("hidden_act", text.get("hidden_act", "silu"), ("silu",)),
-        ("use_sliding_window", text.get("use_sliding_window", False), (False,)),
-        ("vision_config.hidden_act", vision.get("hidden_act", "silu"), ("silu", "quick_gelu")),
-        ("vision_config.spatial_merge_size", vision.get("spatial_merge_size", 2), (1, 2, 4)),  # padding is in 16ths
-        ("vision_config.rope_theta", vision_rope.get("rope_theta", VISION_ROPE_THETA), (VISION_ROPE_THETA,)),
-        ("quantization_config", text.get("quantization_config"), (None,)),
+        ("partial_rotary_factor", theirs.rope_parameters.get("partial_rotary_factor") or 1, (1,)),
+        ("hidden_act", theirs.hidden_act, ("silu",)),
+        ("use_sliding_window", theirs.use_sliding_window or False, (False,)),
+        ("layer_types", sorted(set(theirs.layer_types)), (["full_attention"],)),
+        *((key, {**text, **description}.get(key), (None,)) for key in ELSEWHERE),
     ):
-        if value not in supported:
-            wanted = " or ".join(map(repr, supported))
-            raise UserError(f"{path}: {name} {value!r} is not supported, only {wanted} is")
+        _require(name, value, supported)
 
 
-def _rope_parameters(description: dict[str, Any]) -> dict[str, Any]:
-    """Under the name of transformers 5, or of 4 before it."""
-    return description.get("rope_parameters") or description.get("rope_scaling") or {}
+def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: PreTrainedConfig) -> None:
+    """What stands beside `text_config` is not read: where that says it too, it is a leftover, else it is meant.
+
+    Raises:
+      ValueError: a key of the decoder is only outside, with another value than the decoder gets.
+    """
+    known = {*STATED, "num_key_value_heads", "hidden_act", "rms_norm_eps", "use_sliding_window", "head_dim"}
+    used = {key: getattr(theirs, key, None) for key in known} | {"rope_theta": theirs.rope_parameters["rope_theta"]}
+    says_rope = [nested[name] for name in ROPE if nested.get(name)]
+    inside = {*nested, *(key for rope in says_rope for key in rope)}
+    for key, value in used.items():
+        if key in description and key not in inside and description[key] not in (None, value):
+            raise ValueError(
+                f"{key} is {description[key]!r} beside text_config, which has none and gets {value!r}; move it inside"
+            )
+    for key in ROPE:
+        if description.get(key) and not says_rope:
+            raise ValueError(f"{key} stands beside text_config, where it is not read; move it inside")
 
 
-def _text_config(text: dict[str, Any], *, tied: bool) -> PolicyConfig:
-    heads = text["num_attention_heads"]
+def _require(name: str, value: Any, supported: tuple[Any, ...]) -> None:
+    if value not in supported:
+        raise ValueError(f"{name} {value!r} is not supported, only {' or '.join(map(repr, supported))} is")
+
+
+def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
+    heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
-        vocab_size=text["vocab_size"],
-        hidden_size=text["hidden_size"],
-        intermediate_size=text["intermediate_size"],
-        num_layers=text["num_hidden_layers"],
+        vocab_size=theirs.vocab_size,
+        hidden_size=hidden,
+        intermediate_size=theirs.intermediate_size,
+        num_layers=theirs.num_hidden_layers,
         num_heads=heads,
-        num_key_value_heads=text.get("num_key_value_heads", heads),
-        head_dim=text.get("head_dim") or text["hidden_size"] // heads,
-        rope_theta=text.get("rope_theta") or _rope_parameters(text).get("rope_theta", 10_000.0),
-        rms_norm_eps=text.get("rms_norm_eps", 1e-6),
+        num_key_value_heads=theirs.num_key_value_heads,
+        head_dim=getattr(theirs, "head_dim", None) or hidden // heads,
+        rope_theta=float(theirs.rope_parameters["rope_theta"]),
+        rms_norm_eps=theirs.rms_norm_eps,
         tie_word_embeddings=tied,
     )
 
 
-def _vision_config(vision: dict[str, Any], hidden_size: int, *, gated: bool) -> VisionConfig:
+def _vision_config(theirs: PreTrainedConfig, text: PolicyConfig, *, gated: bool) -> VisionConfig:
     """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
-    width, merged = ("hidden_size", "out_hidden_size") if gated else ("embed_dim", "hidden_size")
-    if vision[merged] != hidden_size:
-        raise ValueError(f"vision_config.{merged} is {vision[merged]}, hidden_size is {hidden_size}")
-    embed_dim = vision[width]
+    merged = "out_hidden_size" if gated else "hidden_size"
+    if getattr(theirs, merged) != text.hidden_size:
+        raise ValueError(f"vision_config.{merged} is {getattr(theirs, merged)}, hidden_size is {text.hidden_size}")
+    if text.head_dim * text.num_heads != text.hidden_size:
+        raise ValueError(f"head_dim is {text.head_dim}, this family has hidden_size / num_attention_heads")
+    for name, value, supported in (
+        ("hidden_act", theirs.hidden_act, ("silu" if gated else "quick_gelu",)),
+        ("spatial_merge_size", theirs.spatial_merge_size, (1, 2, 4)),  # padding is in 16ths
+        ("rope_theta", theirs.rope_parameters["rope_theta"], (VISION_ROPE_THETA,)),
+        ("rope_type", theirs.rope_parameters["rope_type"], ("axial",)),
+        ("in_chans", getattr(theirs, "in_chans", theirs.in_channels), (theirs.in_channels,)),
+        *(((key, type(getattr(theirs, key)).__name__, ("int",))) for key in ("patch_size", "temporal_patch_size")),
+    ):
+        _require(f"vision_config.{name}", value, supported)
+    embed_dim = theirs.hidden_size if gated else theirs.embed_dim
     config = VisionConfig(
-        depth=vision["depth"],
+        depth=theirs.depth,
         embed_dim=embed_dim,
-        num_heads=vision["num_heads"],
-        intermediate_size=vision["intermediate_size"] if gated else int(embed_dim * vision["mlp_ratio"]),
-        patch_size=vision.get("patch_size", 14),
-        temporal_patch_size=vision.get("temporal_patch_size", 2),
-        spatial_merge_size=vision.get("spatial_merge_size", 2),
-        in_channels=vision.get("in_channels", vision.get("in_chans", 3)),
+        num_heads=theirs.num_heads,
+        intermediate_size=theirs.intermediate_size if gated else embed_dim * theirs.mlp_ratio,
+        patch_size=theirs.patch_size,
+        temporal_patch_size=theirs.temporal_patch_size,
+        spatial_merge_size=theirs.spatial_merge_size,
+        in_channels=theirs.in_channels,
     )
     if not gated:
         return config
     return dataclasses.replace(
         config,
         gated=True,
-        window_size=vision["window_size"],
-        full_attention_blocks=tuple(vision["fullatt_block_indexes"]),
+        window_size=theirs.window_size,
+        full_attention_blocks=tuple(theirs.fullatt_block_indexes),
     )
 
 

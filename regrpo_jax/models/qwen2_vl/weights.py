@@ -8,8 +8,9 @@ import re
 
 from regrpo_jax.models.config import PolicyConfig
 
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"  # one tensor where they are tied
 _DECODER = {
-    "embedding": "model.embed_tokens.weight",
+    "embedding": EMBEDDING,
     "norm/scale": "model.norm.weight",
     "layers/input_norm/scale": "model.layers.{}.input_layernorm.weight",
     "layers/post_attention_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
@@ -70,7 +71,7 @@ def hugging_face_names(config: PolicyConfig) -> dict[str, str]:
     """Path of each parameter of `config`, joined with "/", to its published name."""
     names = dict(_DECODER)
     if not config.tie_word_embeddings:
-        names["lm_head"] = "lm_head.weight"
+        names["lm_head"] = HEAD
     if config.token_mixing_width:
         names["token_mixing"] = "model.token_mixing.weight"  # ours: no published architecture has it
     if config.vision is not None and config.vision.learned_grid:
@@ -87,6 +88,16 @@ def canonical_name(name: str) -> str:
     return name
 
 
+def layouts(name: str) -> tuple[str, ...]:
+    """Names that versions of transformers have given to what is published as `name`, the published one first."""
+    if name.startswith("visual."):
+        return name, f"model.{name}"
+    if name.startswith("model."):
+        rest = name.removeprefix("model.")
+        return name, f"model.language_model.{rest}", f"language_model.model.{rest}"
+    return (name,)
+
+
 def is_redundant(name: str, config: PolicyConfig) -> bool:
-    """Whether a tensor says nothing new: a tied head written all the same, or rotary tables of old checkpoints."""
-    return (name == "lm_head.weight" and config.tie_word_embeddings) or name.endswith("rotary_emb.inv_freq")
+    """Whether a tensor says nothing new: the copy of a tied head, or rotary tables of old checkpoints."""
+    return (name == HEAD and config.tie_word_embeddings) or name.endswith("rotary_emb.inv_freq")
