@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
+    config.data.failed_turns = "train"
     config.data.max_length = 4096
     config.data.prefix_buckets = (1024, 2048, 4096)
     config.data.branch_buckets = (256, 512, 1024)

@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
+    config.data.failed_turns = "train"
     config.data.min_pixels = 4 * 28 * 28
     config.data.max_pixels = 768 * 28 * 28
     config.data.max_length = 8192

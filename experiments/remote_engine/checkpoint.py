@@ -93,6 +93,7 @@ def training(chosen: argparse.Namespace, start: Path, demonstrations: str) -> Co
     config.seed = chosen.seed
     config.model.path = str(start)
     config.data.clean = demonstrations
+    config.data.failed_turns = "train"  # they fail on purpose
     config.data.min_pixels, config.data.max_pixels = SMALLEST, LARGEST
     config.sft.clean_ratio = 1.0
     config.sft.steps = chosen.steps
