@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.model.remat = "full"
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
+    config.data.failed_turns = "train"
     config.data.prefix_buckets = (1024, 2048, 4096)
     config.data.branch_buckets = (256, 512, 1024)
     config.lora.rank = 16

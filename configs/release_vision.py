@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     config.data.conditioning = "release"
     config.data.train_end_of_turn = False
     config.data.pixels = (4 * 28 * 28, 768 * 28 * 28)
+    config.data.failed_turns = "train"
     config.data.prefix_buckets = (1024, 2048, 4096, 8192)
     config.data.branch_buckets = (256, 512, 1024)
     config.lora.rank = 128

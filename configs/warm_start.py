@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
     config.data.source = "toolrepair"
     config.data.prefix_buckets = (128, 192)
     config.data.branch_buckets = (128, 192, 256)
+    config.data.failed_turns = "train"  # the demonstrations fail on purpose: there would be nothing to reflect on
     config.engine.records = 0
     config.engine.demonstrations = 10_000
     config.suite.families = ("moved", "service", "search", "region", "colour", "sheet")

@@ -94,6 +94,7 @@ def training(chosen: argparse.Namespace, start: Path, demonstrations: str) -> Co
     config.model.path = str(start)
     config.data.clean = demonstrations
     config.data.pixels = (SMALLEST, LARGEST)
+    config.data.failed_turns = "train"  # they fail on purpose
     config.sft.clean_ratio = 1.0
     config.sft.steps = chosen.steps
     config.sft.learning_rate = 3e-3

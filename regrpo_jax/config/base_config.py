@@ -85,6 +85,10 @@ def _data() -> ConfigDict:
     data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
     data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot
     data.on_bad_record = one_of("skip", "fatal")  # "skip": name it and go on; "fatal": name it and stop
+    data.salvage = False  # of a file of records that breaks off, keep the whole ones before the break
+    # turns of clean trajectories whose action failed or has no code: "mask" shows them and does not train them,
+    # "train" trains them like the others, "drop" leaves their trajectories out
+    data.failed_turns = one_of("mask", "train", "drop")
     # "paper": repairs follow the failed action and its observation; "release": they don't
     data.conditioning = one_of("paper", "release")
     data.train_end_of_turn = True  # train the token that closes a turn; the authors' release does not

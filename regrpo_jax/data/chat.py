@@ -3,13 +3,15 @@
 The template is rendered once with a marker in the place of every assistant turn. The text between markers and the
 turns themselves (split again where a reflection ends) are tokenised piece by piece, so every span edge is a token edge
 by construction, which is also how an agent meets them: prompt, then its own tokens, then the next prompt. Two checks
-keep the trick honest: the pieces must add up to the template's own rendering, and every span must decode to its text.
+keep the trick honest: the pieces must add up to the template's own rendering, and every span must decode to its text,
+up to the canonical form of Unicode that many tokenizers give it.
 """
 
 import dataclasses
 import enum
 import functools
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -236,7 +238,7 @@ class ChatRenderer:
         ids = [int(token) for token in self.tokenizer(text, add_special_tokens=False)["input_ids"]] if text else []
         if check and text:
             decoded = self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-            if decoded != text:
+            if not _look_the_same(str(decoded), text):
                 raise ChatError(
                     f"{self._name}: the tokens of an assistant turn decode to {decoded[:60]!r} instead of "
                     f"{text[:60]!r}; this tokenizer does not keep text exactly"
@@ -277,6 +279,11 @@ class ChatRenderer:
             tuple((int(moved[start]), int(moved[end])) for start, end in chat.spans),
             chat.turn_indices,
         )
+
+
+def _look_the_same(decoded: str, text: str) -> bool:
+    """Whether two texts differ at most in how Unicode composes characters, which tokenizers may normalise."""
+    return decoded == text or unicodedata.normalize("NFC", decoded) == unicodedata.normalize("NFC", text)
 
 
 def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ml_collections
 import numpy as np
@@ -12,10 +12,11 @@ import numpy as np
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
 from regrpo_jax.data.groups import Group, build_group
-from regrpo_jax.data.images import ImageError
 from regrpo_jax.data.loader import row_overflow
+from regrpo_jax.data.opened_images import ImageError
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
+from regrpo_jax.records.failed_turns import failed_turns
 
 _log = logging.getLogger(__name__)
 Record = TypeVar("Record", RotRecord, Trajectory)
@@ -74,21 +75,39 @@ def load_corpus(config: ml_collections.ConfigDict, *, needs_clean: bool, needs_r
             f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
             "trajectories; set the file or --config.sft.clean_ratio=0"
         )
-    rot = load_rot(data.rot, on_bad_record=data.on_bad_record) if needs_rot else []
-    clean = load_clean(data.clean, on_bad_record=data.on_bad_record) if needs_clean else []
-    eval_rot = load_rot(data.eval_rot, on_bad_record=data.on_bad_record) if data.eval_rot else rot
+    how: dict[str, Any] = {"on_bad_record": data.on_bad_record, "salvage": data.salvage}
+    rot = load_rot(data.rot, **how) if needs_rot else []
+    clean = load_clean(data.clean, **how) if needs_clean else []
+    eval_rot = load_rot(data.eval_rot, **how) if data.eval_rot else rot
     return Corpus(clean, rot, eval_rot, bool(data.eval_rot))
 
 
 def clean_examples(
     records: Sequence[Trajectory], reader: ConversationReader, config: ml_collections.ConfigDict
 ) -> list[Example]:
-    """Supervised examples of clean trajectories."""
+    """Supervised examples of clean trajectories, with their failed turns as `config.data.failed_turns` says.
+
+    Raises:
+      UserError: as `build_all`; or every trajectory is left out.
+    """
+    treatment = config.data.failed_turns
+    kept = [record for record in records if treatment != "drop" or not failed_turns(record)]
+    if not kept:
+        raise UserError(f"{config.data.clean}: config.data.failed_turns='drop' leaves no trajectory; choose 'mask'")
 
     def build(record: Trajectory) -> Example:
-        return fitting_example(clean_example(record, reader), config)
+        context = failed_turns(record) if treatment == "mask" else ()
+        return fitting_example(clean_example(record, reader, context), config)
 
-    return build_all(records, build, config.data, config.data.clean)
+    return build_all(kept, build, config.data, config.data.clean)
+
+
+def told_failures(records: Sequence[Trajectory], treatment: str) -> str:
+    """What a run says of the failed turns of its clean trajectories; "" where there are none."""
+    found = [len(turns) for record in records if (turns := failed_turns(record))]
+    done = {"mask": "shown and not trained", "train": "trained", "drop": "left out with their trajectories"}
+    told = f"{sum(found)} turns in {len(found)} of {len(records)} clean trajectories failed or have no code"
+    return f"{told}: {done[treatment]} (config.data.failed_turns)" if found else ""
 
 
 def rot_examples(
@@ -204,7 +223,7 @@ def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Exam
       ChatError: it would teach nothing, or is larger than the config allows.
     """
     if not example.segments.any():
-        raise ChatError("none of its tokens would be trained on: its assistant turns are empty")
+        raise ChatError("none of its tokens would be trained on: its assistant turns are empty, or failed")
     if reason := row_overflow(example, row_length=config.sft.row_length, row_patches=config.sft.row_patches):
         raise ChatError(reason)
     return example

@@ -1,12 +1,13 @@
 """Supervised examples: which tokens of a conversation a warm start trains on.
 
-A clean trajectory trains every assistant turn; a Reflection-of-Thought record trains only the turn that reflects and
-corrects, so that the failed action is context and never a target.
+A clean trajectory trains its assistant turns, and `config.data.failed_turns` says what becomes of those that failed; a
+Reflection-of-Thought record trains only the turn that reflects and corrects, so that the failed action is context and
+never a target.
 """
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -91,14 +92,21 @@ class ConversationReader:
         return pack_images(ordered, self.vision)
 
 
-def clean_example(record: Trajectory, reader: ConversationReader) -> Example:
-    """All assistant turns of a successful trajectory.
+def clean_example(record: Trajectory, reader: ConversationReader, context: Collection[int] = ()) -> Example:
+    """The assistant turns of a successful trajectory, but for those that are said not to be trained.
 
+    Args:
+      context: further turns that are shown and not trained, by their index in the conversation.
     Raises:
       ChatError, ImageError: see `ConversationReader.read`.
     """
     chat, positions, images = reader.read(record.conversation, record.images)
-    return Example(record.id, chat.tokens, chat.segments, positions, images)
+    segments = chat.segments.copy()
+    for index in chat.turn_indices:
+        if index in context or not record.conversation[index].trained:
+            start, end = chat.span_of(index)
+            segments[start : end + 1] = 0  # with the token that ends the turn
+    return Example(record.id, chat.tokens, segments, positions, images)
 
 
 def rot_example(record: RotRecord, reader: ConversationReader) -> Example:

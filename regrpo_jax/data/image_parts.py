@@ -1,10 +1,9 @@
 """Where the images of a record stand in its conversation: at their placeholders, or before the task."""
 
 import dataclasses
-import re
 from collections.abc import Sequence
 
-from regrpo_jax.records.images import IMAGE_MARKER
+from regrpo_jax.records.images import IMAGE_MARKER, spoken_places
 from regrpo_jax.records.types import ImageReference, Turn
 
 
@@ -25,7 +24,7 @@ def image_places(turns: Sequence[Turn], images: Sequence[ImageReference]) -> lis
     k-th time; an image whose placeholder they do not say leads the first user turn.
     """
     first_user = next((index for index, turn in enumerate(turns) if turn.role == "user"), -1)
-    spoken = _occurrences(turns, {image.placeholder or IMAGE_MARKER for image in images})
+    spoken = spoken_places(turns, {image.placeholder or IMAGE_MARKER for image in images})
     places = []
     for image in images:
         spots = spoken.get(image.placeholder or IMAGE_MARKER, [])
@@ -54,17 +53,6 @@ def with_image_parts(turns: Sequence[Turn], images: Sequence[ImageReference]) ->
         here = [place for place in places if place.turn == index]
         messages.append({"role": turn.role, "content": _parts(turn.content, here) if here else turn.content})
     return messages
-
-
-def _occurrences(turns: Sequence[Turn], marks: set[str]) -> dict[str, list[tuple[int, int, int]]]:
-    """(turn, start, end) of every placeholder in the user turns, in order; the longest one wins where two begin."""
-    found: dict[str, list[tuple[int, int, int]]] = {mark: [] for mark in marks}
-    if marks:
-        pattern = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
-        for index, turn in enumerate(turns):
-            for match in pattern.finditer(turn.content) if turn.role == "user" else ():
-                found[match.group()].append((index, match.start(), match.end()))
-    return found
 
 
 def _parts(text: str, places: Sequence[ImagePlace]) -> list[dict[str, str]]:

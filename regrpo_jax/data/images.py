@@ -1,8 +1,7 @@
 """Image files to the packed patches of the vision tower, on the host.
 
 Resizing, normalising and cutting are transformers' own image processor for Qwen2-VL, in its version for PIL and numpy.
-What is ours is what comes before (opening any file, upright and in RGB, or saying why not) and after (where a patch
-stands, and many images in one row).
+What is ours is what comes before (`opened_images.py`) and after (where a patch stands, and many images in one row).
 """
 
 import dataclasses
@@ -11,18 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.data.image_settings import ImageSettings
-from regrpo_jax.errors import UserError
+from regrpo_jax.data.opened_images import open_image
 from regrpo_jax.models.config import VisionConfig
-
-LONGEST_ASPECT = 200  # of the processor
-
-
-class ImageError(UserError):
-    """An image file that cannot be shown to the policy as it is."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,55 +42,14 @@ def load_image(path: str | Path, settings: ImageSettings) -> PatchedImage:
     As in the reference, an image near the aspect limit may exceed `max_pixels`: no side is less than a merge group.
 
     Raises:
-      ImageError: see `open_image`, or the image is more than 200 times wider than high (or the reverse).
+      ImageError: see `open_image`.
     """
-    image = open_image(path)
-    if max(image.size) > LONGEST_ASPECT * min(image.size):
-        raise ImageError(
-            f"{path}: {image.width}x{image.height} pixels is too elongated; crop the image below an aspect of "
-            f"{LONGEST_ASPECT}"
-        )
-    processed = _processor(settings)(image, return_tensors="np")
+    processed = _processor(settings)(open_image(path), return_tensors="np")
     _, rows, columns = (int(size) for size in processed["image_grid_thw"][0])
     merge = settings.merge_size
     return PatchedImage(
         processed["pixel_values"], patch_positions(rows, columns, merge), (rows // merge, columns // merge)
     )
-
-
-def open_image(path: str | Path) -> Image.Image:
-    """An image file as a person sees it: its first frame, upright, in RGB, on white where it is transparent.
-
-    Raises:
-      ImageError: the file is missing, damaged, truncated, no image, dangerously large, or its pixels are numbers
-        without a known white.
-    """
-    try:
-        with Image.open(path) as opened:
-            return _as_seen(ImageOps.exif_transpose(opened), opened.format)
-    except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such image file") from error
-    except Exception as error:  # a decoder may end in an error of any type on a damaged file
-        raise ImageError(f"{path}: not a readable image ({error})") from error
-
-
-def _as_seen(image: Image.Image, file_format: str | None) -> Image.Image:
-    """RGB of any mode. Raises ValueError where there is nothing to see, or nobody knows what is white."""
-    if not all(image.size):
-        raise ValueError(f"it is {image.width}x{image.height} pixels")
-    # The readers of these formats stretch greys of more than 8 bits to 16, whatever the mode is called.
-    if image.mode.startswith("I;16") or (image.mode == "I" and file_format in ("PNG", "PPM")):
-        greys = np.asarray(image).astype(np.float32) / 257  # [height, width]; PIL's own conversion would clip
-        image = Image.fromarray(np.rint(greys).astype(np.uint8))
-    if image.mode in ("I", "F"):
-        raise ValueError(f"its pixels are {image.mode} numbers without a known white; save them as 8 or 16 bits")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        # White as in qwen-vl-utils: black writing on nothing would otherwise be black on black.
-        white = Image.new("RGB", image.size, (255, 255, 255))
-        white.paste(image, mask=image.getchannel("A"))
-        return white
-    return image.convert("RGB")
 
 
 @functools.lru_cache(maxsize=8)

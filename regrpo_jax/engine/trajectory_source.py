@@ -21,6 +21,8 @@ from regrpo_jax.environments.task import Task, TaskFile
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import KNOWN_TOOLS, Trajectory, extract_tool_calls, load_clean
 from regrpo_jax.records.actions import FINAL_ANSWER, parse_python
+from regrpo_jax.records.images import IMAGE_MARKER
+from regrpo_jax.records.picture_forms import is_data_url, picture_bytes
 from regrpo_jax.records.types import Status, Step
 from regrpo_jax.sandbox.pool import LOADER
 from regrpo_jax.suites.suite import SuiteTools
@@ -47,14 +49,18 @@ def _situations(trajectory: Trajectory, folder: Path, own: SuiteTools) -> Iterat
     tools = shapes_of(loaded)
     files = {name: None if Path(name).is_absolute() else _content(folder / name) for name in names}
     called = {call.name for step in steps for call in extract_tool_calls(step.code, KNOWN_TOOLS | set(tools))}
-    images = {image.placeholder or f"<image_{at:02d}>": image.path for at, image in enumerate(trajectory.images)}
+    instruction, images = trajectory.task, dict[str, str]()
+    for at, image in enumerate(trajectory.images):
+        mark = image.placeholder or f"<image_{at:02d}>"
+        instruction = instruction if image.placeholder else instruction.replace(IMAGE_MARKER, mark, 1)
+        images[mark] = image.path
     shown = {placeholder: _relative(path, folder) for placeholder, path in images.items()}
-    files |= {_relative(path, folder): Path(path).read_bytes() for path in images.values()}
+    files |= {_relative(path, folder): picture_bytes(path) for path in images.values()}
     task = Task(
         id=trajectory.id,
         family="trajectory",
         split="train",
-        instruction=trajectory.task,
+        instruction=instruction,
         checker=AnswerChecker(CheckKind.EXACT, trajectory.answer),
         files=tuple(TaskFile(name, content) for name, content in files.items() if content is not None),
         images=tuple(dict.fromkeys(shown.values())),
@@ -66,7 +72,7 @@ def _situations(trajectory: Trajectory, folder: Path, own: SuiteTools) -> Iterat
         source_id=trajectory.id,
         task=task,
         system=trajectory.system or system_text(task.tools, loaded, brief=False),
-        instruction=trajectory.task,
+        instruction=instruction,
         steps=tuple(CleanStep(step.thought, step.code) for step in steps),
         index=0,
         tools=tools,
@@ -83,6 +89,8 @@ def _unfailed(step: Step) -> bool:
 
 def _relative(path: str, folder: Path) -> str:
     """The name of an image in the workspace: as the code names it, relative to the file of trajectories."""
+    if is_data_url(path):
+        return f"{hashlib.sha256(picture_bytes(path)).hexdigest()[:16]}.png"
     try:
         return Path(path).absolute().relative_to(folder).as_posix()
     except ValueError:

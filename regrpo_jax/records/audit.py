@@ -20,6 +20,8 @@ from regrpo_jax.records.actions import FINAL_ANSWER, code_of, extract_tool_calls
 from regrpo_jax.records.clauses import body_start
 from regrpo_jax.records.complexity import record_complexity
 from regrpo_jax.records.confession import confession
+from regrpo_jax.records.conversation import identity_text
+from regrpo_jax.records.images import IMAGE_KEYS
 from regrpo_jax.records.reasons import rule_of
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.rot import rot_from_dict
@@ -143,15 +145,21 @@ def content_key(record: Raw) -> tuple[str, ...]:
     """
     turns = record.get("conversations")
     given = turns if isinstance(turns, list) else []
-    shown = json.dumps(record.get("image"), sort_keys=True, default=str)  # ours are named by their content
+    listed = [record.get(key) for key in IMAGE_KEYS if key in record]  # the files of ours are named by their content
+    shown = json.dumps(listed, sort_keys=True, default=str)
     if not _meta(record):
-        texts = [str(turn.get("content", turn.get("value"))) for turn in given if isinstance(turn, dict)]
+        texts = [_said(turn.get("content", turn.get("value"))) for turn in given if isinstance(turn, dict)]
     else:
         contents = [turn.get("content", turn.get("value")) for turn in given if _is_user(turn)]
-        task = next((content for content in contents if isinstance(content, str)), "")
+        task = next((_said(content) for content in contents if isinstance(content, str | list)), "")
         actions = [code_of(_text(_meta(record), key)) for key in ("failed_action", "corrected_action")]
         texts = [task, *actions, _text(_meta(record), "failed_observation")]
     return (shown, *(" ".join(text.split()) for text in texts))
+
+
+def _said(content: object) -> str:
+    """A text, or a list of parts with its pictures."""
+    return content if isinstance(content, str) else json.dumps(content, sort_keys=True, default=str)
 
 
 def _is_user(turn: object) -> bool:
@@ -209,7 +217,7 @@ def audit(records: list[dict[str, Any]], rules: Rules = validate_rot) -> AuditRe
     rules: gives the reasons to refuse a record; the engine's stricter ones go here for records of its own.
     """
     reasons = [rules(record) for record in records]
-    identities = [_text(record, "id") for record in records]
+    identities = [identity_text(record.get("id")) for record in records]
     keys = [content_key(record) for record in records]
     same_id, same_content = _repeats(identities), _repeats(key if any(key) else () for key in keys)
     error_types = _ordered(_text(_meta(record), "error_type") or UNKNOWN for record in records)

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from regrpo_jax.records.actions import KNOWN_TOOLS, code_of
 from regrpo_jax.records.clauses import body_start, clauses, holds_value, slots_of, values_in, values_in_slot
-from regrpo_jax.records.conversation import is_observation_text, strip_observation
 from regrpo_jax.records.differences import Change, ChangeKind, difference
+from regrpo_jax.records.observation_text import is_observation_text, strip_observation
 from regrpo_jax.records.reflection import quoted_span
 from regrpo_jax.records.tool_names import tools_of
 from regrpo_jax.records.types import Complexity, Reflection, RotRecord

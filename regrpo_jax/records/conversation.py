@@ -7,85 +7,24 @@ images. All of it ends here: the rest of the project sees `Turn`s whose role is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from regrpo_jax.records.actions import extract_tool_calls, split_action
-from regrpo_jax.records.images import IMAGE_MARKER, image_references, inline_images
-from regrpo_jax.records.observation_text import classify_observation_text
-from regrpo_jax.records.reasons import RecordError, kind_of, printable
+from regrpo_jax.records.images import named_images
+from regrpo_jax.records.observation_text import classify_observation_text, is_observation_text, strip_observation
+from regrpo_jax.records.placed_images import placed_images, written_turns
+from regrpo_jax.records.reasons import RecordError, printable
 from regrpo_jax.records.reflection import parse_reflection
 from regrpo_jax.records.tool_names import tools_of, tools_of_raw
-from regrpo_jax.records.types import Observation, RotRecord, Step, Trajectory, Turn
+from regrpo_jax.records.turns import RawTurn, raw_turns
+from regrpo_jax.records.types import ImageReference, Observation, RotRecord, Step, Trajectory, Turn
 
-_ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "model": "assistant",
-}
-_OBSERVATION_ROLES = frozenset({"observation", "tool", "tool_response", "tool-response"})
-_STEP_HEADER = r"\[OUTPUT OF STEP\s+[0-9]+\]\s*(?:->\s*)?"
-_HEADERS = re.compile(rf"(?:{_STEP_HEADER}|Observation:\s*)+")
-_OBSERVATION = re.compile(rf"\s*(?:{_STEP_HEADER}|Observation:|Error:)")
-
-
-def is_observation_text(text: str) -> bool:
-    """Whether the environment is speaking: the text opens with a step header, "Observation:" or "Error:"."""
-    return _OBSERVATION.match(text) is not None
-
-
-def strip_observation(text: str) -> str:
-    """The payload of an observation: step headers, "Observation:" and surrounding white space removed.
-
-    "Error:" stays, because it is what tells a failure from a result. Applying it twice changes nothing more.
-    """
-    stripped = text.strip()
-    headers = _HEADERS.match(stripped)
-    return stripped if headers is None else stripped[headers.end() :].strip()
-
-
-def _part_text(part: object, where: str) -> str:
-    if isinstance(part, str):
-        return part
-    kind = part.get("type") if isinstance(part, dict) else None
-    if kind in ("image", "image_url"):
-        return IMAGE_MARKER
-    text = part.get("text") if isinstance(part, dict) else None
-    if kind != "text" or not isinstance(text, str):
-        raise RecordError((f"turn_shape: {where} has a content part that is neither text nor an image",))
-    return text
-
-
-def _content_text(content: object, where: str) -> str:
-    if isinstance(content, str):
-        return content
-    if isinstance(content, list):
-        return "".join(_part_text(part, where) for part in content)
-    raise RecordError(
-        (f"turn_shape: the content of {where} must be a string or a list of parts, not {kind_of(content)}",)
-    )
-
-
-def _normalise_turn(raw: object, index: int) -> Turn:
-    if isinstance(raw, Turn):
-        return raw
-    where = f"turn {index}"
-    if not isinstance(raw, dict):
-        raise RecordError((f"turn_shape: {where} must be an object with role and content, not {kind_of(raw)}",))
-    name = raw.get("role", raw.get("from"))
-    role = name.strip().lower() if isinstance(name, str) else ""
-    text = _content_text(raw.get("content", raw.get("value")), where)
-    if role in _OBSERVATION_ROLES:
-        return Turn("user", text if is_observation_text(text) else f"Observation:\n{text}")
-    if role not in _ROLES:
-        raise RecordError(
-            (f"turn_shape: {where} has the unknown role {printable(name)!r}; use system, user or assistant",)
-        )
-    return Turn(_ROLES[role], text)
+CONVERSATION_KEYS = ("conversations", "messages")
+_UNREAD_KEYS = (
+    "tools", "functions", "videos", "video", "audios", "audio", "objects", "image_path", "image_paths", "image_url",
+    "image_urls", "image_file", "image_files", "rejected_response",
+)  # fmt: skip
 
 
 def normalise_turns(raw: object) -> tuple[Turn, ...]:
@@ -93,22 +32,48 @@ def normalise_turns(raw: object) -> tuple[Turn, ...]:
 
     Known role names: system; user, human; assistant, gpt, model; observation, tool, tool_response (these
     become user turns that open with "Observation:"). A list of parts becomes one text with "<image>" in the
-    place of every image. Raises RecordError, one reason for every bad turn.
+    place of every image (a placeholder of its own where that word is typed). Raises RecordError, one reason for every
+    bad turn.
     """
-    if not isinstance(raw, list | tuple):
-        raise RecordError((f"turn_shape: the conversation must be a list of turns, not {kind_of(raw)}",))
-    if not raw:
-        raise RecordError(("turn_shape: the conversation is empty",))
-    turns: list[Turn] = []
-    reasons: list[str] = []
-    for index, item in enumerate(raw):
-        try:
-            turns.append(_normalise_turn(item, index))
-        except RecordError as error:
-            reasons.extend(error.reasons)
-    if reasons:
-        raise RecordError(tuple(reasons))
-    return tuple(turns)
+    return written_turns(raw_turns(raw))[0]
+
+
+def read_conversation(
+    record: Mapping[str, object], base_dir: Path | None = None
+) -> tuple[tuple[Turn, ...], tuple[ImageReference, ...]]:
+    """The turns of a raw record and the pictures they show, whose paths are resolved against `base_dir` unless None.
+
+    Raises RecordError: the conversation cannot be read, pictures and their places do not come out even, or a key says
+    something that a policy would not be given.
+    """
+    unread = [key for key in _UNREAD_KEYS if record.get(key) and record[key] != "[]"]
+    if unread:
+        names = ", ".join(f"`{key}`" for key in unread)
+        raise RecordError((f"schema_keys: the record has {names}, which no policy would see; write it into the turns",))
+    told = [record[key] for key in CONVERSATION_KEYS if record.get(key)]
+    if len(told) > 1:
+        raise RecordError(("schema_keys: the record has both `conversations` and `messages`; keep one of them",))
+    raw = raw_turns(told[0] if told else record.get("conversations", record.get("messages")))
+    turns = _with_system(_with_target(raw, record.get("train_turn_index")), record.get("system"))
+    return placed_images(turns, named_images(record), base_dir)
+
+
+def _with_system(turns: tuple[RawTurn, ...], system: object) -> tuple[RawTurn, ...]:
+    """A system text beside the turns, as ShareGPT has it, is the first of them."""
+    if not system:
+        return turns
+    if not isinstance(system, str) or turns[0].role == "system" and turns[0].said != system:
+        raise RecordError(("schema_keys: `system` is not the text of the system turn; keep one of them",))
+    return turns if turns[0].role == "system" else (RawTurn("system", (system,)), *turns)
+
+
+def _with_target(turns: tuple[RawTurn, ...], target: object) -> tuple[RawTurn, ...]:
+    """What the release converts names the one turn that is trained."""
+    if target is None:
+        return turns
+    if not any(index == target and turn.role == "assistant" for index, turn in enumerate(turns)):
+        raise RecordError((f"schema_keys: `train_turn_index` is {printable(target)}, which is no assistant turn",))
+    return tuple(RawTurn(turn.role, turn.pieces, turn.trained and index == target) for index, turn in enumerate(turns))
 
 
 def _observation_after(conversation: tuple[Turn, ...], index: int) -> Observation | None:
@@ -142,6 +107,13 @@ def first_content(conversation: tuple[Turn, ...], role: str) -> str:
     return next((turn.content for turn in conversation if turn.role == role), "")
 
 
+def identity_text(identity: object) -> str:
+    """The id of a record as text: whole numbers, as many data sets have them, too; "" for what is no id."""
+    if isinstance(identity, int) and not isinstance(identity, bool):
+        return str(identity)
+    return identity if isinstance(identity, str) and identity.strip() else ""
+
+
 def answer_text(answer: object) -> str:
     """The answer of a record as text: strings as they are, null as "", others as Python writes them."""
     return answer if isinstance(answer, str) else "" if answer is None else str(answer)
@@ -161,10 +133,8 @@ def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base
         tools = tools_of(record)
     else:
         tools = tools_of_raw(record)
-        raw = record.get("conversations", record.get("messages"))
-        conversation = normalise_turns(raw)
-        images = image_references(record.get("image"), base_dir) + inline_images(raw, base_dir)
-        identity, answer = answer_text(record.get("id")), answer_text(record.get("answer"))
+        conversation, images = read_conversation(record, base_dir)
+        identity, answer = identity_text(record.get("id")), answer_text(record.get("answer"))
     return Trajectory(
         id=identity,
         images=images,

@@ -1,56 +1,63 @@
-"""Which image files a record names, and how it names them.
+"""Which image files a record names beside its turns, and where its texts say their placeholders.
 
-Three shapes occur in the wild: `{"<image_00>": "a.jpg"}` with the placeholder in the text (MAT-Agent and the
-release), a bare path or a list of them, and image parts inside a turn's content. All become
-`ImageReference`s.
+`image` and `images` occur in the wild: `{"<image_00>": "a.jpg"}` with the placeholder in the text (MAT-Agent and the
+release), a bare path, an object that describes a picture, or a list of these. All become `ImageReference`s; what
+stands inside turns is read in `placed_images.py`.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from regrpo_jax.records.picture_forms import describes_picture, is_data_url, picture_path
 from regrpo_jax.records.reasons import RecordError
-from regrpo_jax.records.types import ImageReference
+from regrpo_jax.records.types import ImageReference, Turn
 
 IMAGE_MARKER = "<image>"
+IMAGE_KEYS = ("image", "images")
+_SHAPES = "must be an object of placeholders and paths, a path, a list of these, or null"
 
 
-def _is_reference(item: object) -> bool:
-    if isinstance(item, dict):
-        return all(placeholder and isinstance(path, str) and path for placeholder, path in item.items())
-    return isinstance(item, str)
+def named_images(record: Mapping[str, object]) -> tuple[ImageReference, ...]:
+    """The images of the keys `image` and `images`, their paths as written.
 
-
-def image_reasons(image: object) -> tuple[str, ...]:
-    """What is wrong with the value of a record's `image` key; () when nothing is."""
-    items = image if isinstance(image, list) else [] if image is None else [image]
-    if all(_is_reference(item) for item in items):
-        return ()
-    return ("schema_types: `image` must be an object of placeholders and paths, a path, a list of these, or null",)
-
-
-def _located(path: str, base_dir: Path | None) -> str:
-    return path if base_dir is None else str(base_dir / path)
-
-
-def image_references(image: object, base_dir: Path | None = None) -> tuple[ImageReference, ...]:
-    """The images of a record's `image` key; relative paths are resolved against `base_dir` unless it is None.
-
-    A bare path has the placeholder "": the k-th of them belongs to the k-th "<image>" in the text, or before
-    the task. Raises RecordError for a value that is none of the known shapes.
+    A bare path has the placeholder "". Raises RecordError for a value that is none of the known shapes, and where the
+    two keys name different pictures.
     """
-    reasons = image_reasons(image)
-    if reasons:
-        raise RecordError(reasons)
-    if isinstance(image, dict):
-        return tuple(ImageReference(placeholder, _located(path, base_dir)) for placeholder, path in image.items())
-    if isinstance(image, list):
-        return tuple(reference for item in image for reference in image_references(item, base_dir))
-    return (ImageReference("", _located(image, base_dir)),) if isinstance(image, str) and image else ()
+    found = [images for key in IMAGE_KEYS if (images := _references(record.get(key), key))]
+    if len(found) == 2 and found[0] != found[1]:
+        raise RecordError(("schema_keys: `image` and `images` name different pictures; keep one of them",))
+    return found[0] if found else ()
+
+
+def _references(value: object, key: str) -> tuple[ImageReference, ...]:
+    items = value if isinstance(value, list) else [] if value is None else [value]
+    return tuple(reference for item in items if item != "" for reference in _item(item, key))
+
+
+def _item(item: object, key: str) -> tuple[ImageReference, ...]:
+    pairs: list[tuple[str, object]] = [("", item)]
+    wrong = not isinstance(item, str | dict)
+    if isinstance(item, dict) and not describes_picture(item):
+        pairs = list(item.items())
+        wrong = not all(placeholder and isinstance(named, str | dict) for placeholder, named in pairs)
+    if wrong:
+        raise RecordError((f"schema_types: `{key}` {_SHAPES}",))
+    references = tuple(ImageReference(placeholder, picture_path(named)) for placeholder, named in pairs)
+    if not all(reference.path for reference in references):
+        raise RecordError((f"schema_types: `{key}` {_SHAPES}; one of them names nothing",))
+    return references
+
+
+def located(path: str, base_dir: Path | None) -> str:
+    """A path beside the record's file; a data URL, or any path without a folder, as it is."""
+    return path if base_dir is None or is_data_url(path) else str(base_dir / path)
 
 
 def images_to_json(images: tuple[ImageReference, ...]) -> object:
-    """The inverse of `image_references`: an object of placeholders, else a bare path, else a list of both."""
+    """The inverse of `named_images`: an object of placeholders, else a bare path, else a list of both."""
     if all(image.placeholder for image in images) and len({image.placeholder for image in images}) == len(images):
         return {image.placeholder: image.path for image in images}
     if len(images) == 1:
@@ -58,19 +65,12 @@ def images_to_json(images: tuple[ImageReference, ...]) -> object:
     return [{image.placeholder: image.path} if image.placeholder else image.path for image in images]
 
 
-def _inline_path(part: dict[str, object]) -> str:
-    for key in ("image", "path", "image_url", "url"):
-        value = part.get(key)
-        value = value.get("url") if isinstance(value, dict) else value
-        if isinstance(value, str) and value:
-            return value
-    return ""
-
-
-def inline_images(raw_turns: object, base_dir: Path | None = None) -> tuple[ImageReference, ...]:
-    """The images given as parts of turns' content, in order; a part without a path adds none."""
-    turns = raw_turns if isinstance(raw_turns, list) else []
-    contents = [turn.get("content", turn.get("value")) for turn in turns if isinstance(turn, dict)]
-    parts = [part for content in contents if isinstance(content, list) for part in content if isinstance(part, dict)]
-    paths = [_inline_path(part) for part in parts if part.get("type") in ("image", "image_url")]
-    return tuple(ImageReference("", _located(path, base_dir)) for path in paths if path)
+def spoken_places(turns: Sequence[Turn], marks: Collection[str]) -> dict[str, list[tuple[int, int, int]]]:
+    """(turn, start, end) of every mark in the user turns, in order; the longest one wins where two begin."""
+    found: dict[str, list[tuple[int, int, int]]] = {mark: [] for mark in marks}
+    if marks:
+        pattern = re.compile("|".join(re.escape(mark) for mark in sorted(marks, key=len, reverse=True)))
+        for index, turn in enumerate(turns):
+            for match in pattern.finditer(turn.content) if turn.role == "user" else ():
+                found[match.group()].append((index, match.start(), match.end()))
+    return found

@@ -1,101 +1,32 @@
-"""Files of records, read so that a person who gives a bad one learns what to mend and never sees a traceback.
+"""Records out of files, read so that a person who gives a bad one learns what to mend and never sees a traceback.
 
-A file is a JSON array, one JSON object, or one object a line (JSONL); the content decides, not the name; several
-files are named by a pattern. A
-bad record is skipped with a warning by default, because one bad record in ten thousand should not cost a
-night, or is fatal where asked.
+A bad record is skipped with a warning by default, because one bad record in ten thousand should not cost a
+night, or is fatal where asked. What makes one bad is said by `read_rot` and `read_clean`, here and in an audit alike.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.conversation import parse_trajectory
+from regrpo_jax.records.conversation import CONVERSATION_KEYS, identity_text, parse_trajectory
+from regrpo_jax.records.picture_forms import is_data_url
 from regrpo_jax.records.reasons import RecordError, kind_of, printable
+from regrpo_jax.records.record_files import read_file, shown
 from regrpo_jax.records.rot import rot_from_dict
 from regrpo_jax.records.rot_rules import encoding_reasons
-from regrpo_jax.records.types import ImageReference, Rejection, RotRecord, Trajectory
+from regrpo_jax.records.types import Rejection, RotRecord, Trajectory, Turn
 
 _log = logging.getLogger(__name__)
 OnBadRecord = Literal["skip", "fatal"]
 Record = TypeVar("Record", RotRecord, Trajectory)
 _REASONS_SHOWN = 3
 _SHARD = re.compile(r"-[0-9]+-of-([0-9]+)")
-
-
-def _shown(path: str | Path) -> str:
-    return printable(path, 500)
-
-
-def _read_text(path: str | Path) -> str:
-    try:
-        raw = Path(path).read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{_shown(path)}: there is no such file; check the path") from None
-    except IsADirectoryError:
-        raise UserError(f"{_shown(path)}: this is a directory; give the JSON or JSONL file in it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{_shown(path)}: the file cannot be read ({printable(error)})") from None
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{_shown(path)}: not UTF-8 text (byte {error.start}); save the file as UTF-8") from None
-    if not text.strip():
-        raise UserError(f"{_shown(path)}: the file is empty; it must hold a JSON list of records or one record a line")
-    return text
-
-
-def _broken_json(path: str | Path, line: int, column: int, message: str) -> UserError:
-    return UserError(
-        f"{_shown(path)}: invalid or truncated JSON at line {line}, column {column}: {message}; write the file again"
-    )
-
-
-def _decode(text: str, path: str | Path, first_line: int = 1) -> Any:
-    """The JSON value of `text`. Raises JSONDecodeError (only for syntax) or UserError."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        raise
-    except (ValueError, RecursionError) as error:
-        cause = "it is nested too deeply" if isinstance(error, RecursionError) else printable(error)
-        raise UserError(f"{_shown(path)}: JSON that starts at line {first_line} cannot be read: {cause}") from None
-
-
-def _read_lines(text: str, path: str | Path) -> list[Any]:
-    values = []
-    # Only "\n" ends a line: the other line breaks of Unicode may stand unescaped inside a JSON string.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            try:
-                values.append(_decode(line, path, number))
-            except json.JSONDecodeError as error:
-                raise _broken_json(path, number, error.colno, error.msg) from None
-    return values
-
-
-def _read_values(text: str, path: str | Path) -> list[Any]:
-    try:
-        value = _decode(text, path)
-    except json.JSONDecodeError as error:
-        if error.msg == "Extra data" and text.lstrip().startswith("{"):
-            return _read_lines(text, path)
-        raise _broken_json(path, error.lineno, error.colno, error.msg) from None
-    if isinstance(value, dict):
-        return [value]
-    if not isinstance(value, list):
-        raise UserError(
-            f"{_shown(path)}: holds {kind_of(value)}, not a list of objects; "
-            "give a list of records or one record a line"
-        )
-    return value
 
 
 def shard_paths(path: str | Path) -> list[Path]:
@@ -108,89 +39,106 @@ def shard_paths(path: str | Path) -> list[Path]:
         return [pattern]
     found = sorted(pattern.parent.glob(pattern.name))
     if not found:
-        raise UserError(f"{_shown(path)}: no file matches; check the path")
+        raise UserError(f"{shown(path)}: no file matches; check the path")
     counts = {int(match[1]) for file in found if (match := _SHARD.search(file.name))}
     if counts and counts != {len(found)}:
         expected = " or ".join(map(str, sorted(counts)))
-        raise UserError(f"{_shown(path)}: {len(found)} shards match but there must be {expected}; copy all of them")
+        raise UserError(f"{shown(path)}: {len(found)} shards match but there must be {expected}; copy all of them")
     return found
 
 
-def read_records(path: str | Path) -> list[dict[str, Any]]:
-    """The raw records of a JSON array, a single JSON object or a JSONL file, in order; [] for an empty array.
+def read_records(path: str | Path, *, salvage: bool = False) -> list[dict[str, Any]]:
+    """The raw records of a file, or of all the files that a "*" in its name matches, in the order of their names.
 
-    A "*" in the name reads all the files that match, in the order of their names (see `shard_paths`). Raises
-    UserError naming the file, for one that is missing, a directory, empty, not UTF-8, invalid or truncated (with
-    line and column), or not a list of objects.
+    Raises UserError, see `shard_paths` and `record_files.read_file`, which says what `salvage` keeps.
     """
-    return [record for file in shard_paths(path) for record in _read_file(file)]
+    return [record for file in shard_paths(path) for record in read_file(file, salvage=salvage)]
 
 
-def _read_file(path: Path) -> list[dict[str, Any]]:
-    values = _read_values(_read_text(path), path)
-    for position, value in enumerate(values):
-        if not isinstance(value, dict):
-            raise UserError(f"{_shown(path)}: item {position} is {kind_of(value)}, but every record must be an object")
-    return values
+def folder_of(path: str | Path) -> Path:
+    """The folder that image paths of a file's records are relative to."""
+    return Path(path).absolute().parent
 
 
-def _image_reasons(images: tuple[ImageReference, ...]) -> tuple[str, ...]:
-    missing = [image.path for image in images if not os.path.isfile(image.path)]
-    return tuple(f"image_missing: there is no file {printable(path, 300)}" for path in missing)
+def read_rot(obj: Mapping[str, Any], base_dir: Path) -> RotRecord:
+    """A raw RoT record as it is trained on. Raises RecordError: it breaks a rule, or a picture of it is missing."""
+    return _with_its_images(rot_from_dict(obj, base_dir))
 
 
-def _rot_record(obj: dict[str, Any], base_dir: Path) -> RotRecord:
-    return rot_from_dict(obj, base_dir)
+def read_clean(obj: Mapping[str, Any], base_dir: Path) -> Trajectory:
+    """A raw trajectory fit for imitation: an id, a scalar answer, turns that say something after a user's.
 
-
-def _clean_trajectory(obj: dict[str, Any], base_dir: Path) -> Trajectory:
-    """A trajectory fit for imitation: an id, a scalar answer, an assistant turn after a user turn."""
+    Raises RecordError, with every reason that was found.
+    """
     reasons = list(encoding_reasons(obj))
-    if not isinstance(obj.get("id"), str) or not obj["id"].strip():
-        reasons.append("schema_keys: the record has no `id` (a string)")
+    if not identity_text(obj.get("id")):
+        reasons.append("schema_keys: the record has no `id` (a text or a whole number)")
     if isinstance(obj.get("answer"), dict | list):
         reasons.append(f"schema_types: `answer` must be a string or a number, not {kind_of(obj['answer'])}")
-    if "conversations" not in obj and "messages" not in obj:
-        reasons.append("schema_keys: the record has no `conversations`")
+    if not any(key in obj for key in CONVERSATION_KEYS):
+        keys = printable(", ".join(map(str, obj)) or "none")
+        reasons.append(f"schema_keys: the record has no `conversations`; its keys: {keys}")
     if reasons:
         raise RecordError(tuple(reasons))
     trajectory = parse_trajectory(obj, base_dir)
-    roles = [turn.role for turn in trajectory.conversation]
+    reasons = list(_imitation_reasons(trajectory.conversation))
+    if reasons:
+        raise RecordError(tuple(reasons))
+    return _with_its_images(trajectory)
+
+
+def _imitation_reasons(conversation: tuple[Turn, ...]) -> Iterator[str]:
+    roles = [turn.role for turn in conversation]
     if "assistant" not in roles:
-        raise RecordError(
-            ("no_assistant_turn: the conversation has no assistant turn, so there is nothing to learn from",)
-        )
-    if "user" not in roles[: roles.index("assistant")]:
-        raise RecordError(("role_order: no user turn gives the task before the first assistant turn",))
-    return trajectory
+        yield "no_assistant_turn: the conversation has no assistant turn, so there is nothing to learn from"
+    elif "user" not in roles[: roles.index("assistant")]:
+        yield "role_order: no user turn gives the task before the first assistant turn"
+    elif not any(turn.trained for turn in conversation if turn.role == "assistant"):
+        yield "no_assistant_turn: no assistant turn is to be trained"
+    for index, turn in enumerate(conversation):
+        if turn.role == "assistant" and turn.trained and not says_something(turn.content):
+            yield f"empty_turn: turn {index} says nothing; a policy would learn to end its turn at once"
+
+
+def says_something(text: str) -> bool:
+    """Whether there is anything to see: no blanks, nothing of zero width."""
+    return any(character.isprintable() and not character.isspace() for character in text)
+
+
+def _with_its_images(record: Record) -> Record:
+    """The record. Raises RecordError for every picture of it that is not there."""
+    paths = [image.path for image in record.images if not is_data_url(image.path)]
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+        raise RecordError(tuple(f"image_missing: there is no file {printable(path, 300)}" for path in missing))
+    return record
 
 
 def _load(
     path: str | Path,
-    read: Callable[[dict[str, Any], Path], Record],
+    read: Callable[[Mapping[str, Any], Path], Record],
     on_bad_record: OnBadRecord,
     rejections: list[Rejection] | None,
+    salvage: bool,
 ) -> list[Record]:
     if on_bad_record not in ("skip", "fatal"):
         raise UserError(f'on_bad_record must be "skip" or "fatal", not {on_bad_record!r}')
-    objects = read_records(path)
-    base_dir = Path(path).absolute().parent
+    objects = read_records(path, salvage=salvage)
+    if not objects:
+        raise UserError(f"{shown(path)}: holds no record; an empty list teaches nothing")
+    base_dir = folder_of(path)
     records: list[Record] = []
     refused: list[Rejection] = []
     for position, obj in enumerate(objects):
         try:
-            record = read(obj, base_dir)
-            missing = _image_reasons(record.images)
-            if missing:
-                raise RecordError(missing)
-            records.append(record)
+            records.append(read(obj, base_dir))
         except RecordError as error:
-            refused.append(Rejection(_shown(path), position, printable(obj.get("id", "")), error.reasons))
+            refused.append(Rejection(shown(path), position, printable(obj.get("id", "")), error.reasons))
             _report(refused[-1], on_bad_record)
     if rejections is not None:
         rejections.extend(refused)
     if not records:
-        raise UserError(f"{_shown(path)}: none of its {len(objects)} records can be used{_summary(refused)}")
+        raise UserError(f"{shown(path)}: none of its {len(objects)} records can be used{_summary(refused)}")
     return records
 
 
@@ -211,7 +159,11 @@ def _summary(refused: list[Rejection]) -> str:
 
 
 def load_rot(
-    path: str | Path, *, on_bad_record: OnBadRecord = "skip", rejections: list[Rejection] | None = None
+    path: str | Path,
+    *,
+    on_bad_record: OnBadRecord = "skip",
+    rejections: list[Rejection] | None = None,
+    salvage: bool = False,
 ) -> list[RotRecord]:
     """The usable Reflection-of-Thought records of a file, in order.
 
@@ -219,11 +171,15 @@ def load_rot(
     image that does not exist, is skipped with one warning and appended to `rejections`; with "fatal" the
     first one raises UserError. No usable record at all is a UserError as well.
     """
-    return _load(path, _rot_record, on_bad_record, rejections)
+    return _load(path, read_rot, on_bad_record, rejections, salvage)
 
 
 def load_clean(
-    path: str | Path, *, on_bad_record: OnBadRecord = "skip", rejections: list[Rejection] | None = None
+    path: str | Path,
+    *,
+    on_bad_record: OnBadRecord = "skip",
+    rejections: list[Rejection] | None = None,
+    salvage: bool = False,
 ) -> list[Trajectory]:
     """The usable clean trajectories of a file, in order; bad records are treated as in `load_rot`."""
-    return _load(path, _clean_trajectory, on_bad_record, rejections)
+    return _load(path, read_clean, on_bad_record, rejections, salvage)

@@ -11,6 +11,13 @@ import re
 
 from regrpo_jax.records.types import Status
 
+_STEP_HEADER = r"\[OUTPUT OF STEP\s+[0-9]+\]\s*(?:->\s*)?"
+# "Tool Response:" and the tag are what chat data sets put over what a tool said to the human's turn.
+_TOOL_HEADER = r"(?i:(?:tool|function)[ _](?:response|result|output)s?:|<tool_response>)"
+_HEADERS = re.compile(rf"(?:(?:{_STEP_HEADER}|Observation:|{_TOOL_HEADER})\s*)+")
+_OBSERVATION = re.compile(rf"\s*(?:{_STEP_HEADER}|Observation:|Error:|{_TOOL_HEADER})")
+_CLOSING_TAG = re.compile(r"\s*</tool_response>\Z", re.IGNORECASE)
+
 _EMPTY_VALUES = frozenset({"", "[]", "{}", "()", "''", '""', "none", "null"})
 # What agent frameworks print around a result: a cell that only prints has a last value "None".
 _NO_LAST_VALUE = re.compile(r"(?:\A|\n)last output from code snippet(?: is)?:\s*none\s*\Z", re.IGNORECASE)
@@ -29,7 +36,8 @@ _EMPTY_SHAPES = re.compile(
     r"|(?:get|got) empty content from file\b",
     re.IGNORECASE,
 )
-_ERROR_LABEL = re.compile(r"(?:error|exception)\s*:", re.IGNORECASE)
+# Ours say where: "Error at `ocr("a.png")`: ..".
+_ERROR_LABEL = re.compile(r"(?:error|exception)(?: at `[^\n]*?`)?\s*:", re.IGNORECASE)
 # A Python exception as it is printed, its module path before it: "requests.exceptions.ConnectionError: ...".
 _EXCEPTION_NAME = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Timeout|Expired)(?::|\Z)")
 _TRACEBACK = re.compile(r"traceback \(most recent call last\)", re.IGNORECASE)
@@ -62,6 +70,24 @@ _TIMEOUT_WORDS = re.compile(r"\btimed out\b|\A\s*timeout\b|Timeout(?:Error|Expir
 _TIMEOUT_CODES = frozenset({"408", "504"})
 
 
+def is_observation_text(text: str) -> bool:
+    """Whether the environment is speaking: the text opens with a step header, "Observation:", "Error:" or its like."""
+    return _OBSERVATION.match(text) is not None
+
+
+def strip_observation(text: str) -> str:
+    """The payload of an observation: step headers, "Observation:" and surrounding white space removed.
+
+    "Error:" stays, because it is what tells a failure from a result. Applying it twice changes nothing more.
+    """
+    stripped = text.strip()
+    headers = _HEADERS.match(stripped)
+    if headers is None:
+        return stripped
+    payload = stripped[headers.end() :]
+    return (_CLOSING_TAG.sub("", payload) if "<tool_response>" in headers.group().lower() else payload).strip()
+
+
 def _payload(text: str) -> str:
     return _WRAPPER.sub("", _NO_LAST_VALUE.sub("", text)).strip()
 
@@ -92,7 +118,7 @@ def _error_message(text: str) -> str | None:
 def classify_observation_text(text: str) -> Status:
     """OK, EMPTY, TOOL_ERROR or TIMEOUT for an observation written down without a status (header stripped).
 
-    Pass the text through `conversation.strip_observation` first; with a header still on it everything reads
+    Pass the text through `strip_observation` first; with a header still on it everything reads
     as OK.
     """
     payload = _payload(text)

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from regrpo_jax.records.conversation import answer_text, normalise_turns
+from regrpo_jax.records.conversation import answer_text, identity_text, read_conversation
 from regrpo_jax.records.execution import execution_from_dict, execution_to_dict
-from regrpo_jax.records.images import image_references, images_to_json, inline_images
+from regrpo_jax.records.images import images_to_json
 from regrpo_jax.records.reasons import RecordError
 from regrpo_jax.records.rot_rules import locate_reflection, validate_rot
 from regrpo_jax.records.types import ErrorType, Reflection, RotRecord
@@ -33,16 +33,16 @@ def rot_from_dict(obj: Mapping[str, Any], base_dir: str | Path) -> RotRecord:
     reasons = validate_rot(obj)
     if reasons:
         raise RecordError(reasons)
-    meta, base = obj["rot_meta"], Path(base_dir)
-    conversation = normalise_turns(obj["conversations"])
+    meta = obj["rot_meta"]
+    conversation, images = read_conversation(obj, Path(base_dir))
     reflection_turn = locate_reflection(conversation, meta)
     assert reflection_turn is not None  # validate_rot found it
     return RotRecord(
-        id=obj["id"],
-        images=image_references(obj["image"], base) + inline_images(obj["conversations"], base),
+        id=identity_text(obj["id"]),
+        images=images,
         answer=answer_text(obj["answer"]),
         conversation=conversation,
-        source_id=meta["src_id"],
+        source_id=answer_text(meta["src_id"]),
         step_index=meta["step_index"],
         error_type=ErrorType(meta["error_type"]),
         failed_action=meta["failed_action"],

@@ -15,7 +15,7 @@ from regrpo_jax.records.actions import (
     extract_tool_calls,
     primary_tool,
 )
-from regrpo_jax.records.conversation import strip_observation
+from regrpo_jax.records.observation_text import strip_observation
 from regrpo_jax.records.reasons import printable
 from regrpo_jax.records.reflection import cites_observation, parse_reflection, split_reflection
 from regrpo_jax.records.types import ErrorType, Turn
@@ -120,6 +120,8 @@ def claim_reasons(conversation: tuple[Turn, ...], meta: Mapping[str, object], to
         return
     yield from _disagreeing_type_reasons(meta, conversation[reflection_turn])
     yield from _reflection_turn_reasons(conversation[reflection_turn], meta)
+    if not conversation[reflection_turn].trained:
+        yield f"turn_keys: turn {reflection_turn} reflects and is said not to be trained, but nothing else would be"
     yield from _failed_turn_reasons(conversation, reflection_turn, meta)
     if _leaks(conversation, reflection_turn, _text(meta, "corrected_action")):
         yield "label_leak: the corrected action is already in the conversation before the reflection turn"

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from regrpo_jax.records.conversation import normalise_turns
+from regrpo_jax.records.conversation import identity_text, read_conversation
 from regrpo_jax.records.execution_rules import execution_claim_reasons, execution_schema_reasons
-from regrpo_jax.records.images import image_reasons
+from regrpo_jax.records.images import named_images
 from regrpo_jax.records.reasons import RecordError, kind_of, printable
 from regrpo_jax.records.rot_claims import claim_reasons, locate_reflection, unknown_type_reasons
 from regrpo_jax.records.tool_names import tools_of_raw
@@ -32,7 +32,7 @@ META_KEYS = (
     "final_answer",
 )
 REFLECTION_KEYS = ("error_type", "evidence", "fix_plan")
-_TEXT_META_KEYS = ("src_id", "error_type", "failed_action", "failed_observation", "corrected_action")
+_TEXT_META_KEYS = ("error_type", "failed_action", "failed_observation", "corrected_action")
 _FILLED_META_KEYS = ("failed_action", "corrected_action")
 
 
@@ -91,14 +91,25 @@ def _key_reasons(record: Mapping[str, object]) -> Iterator[str]:
 def _type_reasons(
     record: Mapping[str, object], meta: Mapping[str, object], reflection: Mapping[str, object]
 ) -> Iterator[str]:
-    yield from _not_text(record, ("id",), "the record", filled=("id",))
+    if not identity_text(record["id"]):
+        yield "schema_types: `id` of the record must be a text that is not empty, or a whole number"
     yield from _not_scalar(record, "answer", "the record")
-    yield from image_reasons(record["image"])
+    yield from _image_reasons(record)
+    if not isinstance(meta["src_id"], str) and not identity_text(meta["src_id"]):
+        yield "schema_types: `src_id` of `rot_meta` must be a text or a whole number"
     yield from _not_text(meta, _TEXT_META_KEYS, "`rot_meta`", filled=_FILLED_META_KEYS)
     yield from _not_scalar(meta, "final_answer", "`rot_meta`")
     if type(meta["step_index"]) is not int:
         yield "schema_types: `step_index` of `rot_meta` must be a whole number"
     yield from _not_text(reflection, REFLECTION_KEYS, "`rot_meta.reflection`", filled=("evidence", "fix_plan"))
+
+
+def _image_reasons(record: Mapping[str, object]) -> tuple[str, ...]:
+    try:
+        named_images(record)
+    except RecordError as error:
+        return error.reasons
+    return ()
 
 
 def _role_order_reasons(conversation: tuple[Turn, ...]) -> Iterator[str]:
@@ -132,7 +143,7 @@ def validate_rot(obj: object) -> tuple[str, ...]:
     if reasons:
         return reasons
     try:
-        conversation = normalise_turns(obj["conversations"])
+        conversation, _ = read_conversation(obj)
     except RecordError as error:
         return error.reasons
     tools = tools_of_raw(obj)

@@ -39,10 +39,14 @@ class ErrorType(StrEnum):
 
 @dataclass(frozen=True)
 class Turn:
-    """One message of a conversation; `role` is "system", "user" or "assistant"."""
+    """One message of a conversation; `role` is "system", "user" or "assistant".
+
+    trained: nobody said that this turn is only context.
+    """
 
     role: str
     content: str
+    trained: bool = True
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,10 @@ class Step:
 
 @dataclass(frozen=True)
 class ImageReference:
-    """An image of a record: its placeholder in the text ("" for a bare path) and the file it stands for."""
+    """An image of a record: its placeholder in the text ("" for a bare path) and the file it stands for.
+
+    path: of a file, or a data URL that holds the picture.
+    """
 
     placeholder: str
     path: str

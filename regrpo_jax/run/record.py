@@ -4,7 +4,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from regrpo_jax.config.former_fields import recorded_fields
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.text_files import replace_text
 
+RECORD = "config.json"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
 FREE_FIELDS = (
@@ -46,13 +47,10 @@ def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> boo
     Raises:
       UserError: the earlier start had another model or data, so that its checkpoints would not fit.
     """
-    path = workdir / "config.json"
+    path = workdir / RECORD
     if not path.exists():
         return False
-    try:
-        earlier = recorded_fields(json.loads(path.read_text())["config"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
+    earlier = recorded_fields(_earlier(path)["config"])
     changed = _changed_fields(earlier, recorded_fields(_as_json(config)), config.stages)
     fatal = [field for field in changed if field.split(".")[0] in FIXED_SECTIONS]
     if fatal:
@@ -64,14 +62,51 @@ def check_earlier_start(config: ml_collections.ConfigDict, workdir: Path) -> boo
     return True
 
 
-def record_run(config: ml_collections.ConfigDict, workdir: Path) -> None:
+def changed_contents(fingerprints: Mapping[str, str], workdir: Path) -> list[str]:
+    """The fields that name other contents, under the same path, than in an earlier start of the run."""
+    earlier = _fingerprints(workdir / RECORD)
+    return [field for field, digest in fingerprints.items() if earlier.get(field, digest) != digest]
+
+
+def check_unchanged(fingerprints: Mapping[str, str], workdir: Path) -> None:
+    """Raises UserError when what this start reads is not what an earlier start of the run read."""
+    changed = ", ".join(f"config.{field}" for field in changed_contents(fingerprints, workdir))
+    if changed:
+        raise UserError(
+            f"{workdir / RECORD}: this run began with other contents of {changed}; put back the files it began with, "
+            "or use another --workdir"
+        )
+
+
+def record_run(config: ml_collections.ConfigDict, workdir: Path, fingerprints: Mapping[str, str] | None = None) -> None:
     """Writes `config.json` with configuration, versions and commit.
 
     From then on the folder belongs to this run. It is written once data and model were read, so that a mistyped path
     can be mended under the same folder.
+
+    Args:
+      fingerprints: of what this start reads; those of earlier starts are kept beside them.
     """
-    record = {"config": _as_json(config), "versions": _versions(), "commit": _commit()}
-    replace_text(workdir / "config.json", json.dumps(record, indent=2) + "\n")
+    kept = _fingerprints(workdir / RECORD) | dict(fingerprints or {})
+    record = {"config": _as_json(config), "versions": _versions(), "commit": _commit(), "fingerprints": kept}
+    replace_text(workdir / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def _earlier(path: Path) -> dict[str, Any]:
+    """Raises UserError when the file is no record of a run."""
+    try:
+        earlier = json.loads(path.read_text())
+        if isinstance(earlier["config"], dict):
+            return earlier
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir") from error
+    raise UserError(f"{path}: cannot be read as the record of an earlier start; use another --workdir")
+
+
+def _fingerprints(path: Path) -> dict[str, str]:
+    """Those that earlier starts left; none from a version that took none."""
+    found = _earlier(path).get("fingerprints") if path.exists() else None
+    return found if isinstance(found, dict) else {}
 
 
 def _as_json(config: ml_collections.ConfigDict) -> dict:

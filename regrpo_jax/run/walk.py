@@ -33,9 +33,10 @@ from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.players import ServedPlayer, player_of
 from regrpo_jax.rollouts.replayed_updates import stored_updates
 from regrpo_jax.run.exports import write_adapter, write_weights
+from regrpo_jax.run.fingerprints import run_fingerprints
 from regrpo_jax.run.learner import Learner, Served
 from regrpo_jax.run.model_defaults import describe_choices, with_model_defaults
-from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
+from regrpo_jax.run.record import check_earlier_start, check_unchanged, prepare_workdir, record_run
 from regrpo_jax.run.run import Run
 from regrpo_jax.run.stage import Stage
 from regrpo_jax.run.starting_policy import starting_policy
@@ -99,8 +100,10 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
         stored_updates(Path(config.online.replay), range(1, config.online.steps + 1))  # told before a stage costs time
     needs = {kind for stage in stages.values() for kind in stage.records(config)}
     corpus = load_corpus(config, needs_clean="clean" in needs, needs_rot="rot" in needs)
+    fingerprints = run_fingerprints(config, corpus)
+    check_unchanged(fingerprints, workdir)
     functions, variables, reader = starting_policy(config, corpus, workdir, mesh, resuming=resuming)
-    record_run(config, workdir)
+    record_run(config, workdir, fingerprints)
     training = tuple(name for name, stage in stages.items() if stage.batch)
     print(describe_choices(config, functions.config, training), flush=True)
     with closing(MetricsWriter(workdir)) as writer:

@@ -9,6 +9,7 @@ with an error, and the program with a status other than 0.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,10 +19,12 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
+from regrpo_jax.data.opened_images import ImageError, open_image
 from regrpo_jax.engine.gates import audit_reasons
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.records import audit, format_audit, read_records
-from regrpo_jax.records.reasons import printable, rule_of
+from regrpo_jax.records.loading import folder_of, read_rot
+from regrpo_jax.records.reasons import RecordError, printable, rule_of
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir
 from regrpo_jax.run.run import Run
@@ -41,14 +44,16 @@ def run(run: Run) -> None:
         raise UserError(
             "config.data.rot is empty; name a file of RoT records, or a pattern such as 'corpus/rot-*.jsonl'"
         )
-    records = read_records(path)
+    records = read_records(path, salvage=config.data.salvage)
+    if not records:
+        raise UserError(f"{path}: holds no record, so that there is nothing to audit; name another file")
     prepare_workdir(workdir)
-    report = audit(records, audit_reasons)
+    report = audit(records, functools.partial(reasons_of, folder=folder_of(path)))
     print(format_audit(report), flush=True)
     told: dict[str, Any] = {"path": path, "report": dataclasses.asdict(report)}
     failures = [f"{report.hard_failures} hard checks fail"] if report.hard_failures else []
     if config.audit.replay:
-        differing = replay_file(config, records, Path(path).absolute().parent)
+        differing = replay_file(config, records, folder_of(path))
         counts = Counter(rule_of(reason) for reasons in differing.values() for reason in reasons)
         told["replay"] = {"records": len(records), "differing": differing}
         print(
@@ -62,6 +67,30 @@ def run(run: Run) -> None:
     replace_text(workdir / "audit.json", json.dumps(told, indent=2, default=str) + "\n")
     if failures:
         raise UserError(f"{path}: {listed(failures)}; see {workdir / 'audit.json'}")
+
+
+def reasons_of(record: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+    """Why a record would not be trained on, by the reading that a training stage gives it; () for one that is fit.
+
+    A record of our own must keep the data engine's rules too.
+    """
+    reasons = audit_reasons(record)
+    if reasons:
+        return reasons
+    try:
+        images = read_rot(record, folder).images
+    except RecordError as error:
+        return error.reasons
+    return tuple(reason for image in images if (reason := _picture_reason(image.path)))
+
+
+@functools.cache
+def _picture_reason(path: str) -> str:
+    try:
+        open_image(path)
+    except ImageError as error:
+        return f"image_unreadable: {error}"
+    return ""
 
 
 def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder: Path) -> dict[str, tuple[str, ...]]:

@@ -42,7 +42,14 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.run.corpus_files import CORPUS, TASKS
-from regrpo_jax.run.record import check_earlier_start, prepare_workdir, record_run
+from regrpo_jax.run.fingerprints import source_fingerprints
+from regrpo_jax.run.record import (
+    changed_contents,
+    check_earlier_start,
+    check_unchanged,
+    prepare_workdir,
+    record_run,
+)
 from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
 from regrpo_jax.suites.find import suite_of, tools_of
@@ -62,11 +69,17 @@ def run(run: Run) -> None:
     """
     config, workdir = run.config, run.workdir
     source = source_of(config)
-    if _unfinished(config, workdir):
+    unfinished, fingerprints = _unfinished(config, workdir), source_fingerprints(config)
+    if unfinished:
         check_isolation(config.environment.allow_unisolated)  # before anything costs time
     prepare_workdir(workdir)
     check_earlier_start(config, workdir)
-    record_run(config, workdir)
+    if unfinished:
+        check_unchanged(fingerprints, workdir)
+    elif changed_contents(fingerprints, workdir):
+        print("data: config.data.source has changed since the corpus was made of it; the corpus stays as it is")
+        fingerprints = {}
+    record_run(config, workdir, fingerprints)
     if config.engine.demonstrations:
         show_how(config, workdir / CORPUS)
     if config.engine.records or config.engine.clean:

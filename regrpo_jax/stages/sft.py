@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from regrpo_jax.config.base_config import stage_section
-from regrpo_jax.data.corpus import clean_examples, rot_examples
+from regrpo_jax.data.corpus import clean_examples, rot_examples, told_failures
 from regrpo_jax.data.examples import Example
 from regrpo_jax.data.loader import Batches, sft_batches
 from regrpo_jax.run.learner import Learner
@@ -27,6 +27,8 @@ def _examples(learner: Learner) -> tuple[list[Example], list[Example]]:
     """Clean and RoT examples, as far as `clean_ratio` asks for them."""
     config, corpus = learner.context.config, learner.corpus
     ratio = config.sft.clean_ratio
+    if told := told_failures(corpus.clean, config.data.failed_turns):
+        print(f"sft: {told}", flush=True)
     clean = clean_examples(corpus.clean, learner.reader, config) if ratio > 0 else []
     rot = rot_examples(corpus.rot, learner.reader, config) if ratio < 1 else []
     return clean, rot
