@@ -63,7 +63,9 @@ def labels_of(parsed: ParsedTurn, starts: np.ndarray) -> np.ndarray:
     """
     after_end = starts >= len(parsed.text)  # the end of the turn is an action, even where there is no other
     thought = np.where(starts < parsed.action_start, Label.THOUGHT, Label.ACTION)
-    labels = np.where(starts < parsed.reflection_end, Label.REFLECTION, thought)
+    labels = thought
+    for start, end in parsed.reflections:
+        labels = np.where((starts >= start) & (starts < end), Label.REFLECTION, labels)
     return np.where(after_end, Label.ACTION, labels).astype(np.int8)
 
 

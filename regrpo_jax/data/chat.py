@@ -10,7 +10,6 @@ up to the canonical form of Unicode that many tokenizers give it.
 import dataclasses
 import enum
 import functools
-import re
 import unicodedata
 from collections.abc import Sequence
 
@@ -21,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from regrpo_jax.data.image_parts import with_image_parts
 from regrpo_jax.data.tokenizer import VISION_TOKENS
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.actions import extract_code
-from regrpo_jax.records.reflection import split_reflection
+from regrpo_jax.records.fences import code_range
+from regrpo_jax.records.reflection import reflection_ranges, split_reflection
 from regrpo_jax.records.types import ImageReference, Turn
 
 
@@ -287,21 +286,14 @@ def _look_the_same(decoded: str, text: str) -> bool:
 
 
 def _labelled_parts(text: str) -> list[tuple[str, Segment, bool]]:
-    """(text, segment, is code) of an assistant turn: the reflection block, then the action around its code."""
-    reflection, action = split_reflection(text)
-    start, end = code_range(action)
-    parts = [
-        (reflection, Segment.REFLECTION, False),
-        (action[:start], Segment.ACTION, False),
-        (action[start:end], Segment.ACTION, True),
-        (action[end:], Segment.ACTION, False),
-    ]
-    return [part for part in parts if part[0]]
-
-
-def code_range(action: str) -> tuple[int, int]:
-    """Where the characters of an action's code stand; an empty range when it has none."""
-    # The words of the thought may be those of the code, and `extract_code` drops a common indentation.
-    lines = r"\n[ \t]*".join(re.escape(line) for line in extract_code(action).split("\n"))
-    match = re.search(rf"```[ \t]*(?i:py|python)?[ \t]*\n\s*({lines})", action) if lines else None
-    return match.span(1) if match else (len(action), len(action))
+    """(text, segment, is code) of an assistant turn: what is reflection, and the action around its code."""
+    opening, action = split_reflection(text)
+    start, end = (len(opening) + place for place in code_range(action))
+    charged = reflection_ranges(text)
+    marks = sorted({0, start, end, len(text), *(place for span in charged for place in span)})
+    parts = []
+    for first, last in zip(marks, marks[1:], strict=False):
+        reflects = any(begin <= first < stop for begin, stop in charged)
+        segment = Segment.REFLECTION if reflects else Segment.ACTION
+        parts.append((text[first:last], segment, start <= first < end))
+    return parts

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from regrpo_jax.agent.policy import EpisodePrompt, Policy, PolicyError, SampledTurn, Session, WriteRequest
-from regrpo_jax.data.chat import code_range
 from regrpo_jax.records import split_reflection
+from regrpo_jax.records.fences import code_range
+from regrpo_jax.records.reflection import reflection_ranges
 from regrpo_jax.records.types import ImageReference, Turn
 
 _log = logging.getLogger(__name__)
@@ -104,7 +105,9 @@ def generated_turn(turn: SampledTurn) -> GeneratedTurn:
     start, end = (start, end) if start < end else (0, len(action))
     ends = np.append(turn.starts[1:], len(turn.text))[: len(turn.starts)]  # [token]
     in_code = (ends > len(reflection) + start) & (turn.starts < len(reflection) + end)
-    in_reflection = (ends <= len(reflection)) & (turn.starts < len(reflection))
+    in_reflection = np.zeros(len(turn.starts), bool)
+    for begin, stop in reflection_ranges(turn.text):
+        in_reflection |= (turn.starts >= begin) & (ends <= stop) & (turn.starts < stop)
     return GeneratedTurn(
         turn.text,
         len(turn.opening) + int(np.sum(in_reflection)) if reflection else 0,

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 import warnings
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
 
+from regrpo_jax.records.fences import executable, find_code
 from regrpo_jax.records.reflection import split_reflection
 from regrpo_jax.records.types import ToolCall
 
@@ -32,9 +32,6 @@ _OUR_TOOLS = (
 )
 KNOWN_TOOLS: frozenset[str] = frozenset(f"{_MAT_TOOLS} {_GTA_TOOLS} {_OUR_TOOLS}".split())
 
-_FENCE = re.compile(r"```(?P<language>[^\n`]*)\n(?P<code>.*?)```", re.DOTALL)
-_PYTHON = frozenset({"", "py", "python"})
-_CODE_LABEL = re.compile(r"\s*\bCode\s*:\s*\Z")
 _THOUGHT_LABEL = re.compile(r"\A\s*Thought:\s*")
 # The keywords that stand in for the first argument in the release's comparison.
 _FIRST_ARGUMENT_KEYWORDS = ("file_path", "question", "query")
@@ -42,30 +39,21 @@ _FIRST_ARGUMENT_KEYWORDS = ("file_path", "question", "query")
 Signature = tuple[str, ...]
 
 
-def _first_code_fence(text: str) -> re.Match[str] | None:
-    fences = _FENCE.finditer(text)
-    return next((fence for fence in fences if fence["language"].strip().lower() in _PYTHON), None)
-
-
 def extract_code(text: str) -> str:
-    """The code of the first closed block fenced by ``` with py, python or no language; "" when there is none.
+    """The code of a turn's action, found as `records.fences` says; "" when there is none.
 
-    Blank lines around the code and an indentation common to all of it are dropped; fences of other languages
-    are passed over.
+    Blank lines around the code and an indentation common to all of it are dropped.
     """
-    fence = _first_code_fence(text)
-    if fence is None:
-        return ""
-    code = fence["code"].strip("\r\n").rstrip()
-    return textwrap.dedent(code) if code[:1] in (" ", "\t") else code
+    return split_action(text)[1]
 
 
 def split_action(text: str) -> tuple[str, str]:
     """Cut an assistant turn into (thought, code), without its reflection block and its two labels."""
     action = split_reflection(text)[1]
-    fence = _first_code_fence(action)
-    before = action if fence is None else _CODE_LABEL.sub("", action[: fence.start()])
-    return _THOUGHT_LABEL.sub("", before).strip(), extract_code(action)
+    block = find_code(action)
+    before = action if block is None else action[: block.start]
+    code = "" if block is None else executable(action[block.code_start : block.code_end])
+    return _THOUGHT_LABEL.sub("", before).strip(), code
 
 
 def parse_python(code: str) -> ast.Module | None:

@@ -2,22 +2,33 @@
 
 The block opens an assistant turn and the action follows it, so where it ends decides which tokens pay the
 reflection cost `C(tau)` and which are action tokens. That boundary is defined once, here.
+
+Reading a block is strict, charging for one is not: however a policy decorates the heading, and wherever outside its
+code it begins a block, the tokens are those of a reflection.
 """
 
 from __future__ import annotations
 
 import re
 
+from regrpo_jax.records.fences import find_code
 from regrpo_jax.records.types import ErrorType, Reflection
 
+_DECORATION = r"(?:(?![\r\n])[\W_])*"  # blanks, #, *, -, > and the like
+_WORDS = rf"(?:self[ -])?reflections?(?={_DECORATION}(?:[:：]|\r?$))"
+_FIRST_FIELD = rf"error[_-]?type{_DECORATION}[:：]"
+_HEADING = rf"^{_DECORATION}(?:\d+[.)]{_DECORATION})?(?i:(?P<words>{_WORDS})|{_FIRST_FIELD})"
+_BLOCK_OPENS = re.compile(_HEADING, re.MULTILINE)
+_LEADING = re.compile(rf"(?:{_DECORATION}\r?\n)*{_HEADING}", re.MULTILINE)
 # A field may run over several lines (teachers quote tracebacks), but never into the action. The plan, the
 # last field, also ends before a blank line.
-_ACTION_OPENS = r"Thought:|Code:|```"
+_ACTION_OPENS = r"[ \t>*_#]*(?:Thought|Code)[ \t*_]*:|[ \t]*(?:```|~~~)"
+_NEXT_BLOCK = rf"{_DECORATION}(?i:{_WORDS})"
 _FIELDS = re.compile(
     r"Reflection:\n- ErrorType: (?P<error_type>[^\n]*)\n"
-    rf"- Evidence: (?P<evidence>(?:(?!\n(?:{_ACTION_OPENS})).)*?)\n- FixPlan: (?P<fix_plan>.*?)"
-    rf"(?:\n(?=[ \t]*\n|[ \t]*\Z|{_ACTION_OPENS})|\Z)",
-    re.DOTALL,
+    rf"- Evidence: (?P<evidence>(?:(?!\n(?:{_ACTION_OPENS}|{_NEXT_BLOCK})).)*?)\n- FixPlan: (?P<fix_plan>.*?)"
+    rf"(?:\n(?=[ \t]*\n|[ \t]*\Z|{_ACTION_OPENS}|{_NEXT_BLOCK})|\Z)",
+    re.DOTALL | re.MULTILINE,
 )
 _ACTION_LINE = re.compile(rf"^(?:{_ACTION_OPENS})", re.MULTILINE)
 _TOKEN = re.compile(r"[a-z0-9_./:-]+")
@@ -40,11 +51,11 @@ def render_reflection(reflection: Reflection) -> str:
 def parse_reflection(text: str) -> Reflection | None:
     """Read the block at the start of `text` (a whole turn or the block alone).
 
-    None when the block is absent, a field is missing, empty or out of order, or the error type is not one of
-    the six.
+    None when the block is absent, a field is missing, empty or out of order, the error type is not one of the six, or
+    a second block follows at once.
     """
     match = _FIELDS.match(text)
-    if match is None or match["error_type"] not in set(ErrorType):
+    if match is None or match["error_type"] not in set(ErrorType) or count_blocks(split_reflection(text)[0]) > 1:
         return None
     evidence, fix_plan = match["evidence"].strip(), match["fix_plan"].strip()
     if not evidence or not fix_plan:
@@ -55,18 +66,42 @@ def parse_reflection(text: str) -> Reflection | None:
 def split_reflection(turn_text: str) -> tuple[str, str]:
     """Cut a turn into (reflection block with its trailing newline, the rest); joined they are the turn.
 
-    ("", turn_text) when the turn does not open with a line "Reflection:". A malformed block is cut as well,
-    up to the line that opens the action or to the end: a policy must not escape the reflection cost by
-    misspelling a field.
+    ("", turn_text) when the turn does not open with the heading of a block. A malformed block is cut as well, up to the
+    line that opens the action or to the end, and so are blocks that follow each other: a policy must not escape the
+    reflection cost by misspelling a heading or a field.
     """
-    if not (turn_text.startswith("Reflection:\n") or turn_text == "Reflection:"):
-        return "", turn_text
-    match = _FIELDS.match(turn_text)
-    if match is not None:
-        return turn_text[: match.end()], turn_text[match.end() :]
-    action = _ACTION_LINE.search(turn_text)
-    end = len(turn_text) if action is None else action.start()
+    end = 0
+    while heading := _LEADING.match(turn_text, end):
+        end = _block_end(turn_text, end, heading.end())
     return turn_text[:end], turn_text[end:]
+
+
+def _block_end(text: str, start: int, heading_end: int) -> int:
+    match = _FIELDS.match(text, start)
+    if match is not None:
+        return match.end()
+    action = _ACTION_LINE.search(text, heading_end)
+    return len(text) if action is None else action.start()
+
+
+def reflection_ranges(turn_text: str) -> tuple[tuple[int, int], ...]:
+    """All that is charged as reflection, in order: the opening of the turn, and blocks begun later outside its code."""
+    opening, rest = split_reflection(turn_text)
+    block, start = find_code(rest), len(opening)
+    found = [(0, start)] if opening else []
+    outside = [(0, len(rest))] if block is None else [(0, block.start), (block.end, len(rest))]
+    for begin, end in outside:
+        while heading := _BLOCK_OPENS.search(rest, begin, end):
+            action = _ACTION_LINE.search(rest, heading.end(), end)
+            begin = end if action is None else action.start()
+            found.append((start + heading.start(), start + begin))
+    return tuple(found)
+
+
+def count_blocks(block: str) -> int:
+    """How many blocks a reflection's text holds: by their headings, or by their first fields where they have none."""
+    headings = [match["words"] is not None for match in _BLOCK_OPENS.finditer(block)]
+    return max(headings.count(True), headings.count(False))
 
 
 def _tokens(text: str) -> set[str]:

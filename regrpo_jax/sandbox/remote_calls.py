@@ -15,14 +15,16 @@ from typing import Any
 
 from regrpo_jax.records.types import Status
 from regrpo_jax.sandbox.host_worker import HostWorker
-from regrpo_jax.sandbox.plain import plain_or_text
+from regrpo_jax.sandbox.plain import TooLarge, whole
 from regrpo_jax.sandbox.protocol import Header, ProtocolError
 from regrpo_jax.sandbox.results import RemoteCall, SandboxError, Tape
 from regrpo_jax.sandbox.tool_calls import described
 from regrpo_jax.toolbox.failures import ToolFailure
+from regrpo_jax.toolbox.observation import truncate
 
 MOST_CALLS = 64  # of one action
 _ANSWER_BYTES = 2**19
+_MOST_WORDS = 8000  # of a failure
 _LOOK_SECONDS = 0.05  # between looks at whether the action is still wanted
 Tools = Mapping[str, Callable[..., Any]]
 
@@ -122,7 +124,8 @@ class RemoteCalls:
             answer = self._waited(done)
         except queue.Empty:
             words = f"{name} did not answer within {self._worker.settings.remote_seconds:g} seconds"
-            answer = _failed(Status.TIMEOUT, words)
+            waits = tool.not_ready() if hasattr(tool, "not_ready") else ""
+            answer = _failed(Status.INFRA_ERROR, waits) if waits else _failed(Status.TIMEOUT, words)
         workspace.close()
         if answer.get("status") == Status.INFRA_ERROR:
             self.infra = self.infra or f"the tool {name} failed: {answer['failed']}"
@@ -146,12 +149,14 @@ class RemoteCalls:
         on_host: Callable[..., Any] | None = getattr(tool, "run_on_host", None)
         try:
             value = on_host(workspace, *arguments, **keywords) if on_host else tool(*arguments, **keywords)
-            return {"value": plain_or_text(value, _ANSWER_BYTES)}
+            return {"value": whole(value, _ANSWER_BYTES)}
+        except TooLarge as error:
+            return _failed(Status.TOOL_ERROR, f"{name}: what it returned is too large: {error}")
         except SandboxError as error:
             return _failed(Status.INFRA_ERROR, str(error))
         except Exception as error:
             status = error.status if isinstance(error, ToolFailure) else Status.TOOL_ERROR
-            return _failed(status, described(name, error)[:8000])
+            return _failed(status, truncate(described(name, error), _MOST_WORDS))
 
 
 def _failed(status: Status, words: str) -> Header:

@@ -34,6 +34,11 @@ def is_nothing(value: object) -> bool:
     return getattr(value, "size", None) == 0 and hasattr(value, "shape")
 
 
+def is_procedure(tool: object) -> bool:
+    """Whether a tool that returned None has done what it is for: its type says so, or it says so itself."""
+    return getattr(tool, "output_type", "") == "null" or bool(getattr(tool, "may_return_nothing", False))
+
+
 def described(name: str, error: BaseException) -> str:
     """The words for a failed call: a ToolFailure's own, else "<tool>: <type>: <message>"."""
     if isinstance(error, ToolFailure):

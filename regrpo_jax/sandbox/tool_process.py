@@ -24,16 +24,17 @@ from regrpo_jax.sandbox import kernel
 from regrpo_jax.sandbox.capture import Output, text_of
 from regrpo_jax.sandbox.folders import FolderError, write_file
 from regrpo_jax.sandbox.limits import call_bounds, limit_cpu, only_keep, set_limits
-from regrpo_jax.sandbox.plain import plain, plain_or_text
+from regrpo_jax.sandbox.plain import TooLarge, whole
 from regrpo_jax.sandbox.protocol import Bounds, Channel, Closed, Header, ProtocolError
 from regrpo_jax.sandbox.served import ServedObjects, pack
 from regrpo_jax.sandbox.settings import SandboxSettings
-from regrpo_jax.sandbox.tool_calls import FINAL_ANSWER, MOST_RUNS, asked, described, is_nothing, shortened
+from regrpo_jax.sandbox.tool_calls import FINAL_ANSWER, MOST_RUNS, asked, described, is_nothing, is_procedure, shortened
 from regrpo_jax.sandbox.values import Reader, Wrong
 from regrpo_jax.toolbox import behind, solutions
 from regrpo_jax.toolbox.failures import ToolError, ToolFailure
 
 _ANSWER_BYTES = 2**16
+ASKED_BYTES = 2**18  # of the arguments of a call of the host, and again of those given by name
 _MOST_WORDS = 2**15
 _SIMPLE = frozenset((type(None), bool, int, float, str))
 _BITS = 4096
@@ -53,8 +54,12 @@ class RemoteTool:
     def __init__(self, name: str, ask: Callable[[Header], Header]) -> None:
         self.name, self.ask = name, ask
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        answer = self.ask({"remote": self.name, "arguments": plain(arguments), "keywords": plain(keywords)})
+    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
+        try:
+            asked_for = {"arguments": whole(arguments, ASKED_BYTES), "keywords": whole(keywords, ASKED_BYTES)}
+        except TooLarge as error:
+            raise ToolError(f"{self.name}: the arguments are too large: {error}") from None
+        answer = self.ask({"remote": self.name, **asked_for})
         if answer.get("failed") is not None:
             raise ToolFailure(Status(answer["status"]), answer["failed"])
         return answer.get("value")
@@ -69,6 +74,7 @@ class ToolProcess:
     def __init__(self, zygote: Channel, host: Channel, action: Channel, settings: SandboxSettings) -> None:
         self.zygote, self.host, self.action, self.settings = zygote, host, action, settings
         self.tools: dict[str, Tool] = {}
+        self.procedures: frozenset[str] = frozenset()  # tools that have done their work where they return None
         self.objects = ServedObjects()
         self.calls = self.told = 0
         self.request = 0  # the number that the action gave to what it waits for
@@ -89,6 +95,7 @@ class ToolProcess:
             if "numpy" in sys.modules:
                 sys.modules["numpy"].random.seed(header["seed"] % 2**32)
             tools = self._local(loaded)
+            self.procedures = frozenset(name for name, tool in loaded.items() if is_procedure(tool))
             if header["wrap"]:
                 wrap: Wrap = named(header["wrap"])
                 tools = dict(wrap(tools, header["wrap_settings"], header["seed"]))
@@ -186,11 +193,12 @@ class ToolProcess:
         packed, printed = b"", Output(self.settings.text_characters)
         try:
             result = _with_output(printed, tool, arguments, keywords)
+            answer = [_whole_answer(result)] if name == FINAL_ANSWER else []
             reply, packed = self._packed(reply, result)
-            status = Status.EMPTY if is_nothing(result) and name != FINAL_ANSWER else Status.OK
+            fine = name == FINAL_ANSWER or not is_nothing(result) or (result is None and name in self.procedures)
+            status = Status.OK if fine else Status.EMPTY
             words = shortened(result, str) if in_words else ""
-            if name == FINAL_ANSWER:
-                ended["answer"] = [plain_or_text(result, _ANSWER_BYTES)]
+            ended |= {"answer": answer} if answer else {}
         except (Closed, ProtocolError):
             raise
         except BaseException as error:  # SystemExit as well: it is the tool's failure, not our end
@@ -233,6 +241,13 @@ class ToolProcess:
         if printed.collected.bytes:
             reply["printed"] = printed.collected.text()
         self.action.send(reply | {"reply": self.request}, packed)
+
+
+def _whole_answer(value: Any) -> Any:
+    try:
+        return whole(value, _ANSWER_BYTES)
+    except TooLarge as error:
+        raise ToolError(f"{FINAL_ANSWER}: the answer is too large: {error}") from None
 
 
 def _refusing(name: str, kind: str) -> Tool:

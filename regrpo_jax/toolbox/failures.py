@@ -45,3 +45,10 @@ class Unavailable(ToolFailure):
 
     def __init__(self, message: str) -> None:
         super().__init__(Status.TOOL_ERROR, message)
+
+
+class ServerLost(ToolFailure):
+    """What the tool asks is gone or does not come up: no doing of who called, so the sample is dropped."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Status.INFRA_ERROR, message)

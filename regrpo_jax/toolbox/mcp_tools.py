@@ -6,178 +6,96 @@ sandbox, where nothing of the server is started. The connection is made when a t
 
 from __future__ import annotations
 
-import asyncio
-import atexit
-import concurrent.futures
-import re
-import threading
-from collections.abc import Callable, Coroutine
+import base64
+import json
+import math
+import mimetypes
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.failures import EmptyResult, ToolError, Unavailable
-from regrpo_jax.toolbox.remote_tools import RemoteTool, Workspace
+from regrpo_jax.records.types import Status
+from regrpo_jax.toolbox.failures import ServerLost, ToolError, ToolFailure
+from regrpo_jax.toolbox.json_schemas import argument, resolved
+from regrpo_jax.toolbox.mcp_connections import (
+    START_SECONDS,
+    Lost,
+    McpServer,
+    Refused,
+    ask,
+    close_connections,
+    is_connected,
+)
+from regrpo_jax.toolbox.mcp_names import python_names
+from regrpo_jax.toolbox.remote_tools import RemoteTool, Workspace, free_name, stored
 
-_START_SECONDS = 120.0  # until a server answers for the first time, which may be a program that is loaded
-_JSON_TYPES = frozenset(("string", "integer", "number", "boolean", "array", "object", "null"))
-
-
-@dataclass(frozen=True)
-class McpServer:
-    """A server to connect to: a `command` to start (its standard input and output are the line), or a `url`.
-
-    environment: names of variables of the host that the command gets, beside the few that every one gets.
-    prefix: put before the names of its tools, to keep them apart. seconds: of a call.
-    """
-
-    name: str
-    command: tuple[str, ...] = ()
-    url: str = ""
-    environment: tuple[str, ...] = ()
-    prefix: str = ""
-    seconds: float = 30.0
+__all__ = ["McpServer", "McpTool", "McpToolDescription", "close_connections", "describe_server"]
+_MOST_PAGES = 1000
 
 
 @dataclass(frozen=True)
 class McpToolDescription:
-    """What a server says of one of its tools; `inputs` as smolagents has them."""
+    """What a server says of one of its tools; `inputs` as smolagents has them.
+
+    arguments: the server's names of those arguments that are called otherwise here.
+    """
 
     server: McpServer
     remote_name: str
     name: str
     description: str
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
-class _Connection:
-    """A session with a server, in an event loop of its own thread, so that any thread may call."""
-
-    def __init__(self, server: McpServer) -> None:
-        self.server = server
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"mcp-{server.name}", daemon=True)
-        self._thread.start()
-        self._stop = asyncio.Event()
-        ready: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        self._life = asyncio.run_coroutine_threadsafe(self._live(ready), self._loop)
-        try:
-            self._client = ready.result(_START_SECONDS)
-        except BaseException:
-            self.close()
-            raise
-
-    async def _live(self, ready: concurrent.futures.Future[Any]) -> None:
-        try:
-            async with _client(self.server) as client:
-                ready.set_result(client)
-                await self._stop.wait()
-        except BaseException as error:
-            if not ready.done():
-                ready.set_exception(error if isinstance(error, Exception) else RuntimeError(str(error)))
-            raise
-
-    def run(self, call: Callable[[Any], Coroutine[Any, Any, Any]], seconds: float) -> Any:
-        future = asyncio.run_coroutine_threadsafe(call(self._client), self._loop)
-        try:
-            return future.result(seconds)
-        except concurrent.futures.TimeoutError:
-            future.cancel()
-            raise
-
-    @property
-    def alive(self) -> bool:
-        return not self._life.done()
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        try:
-            self._life.result(5.0)
-        except BaseException:  # it is being given up; how it ends matters to nobody
-            self._life.cancel()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5.0)
-
-
-def _client(server: McpServer) -> Any:
-    import os
-
-    from mcp import Client, StdioServerParameters
-
-    patience = max(server.seconds, _START_SECONDS)  # of the first answer; calls have a limit of their own
-    if server.url:
-        return Client(server.url, read_timeout_seconds=patience)
-    environment = {name: os.environ[name] for name in server.environment if name in os.environ}
-    parameters = StdioServerParameters(
-        command=server.command[0], args=list(server.command[1:]), env=environment or None
-    )
-    return Client(parameters, read_timeout_seconds=patience)
-
-
-_connections: dict[McpServer, _Connection] = {}
-_lock = threading.Lock()
-
-
-def _connection(server: McpServer) -> _Connection:
-    """The connection to a server, made anew if it broke. Raises whatever connecting raises."""
-    with _lock:
-        known = _connections.get(server)
-        if known is not None and known.alive:
-            return known
-        if known is not None:
-            known.close()
-        _connections[server] = _Connection(server)
-        return _connections[server]
-
-
-@atexit.register
-def close_connections() -> None:
-    """End all servers that were started."""
-    with _lock:
-        while _connections:
-            _connections.popitem()[1].close()
-
-
-def _input(schema: dict[str, Any], required: bool) -> dict[str, Any]:
-    declared = schema.get("type")
-    kinds = [declared] if isinstance(declared, str) else list(declared or [])
-    known = [kind for kind in kinds if kind in _JSON_TYPES and kind != "null"]
-    found: dict[str, Any] = {
-        "type": known[0] if len(known) == 1 else known or "any",
-        "description": str(schema.get("description") or schema.get("title") or ""),
-    }
-    if schema.get("enum"):
-        found["enum"] = list(schema["enum"])
-    if schema.get("default") is not None:
-        found["description"] += f" (if left out: {schema['default']!r})"
-    return found if required else found | {"nullable": True}
+    arguments: dict[str, str] = field(default_factory=dict)
 
 
 def describe_server(server: McpServer) -> tuple[McpToolDescription, ...]:
-    """The server's tools, sorted by name. UserError when it cannot be started or reached."""
+    """The server's tools, of all pages, sorted by name. UserError when it cannot be started, reached or read."""
     if bool(server.command) == bool(server.url):
         raise UserError(f'MCP server "{server.name}": give either a command or a url')
     try:
-        listed = _connection(server).run(lambda client: client.list_tools(), _START_SECONDS)
-    except Exception as error:
+        listed = ask(server, _all_tools, START_SECONDS, start_seconds=START_SECONDS)
+    except (Lost, Refused, TimeoutError) as error:
         what = " ".join(server.command) or server.url
-        words = str(error) or type(error).__name__
+        words = str(error) or f"it did not list its tools within {START_SECONDS:g} seconds"
         raise UserError(f'MCP server "{server.name}" ({what}) cannot be reached: {words}') from error
-    return tuple(sorted((_described(server, tool) for tool in listed.tools), key=lambda tool: tool.name))
+    names = python_names(f"{server.prefix}{tool.name}" for tool in listed)
+    described = (_described(server, tool, names[f"{server.prefix}{tool.name}"]) for tool in listed)
+    return tuple(sorted(described, key=lambda tool: tool.name))
 
 
-def _described(server: McpServer, tool: Any) -> McpToolDescription:
-    schema = tool.input_schema or {}
-    required = set(schema.get("required") or ())
-    properties = schema.get("properties") or {}
-    ordered = sorted(properties, key=lambda name: name not in required)  # optional arguments come last
-    inputs = {name: _input(properties[name], name in required) for name in ordered}
+async def _all_tools(client: Any) -> list[Any]:
+    """Of every page, each name once. Lost when the pages have no end."""
+    found: dict[str, Any] = {}
+    cursor, seen = None, set()
+    for _ in range(_MOST_PAGES):
+        page = await client.list_tools(cursor=cursor)
+        for tool in page.tools:
+            found.setdefault(tool.name, tool)
+        cursor = page.next_cursor
+        if cursor is None:
+            return list(found.values())
+        if cursor in seen:
+            break
+        seen.add(cursor)
+    raise Lost("the pages of its list of tools have no end")
+
+
+def _described(server: McpServer, tool: Any, name: str) -> McpToolDescription:
+    root = tool.input_schema or {}
+    schema = resolved(root, root)
+    properties = schema.get("properties")
+    properties = dict(properties) if isinstance(properties, Mapping) else {}
+    required = {key for key in schema.get("required") or () if key in properties}
+    ordered = sorted(properties, key=lambda key: key not in required)  # optional arguments come last
+    names = python_names(ordered)
     return McpToolDescription(
         server=server,
         remote_name=tool.name,
-        name=re.sub(r"\W", "_", f"{server.prefix}{tool.name}"),
-        description=(tool.description or tool.name).strip(),
-        inputs=inputs,
+        name=name,
+        description=(tool.description or tool.title or tool.name).strip(),
+        inputs={names[key]: argument(properties[key], root, required=key in required) for key in ordered},
+        arguments={names[key]: key for key in ordered if names[key] != key},
     )
 
 
@@ -186,6 +104,7 @@ class McpTool(RemoteTool):
 
     name = "mcp_tool"
     description = "A tool of an MCP server."
+    may_return_nothing = True
 
     def __init__(self, description: McpToolDescription) -> None:
         self.name, self.description = description.name, description.description
@@ -193,23 +112,104 @@ class McpTool(RemoteTool):
         self._described = description
         super().__init__()
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> Any:
+    def not_ready(self) -> str:
+        server = self._described.server
+        return "" if is_connected(server) else f'MCP server "{server.name}" does not come up'
+
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> Any:
         server, remote_name = self._described.server, self._described.remote_name
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = self._given(arguments)
         try:
-            connection = _connection(server)
-            reply = connection.run(lambda client: client.call_tool(remote_name, given), server.seconds)
-        except concurrent.futures.TimeoutError as error:
-            raise ToolError(f"{self.name} timed out after {server.seconds:g} seconds.") from error
-        except Exception as error:
-            raise Unavailable(f'{self.name} is unavailable: MCP server "{server.name}": {error}') from error
-        texts = [part.text for part in reply.content if getattr(part, "type", "") == "text"]
-        text = "\n".join(texts)
+            reply = ask(server, lambda client: client.call_tool(remote_name, given), server.seconds)
+        except TimeoutError as error:
+            raise ToolFailure(Status.TIMEOUT, f"{self.name} timed out after {server.seconds:g} seconds.") from error
+        except Refused as error:
+            raise ToolError(f"{self.name}: {error}") from error
+        except Lost as error:
+            raise ServerLost(f'MCP server "{server.name}": {error}') from error
+        said = [words for part in reply.content if (words := self._told(part, workspace))]
+        structured = reply.structured_content
         if reply.is_error:
-            raise ToolError(f"{self.name}: {text or 'the server reports an error'}")
-        if reply.structured_content is not None:
-            content = reply.structured_content
-            return content["result"] if set(content) == {"result"} else content
-        if not texts:
-            raise EmptyResult(f"No result returned by {self.name}.")
-        return text
+            if structured is not None and not _repeats(said, structured):
+                said.append(_json(structured))
+            raise ToolError(f"{self.name}: " + ("\n".join(said) or "the server reports an error"))
+        if structured is None or any(_is_file(part) for part in reply.content):
+            if structured is not None and not any(getattr(part, "type", "") == "text" for part in reply.content):
+                said.insert(0, _json(structured))
+            return "\n".join(said) or None
+        if isinstance(structured, dict) and set(structured) == {"result"}:
+            return structured["result"]
+        if isinstance(structured, dict) and said and "text" not in structured and not _repeats(said, structured):
+            return structured | {"text": "\n".join(said)}
+        return structured
+
+    def _given(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by the server's names. None stands for one that is left out, where it is no value itself."""
+        given = {}
+        for name, value in arguments.items():
+            types = self.inputs[name]["type"]
+            if value is None and types != "any" and "null" not in types and self.inputs[name].get("nullable"):
+                continue
+            given[self._described.arguments.get(name, name)] = value
+        if _has_odd_number(given):
+            raise ToolError(f"{self.name}: an argument holds nan or inf, which a server cannot be told.")
+        return given
+
+    def _told(self, part: Any, workspace: Workspace) -> str:
+        """A part of an answer in words: its text, or the name of the file that it becomes."""
+        kind, resource = getattr(part, "type", ""), getattr(part, "resource", None)
+        if kind == "text":
+            return str(part.text)
+        if kind in ("image", "audio"):
+            return self._file(workspace, part.data, part.mime_type)
+        if kind == "resource_link":
+            about = f" ({part.description})" if part.description else ""
+            return f"{part.title or part.name}: {part.uri}{about}"
+        if resource is not None and hasattr(resource, "blob"):
+            return self._file(workspace, resource.blob, resource.mime_type or "")
+        return str(getattr(resource, "text", "")) if resource is not None else _json(part.model_dump(mode="json"))
+
+    def _file(self, workspace: Workspace, data: str, kind: str) -> str:
+        """The name of the file that was sent; words in its place when it cannot be read."""
+        try:
+            content = base64.b64decode(data)
+            if kind.startswith("image/") and kind != "image/svg+xml":
+                return stored(workspace, self.name, content, "the server")
+            ending = mimetypes.guess_extension(kind.partition(";")[0].strip()) or ".bin"
+            name = free_name(workspace, self.name, ending)
+            workspace.write_file(name, content)
+        except OSError as error:
+            raise ToolError(f"{self.name}: what the server sent cannot be kept: {error}") from error
+        except (ValueError, ToolError) as error:
+            return f"[{kind or 'a file'} that cannot be read: {error}]"
+        return name
+
+
+def _is_file(part: Any) -> bool:
+    return getattr(part, "type", "") in ("image", "audio") or hasattr(getattr(part, "resource", None), "blob")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _repeats(said: list[str], structured: Any) -> bool:
+    """Whether the words say what the structure does, as servers are asked to send it for older clients."""
+    try:
+        return json.loads("\n".join(said)) == structured
+    except ValueError:
+        return False
+
+
+def _has_odd_number(value: Any) -> bool:
+    return any(isinstance(number, float) and not math.isfinite(number) for number in _leaves(value))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _leaves(item)
+    else:
+        yield value

@@ -88,16 +88,20 @@ class RemoteTool(CheckedTool):
         super().__init__()
         self.endpoint = endpoint
 
-    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+    def forward(self, /, *arguments: Any, **keywords: Any) -> Any:
         return self.run_on_host(CurrentDirectory(), *arguments, **keywords)
 
-    def run_on_host(self, workspace: Workspace, *arguments: Any, **keywords: Any) -> Any:
+    def run_on_host(self, workspace: Workspace, /, *arguments: Any, **keywords: Any) -> Any:
         """Check the call as a local tool's is checked, and carry it out. Raises ToolFailure."""
         check_call(self, arguments, keywords)
         return self.answer(workspace, **(dict(zip(self.inputs, arguments, strict=False)) | keywords))
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> Any:
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> Any:
         raise NotImplementedError
+
+    def not_ready(self) -> str:
+        """Why a call that is not answered in time could not even begin; "" when it is the call that takes long."""
+        return ""
 
     def configured(self) -> Endpoint:
         if self.endpoint is None:
@@ -170,7 +174,7 @@ class Visualizer(RemoteTool):
     purpose = "vision-language model"
     setting = "vision"
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> str:
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
         url = _image_url(workspace, arguments["image_path"], arguments.get("bbox"), endpoint.longest_side)
         return self.ask(endpoint, arguments["question"], url)
@@ -199,7 +203,7 @@ class MathOcr(Visualizer):
     description = "Reads a formula in an image as LaTeX, by a vision-language model."
     inputs = {"image": IMAGE}
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> str:
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
         url = _image_url(workspace, arguments["image"], None, endpoint.longest_side)
         return self.ask(endpoint, "Write the formula in this image as LaTeX. Answer with the LaTeX only.", url)
@@ -213,13 +217,13 @@ class ImageGenerator(RemoteTool):
     purpose = "image model"
     setting = "images"
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> str:
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
         body = {"model": endpoint.model, "prompt": next(iter(arguments.values())), "n": 1}
         data = _asked(self.name, endpoint, "/images/generations", body | {"response_format": "b64_json"}, _image_data)
         if not data:
             raise EmptyResult(f"No image returned by {endpoint.model}.")
-        return _stored(workspace, self.name, data)
+        return stored(workspace, self.name, data, "the image model")
 
 
 def _image_data(reply: str) -> bytes:
@@ -232,24 +236,30 @@ def _image_data(reply: str) -> bytes:
         return b""
 
 
-def _stored(workspace: Workspace, tool: str, data: bytes) -> str:
+def stored(workspace: Workspace, tool: str, data: bytes, sender: str) -> str:
     """The image that was sent, written into the workspace as PNG under a name that counts up."""
     from PIL import Image
 
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         if image.width * image.height > MOST_PIXELS:
-            raise ToolError(f"{tool}: the image model sent {image.width} x {image.height} pixels.")
+            raise ToolError(f"{tool}: {sender} sent {image.width} x {image.height} pixels.")
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, format="PNG")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ToolError(f"{tool}: the image model sent something that is no image.") from error
+        raise ToolError(f"{tool}: {sender} sent something that is no image.") from error
+    name = free_name(workspace, tool, ".png")
+    workspace.write_file(name, buffer.getvalue())
+    return name
+
+
+def free_name(workspace: Workspace, tool: str, ending: str) -> str:
+    """The first name that counts up and that no file has."""
     taken = set(workspace.files())
     number = 1
-    while f"{tool}_{number}.png" in taken:
+    while f"{tool}_{number}{ending}" in taken:
         number += 1
-    workspace.write_file(f"{tool}_{number}.png", buffer.getvalue())
-    return f"{tool}_{number}.png"
+    return f"{tool}_{number}{ending}"
 
 
 class TextToImage(ImageGenerator):
@@ -268,7 +278,7 @@ class RemoteSearch(RemoteTool):
     purpose = "search engine"
     setting = "search_engine"
 
-    def answer(self, workspace: Workspace, **arguments: Any) -> str:
+    def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         query, most = arguments["query"], max(1, min(MOST_HITS, arguments.get("k") or 10))
         found = _engine_results(self.name, self.configured(), query, most)[:most]
         if not found:

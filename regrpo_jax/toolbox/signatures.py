@@ -33,6 +33,7 @@ _ACCEPTED: dict[str, tuple[type, ...]] = {
     "boolean": (bool,),
     "array": (list, tuple),
     "object": (dict,),
+    "null": (type(None),),
 }
 
 
@@ -56,7 +57,7 @@ def signature_of(tool: Tool) -> str:
         parameter = parameters.get(name)
         default = "" if parameter is None or parameter.default is parameter.empty else f" = {parameter.default!r}"
         if not default and declared.get("nullable"):
-            default = " = None"
+            default = f" = {declared.get('default')!r}"
         choices = " | ".join(map(repr, declared.get("enum") or ()))
         pieces.append(f"{name}: {choices or _type_text(declared['type'])}{default}")
     return f"{tool.name}({', '.join(pieces)}) -> {_type_text(tool.output_type)}"
@@ -100,14 +101,16 @@ class CheckedTool(Tool):
     """A tool whose calls are checked against its inputs before they run; all built-in tools are one.
 
     `remote` tools need the network, so they run on the host and not in the sandbox. `stateless` ones keep nothing from
-    one call to the next, nor a cache of what files hold: where all are, one process serves many episodes.
+    one call to the next, nor a cache of what files hold: where all are, one process serves many episodes. One that
+    `may_return_nothing` has done its work where it returns None; of any other, that is an empty result.
     """
 
     name: str = ""
     remote: bool = False
     stateless: bool = False
+    may_return_nothing: bool = False
 
-    def __call__(self, *arguments: Any, sanitize_inputs_outputs: bool = False, **keywords: Any) -> Any:
+    def __call__(self, /, *arguments: Any, sanitize_inputs_outputs: bool = False, **keywords: Any) -> Any:
         check_call(self, arguments, keywords)
         return self.forward(*arguments, **keywords)
 

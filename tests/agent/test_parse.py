@@ -55,7 +55,7 @@ def test_a_turn_as_it_should_be_has_no_problem() -> None:
         (BLOCK.replace("- Evidence", "- Because") + ACTION, ("malformed_reflection",)),
         (
             BLOCK + "Thought: x\nReflection:\nagain\n" + ACTION.removeprefix("Thought: open it.\n"),
-            ("second_reflection",),
+            ("malformed_reflection", "second_reflection"),
         ),
         (ACTION.replace("Thought: ", ""), ("no_thought",)),
         ("Thought: only.", ("no_code",)),

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regrpo_jax.agent.parse import parse_turn
+from regrpo_jax.agent.rollout import Label
+from regrpo_jax.agent.token_book import labels_of
+from regrpo_jax.data.chat import Segment, _labelled_parts
 from regrpo_jax.records import (
     ErrorType,
     Reflection,
@@ -15,7 +20,7 @@ from regrpo_jax.records import (
     render_reflection,
     split_reflection,
 )
-from regrpo_jax.records.reflection import cites_observation
+from regrpo_jax.records.reflection import cites_observation, reflection_ranges
 
 ACTION = "Thought: again\n\nCode:\n```py\nocr('a')\n```"
 PIECES = ["Reflection:", "Reflection:\n", "- ErrorType: ", "ArgInvalid\n", "- Evidence: ", "- FixPlan: "]
@@ -48,7 +53,7 @@ def test_cutting_loses_nothing(text: str) -> None:
     block, rest = split_reflection(text)
     assert block + rest == text
     assert parse_reflection(block) == parse_reflection(text)
-    assert block == "" or block.startswith("Reflection:")
+    assert block == "" or "reflection" in block.lower() or "ErrorType:" in block
 
 
 def test_a_field_may_have_several_lines_but_not_the_action() -> None:
@@ -87,8 +92,67 @@ def test_a_misspelt_block_still_counts_as_reflection() -> None:
 
 
 def test_a_turn_without_a_block_is_left_alone() -> None:
-    for text in (ACTION, "Reflection: I should think.", "My Reflection:\n- ErrorType: ArgInvalid"):
+    for text in (ACTION, "Reflections of light help.", "My reflection: none", "Thought: Reflection: none"):
         assert split_reflection(text) == ("", text)
+        assert reflection_ranges(text) == ()
+    in_code = ACTION.replace("ocr('a')", 'print("""\nReflection:\n- ErrorType: x\n""")')
+    assert reflection_ranges(in_code) == ()
+
+
+HEADINGS = (
+    *("Reflection:", "Reflection: ", "**Reflection:**", "**Reflection**:", "### Reflection", "# Reflection:"),
+    *("reflection:", "REFLECTION:", "> Reflection:", "- Reflection:", "1. Reflection:", "Reflection：", "Reflections:"),
+    *("_Reflection:_", "Reflection: I was wrong.", "Self-reflection:", "<reflection>", "Reflection :", "  Reflection:"),
+)
+BODY = "- ErrorType: ArgInvalid\n- Evidence: the file\n- FixPlan: another file\n"
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(HEADINGS),
+    st.sampled_from(("", "\n", "\n\n", " \n", "\ufeff", "---\n")),
+    st.sampled_from(
+        (BODY, BODY.replace("- ", "* "), "- ErrorType:ArgInvalid\n", "I read the wrong file.\n", "\n" + BODY)
+    ),
+    st.sampled_from(("", "\n")),
+    st.sampled_from(("\n", "\r\n")),
+)
+def test_every_variant_of_a_heading_is_charged(heading: str, before: str, body: str, gap: str, line: str) -> None:
+    block = f"{before}{heading}\n{body}{gap}".replace("\n", line)
+    text = block + ACTION.replace("\n", line)
+    found, rest = split_reflection(text)
+    assert found.rstrip() == block.rstrip() and rest.lstrip() == ACTION.replace("\n", line)
+    parsed = parse_turn(text)
+    assert parsed.code == "ocr('a')" and parsed.reflects
+    assert parsed.malformed == (parse_reflection(text) is None)
+    assert parsed.malformed == ((heading, before, body, line) != ("Reflection:", "", BODY, "\n"))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(("", "Reflection:\n" + BODY, "Reflection:\n" + BODY + "\n")),
+    st.sampled_from(HEADINGS + ("",)),
+    st.sampled_from((BODY, "Again I was wrong.\n")),
+    st.sampled_from(("first", "thought", "end")),
+)
+def test_a_second_block_is_charged_wherever_it_stands(first: str, heading: str, body: str, where: str) -> None:
+    if not heading and body != BODY:
+        return
+    second = f"{heading}\n{body}" if heading else body
+    text = {
+        "first": first + second + ACTION,
+        "thought": first + "Thought: so\n" + second + ACTION.removeprefix("Thought: again\n"),
+        "end": first + ACTION + "\n" + second,
+    }[where]
+    parsed = parse_turn(text)
+    charged = "".join(text[start:end] for start, end in parsed.reflections)
+    assert "".join(charged.split()) == "".join((first + second).split())
+    assert parsed.malformed or (not first and where == "first" and heading == "Reflection:")
+    assert ("second_reflection" in parsed.problems) == bool(first)
+    labels = labels_of(parsed, np.arange(len(text)))
+    trained = [kind for part, kind, _ in _labelled_parts(text) for _ in part]
+    np.testing.assert_array_equal(labels == Label.REFLECTION, np.array(trained) == Segment.REFLECTION)
+    assert parsed.code == "ocr('a')" and "ocr" not in charged
 
 
 def test_grounding_follows_the_release() -> None:
