@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import operator
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -103,7 +105,10 @@ CONSTANTS = {"pi": math.pi, "e": math.e, "tau": math.tau, "inf": math.inf}
 FUNCTIONS: dict[str, Callable[..., Any]] = _MATH | {
     "abs": abs, "round": round, "min": min, "max": max, "sum": sum, "int": int, "float": float, "len": len,
 }  # fmt: skip
-_SIGNS = str.maketrans({"×": "*", "·": "*", "÷": "/", "−": "-", "–": "-"})
+_SIGNS = str.maketrans("×·∗⋅∙✕÷∕⁄−–－＋", "******///---+")
+_PAIRED = ("max", "min", "pow", "comb", "perm", "gcd", "lcm", "atan2", "fmod", "copysign", "hypot")  # not of one number
+_GROUPED = re.compile(r"(?<![\w.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
+_SHARE = re.compile(r"%\s*[-+]|(?<=\S)%\s")
 
 
 def calculate(expression: str) -> int | float | bool:
@@ -111,20 +116,14 @@ def calculate(expression: str) -> int | float | bool:
     import simpleeval
 
     text = expression.translate(_SIGNS).strip()
-    if not text:
-        raise ToolError("The expression is empty.")
-    if len(text) > MOST_CHARACTERS:
-        raise ToolError(f"The expression has {len(text):,} characters; at most {MOST_CHARACTERS:,} are computed.")
-    if "^" in text:
-        raise ToolError(f'"{text[:100]}": ^ is no power; write **.')
     names = CONSTANTS | {"math": types.SimpleNamespace(**_MATH, **CONSTANTS)}
     evaluator = simpleeval.EvalWithCompoundTypes(operators=OPERATORS, functions=dict(FUNCTIONS), names=names)
     try:
-        value = evaluator.eval(text)
+        value = evaluator.eval(text, previously_parsed=_parsed(text))
+    except ToolError:
+        raise
     except ZeroDivisionError as error:
         raise ToolError(f'"{text[:200]}": division by zero.') from error
-    except SyntaxError as error:
-        raise ToolError(f'"{text[:200]}" is no expression: {error.msg}.') from error
     except (simpleeval.NameNotDefined, simpleeval.FunctionNotDefined) as error:
         known = ", ".join(sorted(FUNCTIONS))
         unknown = getattr(error, "func_name", None) or getattr(error, "name", "")
@@ -140,3 +139,50 @@ def calculate(expression: str) -> int | float | bool:
     if isinstance(value, int) and _bits(value) > MOST_BITS:
         raise ToolError(f"The result has {_bits(value):,} bits; at most {MOST_BITS:,} are told.")
     return value
+
+
+def _parsed(text: str) -> ast.expr:
+    """The expression's tree. ToolError for what is none, and for what Python reads otherwise than people write it."""
+    if not text:
+        raise ToolError("The expression is empty.")
+    if len(text) > MOST_CHARACTERS:
+        raise ToolError(f"The expression has {len(text):,} characters; at most {MOST_CHARACTERS:,} are computed.")
+    if "^" in text:
+        raise ToolError(f'"{text[:100]}": ^ is no power; write **.')
+    if _SHARE.search(text):
+        raise ToolError(f'"{text[:100]}": % is the remainder, with blanks on both sides; write 10 / 100 for a share.')
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError as error:
+        if grouped := _GROUPED.search(text):
+            _refuse_commas(grouped[0])
+        hint = " % is the remainder; write 10 / 100 for a share." if "%" in text else ""
+        raise ToolError(f'"{text[:200]}" is no expression: {error.msg}.{hint}') from error
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and not isinstance(node.func, ast.Name | ast.Attribute):
+            raise ToolError(f'"{ast.unparse(node)[:100]}": write * between factors.')
+        function = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else ""
+        for field in ("args", "elts"):
+            _check_commas(getattr(node, field, []), text.encode(), function)
+    return tree
+
+
+def _check_commas(parts: list[ast.expr], text: bytes, function: str) -> None:
+    """Refuse commas that may stand inside a number: 1,200 or, beside commas with a blank, 1,5."""
+    touching = spaced = grouped = 0
+    for one, other in itertools.pairwise(parts):
+        around = text[: one.end_col_offset][-4:], text[other.col_offset :][:4]
+        if text[one.end_col_offset : other.col_offset] != b"," or not around[0][-1:].isdigit():
+            spaced += 1
+        elif around[1][:1].isdigit():
+            touching += 1
+            grouped += bool(re.search(rb"(?<![\d.])[1-9]\d{0,2}\Z", around[0]) and re.match(rb"\d{3}(?!\d)", around[1]))
+    if (touching and spaced) or (grouped and not (len(parts) == 2 and function in _PAIRED)):
+        _refuse_commas(text[parts[0].col_offset : parts[-1].end_col_offset].decode(errors="replace"))
+
+
+def _refuse_commas(text: str) -> None:
+    raise ToolError(
+        f'"{text[:100]}": a comma may stand inside a number here; write numbers without commas in them (1200, 1.5), '
+        "and a blank after every comma that separates."
+    )

@@ -12,7 +12,10 @@ MOST_CHARACTERS = 1_000
 MOST_EQUATIONS = 8
 _LARGEST_POWER = 24
 _FUNCTIONS = frozenset(("sqrt", "sin", "cos", "tan", "asin", "acos", "atan", "exp", "log", "ln"))
-_CONSTANTS = frozenset(("pi", "E"))
+_CONSTANTS = {"E": "E", "e": "E", "I": "I"}  # as sympy names them
+_SIGNS = str.maketrans("×·∗⋅∙✕÷∕⁄−–－＋", "******///---+")
+# A number that touches a name or a bracket is a factor; the digits of log10 or x2 are not.
+_FACTOR = re.compile(r"(?<![\w.])((?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)(?=[^\W\d]|\()")
 
 
 def _term(node: ast.expr, depth: int = 60) -> Any:
@@ -22,9 +25,9 @@ def _term(node: ast.expr, depth: int = 60) -> Any:
         raise ToolError("The equation is nested too deeply.")
     match node:
         case ast.Constant(value=int() | float() as value) if not isinstance(value, bool) and abs(value) < 1e100:
-            return sympy.nsimplify(repr(value)) if isinstance(value, float) else sympy.Integer(value)
-        case ast.Name(id=name) if name in _CONSTANTS:
-            return getattr(sympy, name)
+            return sympy.Rational(repr(value)) if isinstance(value, float) else sympy.Integer(value)
+        case ast.Name(id="pi" | "π"):
+            return sympy.pi
         case ast.Name(id=name) if len(name) <= 32:
             return sympy.Symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -61,11 +64,27 @@ def _combined(left: Any, sign: ast.operator, right: Any) -> Any:
 
 
 def _side(text: str) -> Any:
-    written = re.sub(r"(?<=\d)(?=[A-Za-z(])(?![eE][-+]?\d)", "*", text.strip().replace("^", "**"))
+    written = _FACTOR.sub(r"\1*", text.strip().replace("^", "**"))
     try:
         return _term(ast.parse(written, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ToolError(f'"{text.strip()[:100]}" is no term of an equation.') from error
+
+
+def _with_constants(terms: list[Any]) -> list[Any]:
+    """e, E and I are numbers where the equations then determine the other names, and names where they determine all.
+
+    A base of an unknown power, e**x, is the number in any case.
+    """
+    import sympy
+
+    names = set().union(*(term.free_symbols for term in terms))
+    numbers = {sympy.Symbol(name): getattr(sympy, known) for name, known in _CONSTANTS.items()}
+    powers = set().union(*(term.atoms(sympy.Pow) for term in terms))
+    based = any(power.base in numbers and power.exp.free_symbols for power in powers)
+    if not based and (len(names) == len(terms) or len(names - set(numbers)) > len(terms)):
+        return terms
+    return [term.subs({name: numbers[name] for name in names & set(numbers)}) for term in terms]
 
 
 def solve_text(text: str) -> str:
@@ -75,7 +94,7 @@ def solve_text(text: str) -> str:
     """
     import sympy
 
-    parts = [part for part in re.split(r"[;\n]", text) if part.strip()]
+    parts = [part for part in re.split(r"[;\n]", text.translate(_SIGNS)) if part.strip()]
     if not 0 < len(parts) <= MOST_EQUATIONS or len(text) > MOST_CHARACTERS:
         raise ToolError(f"Write one to {MOST_EQUATIONS} equations of together {MOST_CHARACTERS} characters.")
     terms = []
@@ -84,6 +103,7 @@ def solve_text(text: str) -> str:
         if len(sides) > 2:
             raise ToolError(f'"{part.strip()[:100]}" has more than one "=".')
         terms.append(_side(sides[0]) - (_side(sides[1]) if len(sides) == 2 else 0))
+    terms = _with_constants(terms)
     unknowns = sorted(set().union(*(term.free_symbols for term in terms)), key=str)
     if not unknowns:
         if any(term != 0 for term in terms) and re.search(r"[A-Za-z]", text):

@@ -175,6 +175,9 @@ def test_units_are_read() -> None:
         ("set", "a", "several values"),
         ("exact", " ", "empty text"),
         ("one_of", ["a", ""], "empty text"),
+        ("set", ["a", math.nan], "finite number"),
+        ("exact", math.inf, "finite number"),
+        ("one_of", ["a", True], "finite number"),
     ],
 )
 def test_a_checker_that_cannot_be_met_is_told(kind: str, value: Any, words: str) -> None:

@@ -79,9 +79,41 @@ def test_no_expression_raises_anything_but_a_tool_error(expression: str) -> None
     assert isinstance(value, int | float)
 
 
+@given(
+    st.sampled_from(["max", "min", "sum"]),
+    st.lists(
+        st.tuples(st.integers(0, 10**7) | st.integers(0, 999), st.booleans(), st.sampled_from([", ", ","])),
+        min_size=2,
+        max_size=4,
+    ),
+)
+def test_a_comma_inside_a_number_is_never_taken_for_one_between_numbers(
+    function: str, numbers: list[tuple[int, bool, str]]
+) -> None:
+    def called(parts: list[str]) -> str:
+        inside = "".join(parts)
+        return f"sum([{inside}])" if function == "sum" else f"{function}({inside})"
+
+    values = [value for value, _, _ in numbers]
+    meant = {"max": max, "min": min, "sum": sum}[function](values)
+    marks = [mark for _, _, mark in numbers[1:]] + [""]
+    with contextlib.suppress(ToolError):
+        spaced = called([f"{value:,}" + (", " if mark else "") for value, mark in zip(values, marks, strict=True)])
+        assert calculator(spaced) == meant
+        touching = called([f"{value}{mark}" for value, mark in zip(values, marks, strict=True)])
+        assert calculator(touching) == meant
+    plain = called([f"{value}" + (", " if mark else "") for value, mark in zip(values, marks, strict=True)])
+    assert calculator(plain) == meant
+
+
 @pytest.mark.parametrize(
     ("expression", "value"),
     [
+        ("max(1,2) + pow(2,10) + round(3.14159,2)", 2 + 1024 + 3.14),
+        ("max(100,200)", 200),
+        ("10 % 3 + 10%4", 3),
+        ("7 // 2 - -7 // 2", 7),
+        ("9 ⋅ 3 ∕ 2 － 1", 12.5),
         ("479.99 * 4", 1919.96),
         ("1.49 + 1.49 + 2.79 + 3.50 + 0.65 + 0.89", 10.81),
         ("math.sqrt(2)", math.sqrt(2)),
@@ -119,6 +151,20 @@ def test_what_people_type(expression: str, value: float) -> None:
         ("1e308 * 10", "not a finite number"),
         ("(-2) ** 0.5", "not real"),
         ("2 ^ 3", r"\^ is no power; write \*\*"),
+        ("max(1,200, 900)", "comma may stand inside a number"),
+        ("max(1,200,900)", "comma may stand inside a number"),
+        ("sum([1,200, 900])", "comma may stand inside a number"),
+        ("log(8,192)", "comma may stand inside a number"),
+        ("sqrt(1,024)", "comma may stand inside a number"),
+        ("max(1,5, 2,5)", "comma may stand inside a number"),
+        ("1,200 + 5", "comma may stand inside a number"),
+        ("10% + 5", "% is the remainder"),
+        ("10%-3", "% is the remainder"),
+        ("200 * 10%", "% is the remainder"),
+        ("2 + 3; 4 + 5", "no expression"),
+        ("2 + 3\n+ 4", "no expression"),
+        ("x = 5", "no expression"),
+        ("2(3 + 4)", r"write \* between factors"),
         ("2 +", "no expression"),
         ("", "empty"),
         ("'7'", "not a number"),
@@ -142,6 +188,25 @@ def test_hostile_and_wrong_expressions_are_refused(expression: str, words: str) 
         ("a*b = 6\na + b = 5", "[{a: 2, b: 3}, {a: 3, b: 2}]"),
         ("0.5*x = 1", "[2]"),
         ("sqrt(x) = 3", "[9]"),
+        ("e^x = 5", "[log(5)]"),
+        ("E**x = 5", "[log(5)]"),
+        ("e^(2x) = 7; y = 2", "[{x: log(7)/2, y: 2}]"),
+        ("x = 2*e", "[2*E]"),
+        ("e + 2 = 5", "[3]"),
+        ("d + e = 3; d - e = 1", "[{d: 2, e: 1}]"),
+        ("c = 2; m = 3; E = m*c^2", "[{E: 12, c: 2, m: 3}]"),
+        ("E = m*c", "[{E: c*m}]"),
+        ("x^2 = -1", "[-I, I]"),
+        ("x = 2*I", "[2*I]"),
+        ("U = R*I; R = 2; U = 10", "[{I: 5, R: 2, U: 10}]"),
+        ("2*pi*r = 10", "[5/pi]"),
+        ("π*r = 3", "[3/pi]"),
+        ("N + S = 5; S = 2", "[{N: 3, S: 2}]"),
+        ("beta + gamma = 3; beta = Q; Q = 1", "[{Q: 1, beta: 1, gamma: 2}]"),
+        ("2e3x = 4000", "[2]"),
+        ("2exp(x) = 4", "[log(2)]"),
+        ("x − 3 × 2 = 4", "[10]"),
+        ("0.333333x = 1", "[1000000/333333]"),
     ],
 )
 def test_solver_solves_equations(equations: str, answer: str) -> None:
@@ -163,6 +228,10 @@ def test_solver_runs_gtas_code() -> None:
         ("x = 1 = 2", 'more than one "="'),
         ("1 + 1 = 2", "no unknown to solve for; use calculator"),
         ("x / 0 = 1", "divides by zero"),
+        ("log10(x) = 2", "cannot be part of an equation"),
+        ("x = 10% + 5", r"Only \+ - \* / \*\*"),
+        ("x = 1,200 + 5", "cannot be part of an equation"),
+        ("x(x - 1) = 0", "cannot be part of an equation"),
         ("= =", "no term|more than one"),
         ("", "Write one to 8 equations"),
         ("def solve():\n    return 1", 'no function "solution"'),
