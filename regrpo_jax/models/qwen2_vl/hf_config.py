@@ -84,6 +84,7 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
     if family == "qwen2":
         return config
+    _require_stated(description, ("vision_config",))
     _require_stated(description["vision_config"], STATED_OF_TOWER[family])
     sections = theirs_text.rope_parameters["mrope_section"]
     if len(sections) != 3:
@@ -169,7 +170,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
     """Raises KeyError for the first that is missing."""
     for key in keys:
-        if key not in values:
+        if values.get(key) is None:
             raise KeyError(key)
 
 
