@@ -103,9 +103,10 @@ def load_weights(
         if layer is None:
             arrays[path] = jax.device_put(part, placement[path])
             continue
-        if path not in arrays:
-            arrays[path] = jax.jit(lambda like=kept[path]: _zeros(like), out_shardings=placement[path])()
         layout = tuple(jax.tree.leaves(placement[path]))
+        if path not in arrays:
+            leaves, structure = jax.tree.flatten(kept[path])
+            arrays[path] = jax.tree.unflatten(structure, _zeros(tuple(leaves), layout))
         arrays[path] = _with_layer(arrays[path], stored(path, part, kind=quantization), layer, layout)
     return traverse_util.unflatten_dict(arrays, sep="/")
 
@@ -262,8 +263,11 @@ def _with_layer(stacked: Any, part: Any, layer: int, layout: tuple[Sharding, ...
     return jax.tree.unflatten(structure, map(jax.lax.with_sharding_constraint, leaves, layout))
 
 
-def _zeros(like: Any) -> Any:
-    return jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), like)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _zeros(shapes: tuple[jax.ShapeDtypeStruct, ...], layout: tuple[Sharding, ...]) -> tuple[Array, ...]:
+    """Arrays of zeros that are made where they stay; compiled once for each shape."""
+    zeros = (jnp.zeros(shape.shape, shape.dtype) for shape in shapes)
+    return tuple(map(jax.lax.with_sharding_constraint, zeros, layout))
 
 
 def _hugging_face_tensors(config: PolicyConfig, params: Tree) -> Iterator[tuple[str, np.ndarray]]:

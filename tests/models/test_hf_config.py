@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes, tiny
 from regrpo_jax.models.qwen2_vl.hf_config import describe, parse_config, read_config
+from tests.conftest import VISION
 
 MODELS = ("Qwen2-VL-7B", "Qwen2.5-VL-7B", "Qwen2-7B")
 
@@ -94,9 +95,13 @@ def test_the_tiny_preset_is_no_hugging_face_architecture() -> None:
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}}, "mrope_section has 2 numbers"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 23]}}, "rotary_axes has 63 entries"),
         ({"vision_config": {}}, "'hidden_size' is missing"),
-        ({"vision_config": {"hidden_size": 64}}, "vision_config.hidden_size is 64, hidden_size is 3584"),
+        ({"vision_config": VISION | {"hidden_size": 64}}, "vision_config.hidden_size is 64, hidden_size is 3584"),
         ({"quantization_config": {"quant_method": "awq"}}, "quantization_config"),
-        ({"vision_config": {"spatial_merge_size": 3}}, "vision_config.spatial_merge_size 3 is not supported"),
+        (
+            {"vision_config": VISION | {"hidden_size": 3584, "spatial_merge_size": 3}},
+            "vision_config.spatial_merge_size 3 is not supported",
+        ),
+        ({"vision_config": None}, "the key 'vision_config' is missing"),
         ({"num_key_value_heads": 5}, "multiple of num_key_value_heads"),
     ],
 )

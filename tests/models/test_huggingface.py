@@ -202,6 +202,27 @@ def test_written_weights_are_the_ones_that_were_read(tmp_path: Path, family: str
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path / "many")[1], params)
 
 
+def test_writing_leaves_nothing_of_an_earlier_export(tmp_path: Path) -> None:
+    """One file, then many, then fewer, then one: what is read is what was written last, and nothing else is there."""
+    source, target = GOLDENS / "qwen2", tmp_path / "model"
+    config, params = load(source)
+    for change, shard_bytes in enumerate((1 << 30, 5_000, 20_000, 1 << 30), start=1):
+        written = jax.tree.map(lambda array, by=change: array + by, params)
+        save_policy(target, config, written, source=source, shard_bytes=shard_bytes)
+        jax.tree.map(np.testing.assert_array_equal, load(target)[1], written)
+        files = {file.name for file in target.glob("*.safetensors*")}
+        assert files == ({"model.safetensors"} if shard_bytes == 1 << 30 else set(shards_of(target)))
+    assert not (target / "processor_config.json").exists()
+    (target / "processor_config.json").write_text("{}")  # of another model; readers prefer it to preprocessor_config
+    save_policy(target, config, params, source=source)
+    assert not (target / "processor_config.json").exists()
+
+
+def shards_of(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    return [index.name, *json.loads(index.read_text())["weight_map"].values()]
+
+
 def test_weights_are_never_written_over_their_source(tmp_path: Path) -> None:
     write_model(tmp_path, CONFIG, random_tensors(CONFIG))
     config, params = load(tmp_path)
@@ -248,6 +269,14 @@ def test_a_long_list_of_problems_ends_with_their_number(tmp_path: Path) -> None:
     assert complaint(tmp_path).endswith(f"; and {len(tensors) - 1 - 20} more")
 
 
+def only_an_index(content: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / "model.safetensors").unlink()
+        (folder / "model.safetensors.index.json").write_text(content)
+
+    return change
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9])
 
@@ -279,17 +308,13 @@ def replace_config(**changes: Any) -> Callable[[Path], None]:
         (replace_config(hidden_act="gelu"), "config.json", "hidden_act 'gelu'"),
         (replace_config(use_sliding_window=True), "config.json", "use_sliding_window True"),
         (replace_config(rope_scaling={"type": "yarn", "factor": 4.0}), "config.json", "rope_type 'yarn'"),
+        (only_an_index("{}"), "model.safetensors.index.json", "'weight_map' is missing"),
+        (only_an_index('{"weight_map": {"a": 1}}'), "model.safetensors.index.json", "no list of files"),
+        (only_an_index('{"weight_map": {"a": "b.safetensors"}}'), "b.safetensors", "no such file"),
         (
-            lambda folder: (folder / "model.safetensors.index.json").write_text("{}"),
-            "model.safetensors.index.json",
-            "'weight_map' is missing",
-        ),
-        (
-            lambda folder: (folder / "model.safetensors.index.json").write_text(
-                '{"weight_map": {"a": "b.safetensors"}}'
-            ),
-            "b.safetensors",
-            "no such file",
+            lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+            "model.safetensors",
+            "pytorch_model.bin has to be saved as safetensors first",
         ),
     ],
 )

@@ -69,7 +69,11 @@ def test_what_is_written_is_read_back(
     adapter = random_adapter(params, chosen, seed)
     export_adapter(tmp_path, {"params": params, "lora": adapter}, small_config, base_model="base")
     loaded = load_adapter(tmp_path, params, small_config)
-    jax.tree.map(np.testing.assert_array_equal, loaded, {"params": params, "lora": adapter})
+    jax.tree.map(np.testing.assert_array_equal, loaded["params"], params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), loaded["lora"], adapter)
+    described = json.loads((tmp_path / DESCRIPTION).read_text())
+    for pattern, rank in described["rank_pattern"].items():  # vLLM scales all by alpha / r, whatever the patterns say
+        np.testing.assert_allclose(described["alpha_pattern"][pattern] / rank, described["lora_alpha"] / described["r"])
 
 
 @quick
@@ -186,6 +190,16 @@ def added(name: str, *shape: int) -> Callable[[Path], None]:
     return add
 
 
+def promised(module: str, name: str) -> Callable[[Path], None]:
+    """A table for one end of a tied model, in `modules_to_save`."""
+
+    def promise(folder: Path) -> None:
+        added(name, 23, 16)(folder)
+        edit_description(folder, modules_to_save=["language_model.norm", module])
+
+    return promise
+
+
 def truncated(folder: Path) -> None:
     content = (folder / TENSORS).read_bytes()
     (folder / TENSORS).write_bytes(content[: len(content) // 2])
@@ -221,9 +235,11 @@ BAD: dict[str, tuple[Callable[[Path], None], str, str]] = {
                     f"{Q_PROJ.format(0, 'A')} has shape (3, 8), expected (3, 16)"),
     "wrong rank": (described(r=4), TENSORS, f"{Q_PROJ.format(0, 'A')} has shape (3, 16), expected (4, 16)"),
     "wrong norm": (added("model.language_model.norm.weight", 8), TENSORS, "norm.weight has shape (8,), expected (16,)"),
-    "tied embedding": (added("model.language_model.embed_tokens.weight", 23, 16), TENSORS,
+    "tied embedding": (promised("embed_tokens", "model.language_model.embed_tokens.weight"), TENSORS,
                        "embed_tokens.weight replaces only one of the two embeddings that this model ties"),
-    "tied head": (added("lm_head.weight", 23, 16), TENSORS, "unexpected base_model.model.lm_head.weight"),
+    "tied head": (promised("lm_head", "lm_head.weight"), TENSORS,
+                  "lm_head.weight replaces only one of the two embeddings that this model ties"),
+    "absent head": (described(modules_to_save=["norm", "lm_head"]), TENSORS, "missing base_model.model.lm_head.weight"),
 }  # fmt: skip
 
 

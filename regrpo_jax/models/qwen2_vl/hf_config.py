@@ -58,9 +58,13 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
     except KeyError as error:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
     except ValueError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {_one_line(error)}") from error
     except (StrictDataclassError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not values that transformers reads ({' '.join(str(error).split())})") from error
+        raise UserError(f"{path}: not values that transformers reads ({_one_line(error)})") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def parse_config(description: dict[str, Any]) -> PolicyConfig:
@@ -84,6 +88,7 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
     if family == "qwen2":
         return config
+    _require_stated(description, ("vision_config",))
     _require_stated(description["vision_config"], STATED_OF_TOWER[family])
     sections = theirs_text.rope_parameters["mrope_section"]
     if len(sections) != 3:
@@ -169,7 +174,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
     """Raises KeyError for the first that is missing."""
     for key in keys:
-        if key not in values:
+        if values.get(key) is None:
             raise KeyError(key)
 
 
@@ -212,7 +217,7 @@ def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: 
     Raises:
       ValueError: a key of the decoder is only outside, with another value than the decoder gets.
     """
-    known = {*STATED, "num_key_value_heads", "hidden_act", "rms_norm_eps", "use_sliding_window", "head_dim"}
+    known = {*STATED, "num_key_value_heads", "hidden_act", "rms_norm_eps", "use_sliding_window"}
     used = {key: getattr(theirs, key, None) for key in known} | {"rope_theta": theirs.rope_parameters["rope_theta"]}
     says_rope = [nested[name] for name in ROPE if nested.get(name)]
     inside = {*nested, *(key for rope in says_rope for key in rope)}
@@ -250,6 +255,7 @@ def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
 def _vision_config(theirs: PreTrainedConfig, text: PolicyConfig, *, gated: bool) -> VisionConfig:
     """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
     merged = "out_hidden_size" if gated else "hidden_size"
+    embed_dim = theirs.hidden_size if gated else theirs.embed_dim
     if getattr(theirs, merged) != text.hidden_size:
         raise ValueError(f"vision_config.{merged} is {getattr(theirs, merged)}, hidden_size is {text.hidden_size}")
     if text.head_dim * text.num_heads != text.hidden_size:
@@ -259,11 +265,11 @@ def _vision_config(theirs: PreTrainedConfig, text: PolicyConfig, *, gated: bool)
         ("spatial_merge_size", theirs.spatial_merge_size, (1, 2, 4)),  # padding is in 16ths
         ("rope_theta", theirs.rope_parameters["rope_theta"], (VISION_ROPE_THETA,)),
         ("rope_type", theirs.rope_parameters["rope_type"], ("axial",)),
+        ("head_dim", getattr(theirs, "head_dim", None), (None, embed_dim // theirs.num_heads)),
         ("in_chans", getattr(theirs, "in_chans", theirs.in_channels), (theirs.in_channels,)),
         *(((key, type(getattr(theirs, key)).__name__, ("int",))) for key in ("patch_size", "temporal_patch_size")),
     ):
         _require(f"vision_config.{name}", value, supported)
-    embed_dim = theirs.hidden_size if gated else theirs.embed_dim
     config = VisionConfig(
         depth=theirs.depth,
         embed_dim=embed_dim,
