@@ -107,7 +107,8 @@ def _of_forms(turns: Sequence[Turn], images: tuple[ImageReference, ...]) -> tupl
     forms = [match for turn in turns if turn.role == "user" for match in _FORM.finditer(turn.content)]
     if not forms:
         return images
-    spoken = spoken_places(turns, {image.placeholder or IMAGE_MARKER for image in images})
+    marks = {image.placeholder or IMAGE_MARKER for image in images}
+    spoken = spoken_places(turns, marks | {form.group() for form in forms})  # a name inside a form is no mark
     kept = [image for image in images if spoken[image.placeholder or IMAGE_MARKER]]
     waiting = [image for image in images if image not in kept]
     known = {image.placeholder: image.path for image in kept if _FORM.fullmatch(image.placeholder)}
