@@ -93,6 +93,11 @@ def _check_markers(turns: Sequence[Turn], images: Sequence[ImageReference]) -> N
         raise RecordError(
             (f"image_count: the user turns say {IMAGE_MARKER!r} {said} times, the record lists {bare} such pictures",)
         )
+    elsewhere = next((index for index, turn in enumerate(turns) if IMAGE_MARKER in turn.content), None)
+    if bare and not said and elsewhere is not None:
+        raise RecordError(
+            (f"image_place: turn {elsewhere} says {IMAGE_MARKER!r} and is no user turn; only that can show one",)
+        )
     pattern = _NUMBERED if images else _ANY_MARK
     for index, turn in enumerate(turns):
         for mark in pattern.findall(turn.content) if turn.role == "user" else ():

@@ -1,4 +1,4 @@
-"""An audit refuses what a training stage would refuse: it reads records as they are loaded, and opens their pictures."""
+"""An audit refuses what a training stage would refuse: it reads records as they are loaded and opens their pictures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_random_value_anywhere_is_judged_alike(
         loaded = len(load_rot(file))
     except UserError:
         loaded = 0
-    assert (reasons_of(json.loads(file.read_text()) [0], file.parent) == ()) == bool(loaded)
+    assert (reasons_of(json.loads(file.read_text())[0], file.parent) == ()) == bool(loaded)
 
 
 def audited(path: Path, **fields: Any) -> None:

@@ -96,6 +96,10 @@ UNREAD: dict[str, tuple[dict[str, Any], str]] = {
         {"messages": [{"role": "user", "content": "<image>", "images": ["a.png"]}]},
         "turn_keys: turn 0 has `images`",
     ),
+    "a marker of the assistant": (
+        {"messages": [{"role": "user", "content": "draw"}, {"role": "assistant", "content": "<image>"}], "image": "a"},
+        "image_place: turn 1",
+    ),
     "an assistant's picture": (
         {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": [PARTS["path"][0]]}]},
         "image_place: turn 1 is from assistant",
@@ -143,7 +147,7 @@ def test_a_typed_marker_before_a_part_stays_a_word() -> None:
     assert shown(later)[0] == ["the tag <image>"] and shown(later)[2] == ["Observation: ", "[a.png]"]
 
 
-WORDS = st.sampled_from(["x", "<image>", "<image_00>", "<image_01>", "<img>", "</img>", "Picture 1: ", "é\n", "<image"])
+WORDS = st.sampled_from(["x", "<image>", "<image_00>", "<image_01>", "<img>", "Picture 1: ", "é\n", "<image"])
 PIECES = st.lists(st.integers(0, 9) | WORDS, max_size=6)
 
 

@@ -138,7 +138,8 @@ def test_whole_numbers_are_ids(clean_record: Make, rot_record: Make, write_json:
 
 HEADERS = [
     "Tool Response:", "Tool response: ", "TOOL RESULT:\n", "tool output:", "Function Response:", "tool_response:",
-    "<tool_response>\n", "[OUTPUT OF STEP 3] -> Observation:\n", "Observation:", "Observation: <tool_response>",
+    "<tool_response>\n", "Tool Response (search):", "Tool result from web.search: ", "Observation:",
+    "[OUTPUT OF STEP 3] -> Observation:\n", "Observation: <tool_response>",
 ]  # fmt: skip
 
 
