@@ -18,6 +18,6 @@ def failed_turns(trajectory: Trajectory) -> tuple[int, ...]:
     acting = any(step.code for step in trajectory.steps)
     return tuple(
         index
-        for index, step in zip(turns, trajectory.steps, strict=True)
+        for index, step in zip(turns, trajectory.steps, strict=False)
         if (acting and not step.code) or (step.observation is not None and step.observation.status is not Status.OK)
     )

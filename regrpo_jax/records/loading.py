@@ -124,8 +124,6 @@ def _load(
     if on_bad_record not in ("skip", "fatal"):
         raise UserError(f'on_bad_record must be "skip" or "fatal", not {on_bad_record!r}')
     objects = read_records(path, salvage=salvage)
-    if not objects:
-        raise UserError(f"{shown(path)}: holds no record; an empty list teaches nothing")
     base_dir = folder_of(path)
     records: list[Record] = []
     refused: list[Rejection] = []

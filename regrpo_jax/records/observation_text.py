@@ -13,7 +13,10 @@ from regrpo_jax.records.types import Status
 
 _STEP_HEADER = r"\[OUTPUT OF STEP\s+[0-9]+\]\s*(?:->\s*)?"
 # "Tool Response:" and the tag are what chat data sets put over what a tool said to the human's turn.
-_TOOL_HEADER = r"(?i:(?:tool|function)[ _](?:response|result|output)s?:|<tool_response>)"
+_TOOL_HEADER = (
+    r"(?i:(?:tool|function)[ _](?:response|result|output)s?(?: ?[\[(][^\n\])]*[\])]| (?:from|of|for) [\w.-]+)?\s*:"
+    r"|<tool_response>)"
+)
 _HEADERS = re.compile(rf"(?:(?:{_STEP_HEADER}|Observation:|{_TOOL_HEADER})\s*)+")
 _OBSERVATION = re.compile(rf"\s*(?:{_STEP_HEADER}|Observation:|Error:|{_TOOL_HEADER})")
 _CLOSING_TAG = re.compile(r"\s*</tool_response>\Z", re.IGNORECASE)

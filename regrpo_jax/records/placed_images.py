@@ -93,6 +93,11 @@ def _check_markers(turns: Sequence[Turn], images: Sequence[ImageReference]) -> N
         raise RecordError(
             (f"image_count: the user turns say {IMAGE_MARKER!r} {said} times, the record lists {bare} such pictures",)
         )
+    elsewhere = next((index for index, turn in enumerate(turns) if IMAGE_MARKER in turn.content), None)
+    if bare and not said and elsewhere is not None:
+        raise RecordError(
+            (f"image_place: turn {elsewhere} says {IMAGE_MARKER!r} and is no user turn; only that can show one",)
+        )
     pattern = _NUMBERED if images else _ANY_MARK
     for index, turn in enumerate(turns):
         for mark in pattern.findall(turn.content) if turn.role == "user" else ():
@@ -107,7 +112,8 @@ def _of_forms(turns: Sequence[Turn], images: tuple[ImageReference, ...]) -> tupl
     forms = [match for turn in turns if turn.role == "user" for match in _FORM.finditer(turn.content)]
     if not forms:
         return images
-    spoken = spoken_places(turns, {image.placeholder or IMAGE_MARKER for image in images})
+    marks = {image.placeholder or IMAGE_MARKER for image in images}
+    spoken = spoken_places(turns, marks | {form.group() for form in forms})  # a name inside a form is no mark
     kept = [image for image in images if spoken[image.placeholder or IMAGE_MARKER]]
     waiting = [image for image in images if image not in kept]
     known = {image.placeholder: image.path for image in kept if _FORM.fullmatch(image.placeholder)}

@@ -281,7 +281,7 @@ def test_a_mistake_found_by_the_pipeline_exits_like_the_others(tmp_path: Path) -
         ('{"id": 1}\n{"id": \n', ["invalid or truncated JSON at line 2"]),
         ("[]", ["none of its 0 records"]),
         ("3", ["not a list of objects"]),
-        (b"\xff\xfe{}", ["not UTF-8"]),
+        (b"\xff\xfe{}", ["invalid or truncated JSON at line 1"]),
     ],
 )
 def test_data_file_that_cannot_be_read(

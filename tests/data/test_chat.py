@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -277,6 +278,36 @@ class TestUnfaithfulTemplates:
         tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
         with pytest.raises(ChatError, match="decode to 'loud' instead of 'LOUD'"):
             ChatRenderer(tokenizer).render((Turn("user", "a"), Turn("assistant", "LOUD")))
+
+
+CANONICAL = st.text(st.sampled_from("eo\u0301\u0308\u2126\u212b\uf900\u1112\u1161\u11ab a\n\u00e9\ufb01"), max_size=12)
+
+
+class TestNormalisers:
+    """A tokenizer may write a text in its canonical form; what it changes beyond that is refused."""
+
+    @given(text=CANONICAL)
+    @example(text="caf\u0065\u0301.csv, 5 \u2126, \uf900")
+    def test_canonical_forms_are_the_same_text(
+        self, make_tokenizer: Callable[..., PreTrainedTokenizerFast], decode: Decode, text: str
+    ) -> None:
+        tokenizer = _normalising(make_tokenizer, normalizers.NFC())
+        renderer = ChatRenderer(tokenizer)
+        chat = renderer.render((Turn("user", text), Turn("assistant", f"x{text}x")))
+        [(start, end)] = chat.spans
+        assert decode(renderer, chat.tokens[start:end]) == unicodedata.normalize("NFC", f"x{text}x")
+
+    def test_other_characters_are_another_text(self, make_tokenizer: Callable[..., PreTrainedTokenizerFast]) -> None:
+        renderer = ChatRenderer(_normalising(make_tokenizer, normalizers.NFKC()))
+        renderer.render((Turn("user", "x\u00b2"), Turn("assistant", "cafe\u0301")))
+        with pytest.raises(ChatError, match="decode to 'x2' instead of 'x\u00b2'"):
+            renderer.render((Turn("user", "a"), Turn("assistant", "x\u00b2")))
+
+
+def _normalising(make: Callable[..., PreTrainedTokenizerFast], normaliser: object) -> PreTrainedTokenizerFast:
+    tokenizer = make(CHAT_TEMPLATE)
+    tokenizer.backend_tokenizer.normalizer = normaliser
+    return tokenizer
 
 
 class TestControlTokens:

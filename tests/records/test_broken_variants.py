@@ -20,7 +20,8 @@ PACKAGE = Path(regrpo_jax.__file__).parent
 CODE = 'inspect_file_as_text("ledger.csv", question="total")'
 RULE_FILES = [
     "records/rot_rules.py", "records/rot_claims.py", "records/execution_rules.py", "records/images.py",
-    "records/conversation.py", "engine/gates.py",
+    "records/conversation.py", "records/turns.py", "records/placed_images.py", "records/picture_forms.py",
+    "engine/gates.py",
 ]  # fmt: skip
 
 
@@ -73,6 +74,11 @@ TAMPERED: dict[str, Callable[[Record], object]] = {
     "schema_types": lambda r: r.update(answer=["1280"]),
     "text_encoding": lambda r: _edit(r, 7, "Total", "\ud83d"),
     "turn_shape": lambda r: r["conversations"][8].update(role="judge"),
+    "turn_keys": lambda r: r["conversations"][8].update(reasoning_content="I am sure."),
+    "image_count": lambda r: _edit(r, 1, "ledger.csv?", "ledger.csv? <image>"),
+    "image_place": lambda r: r["conversations"][8].update(content=[{"type": "image", "image": "a.png"}]),
+    "image_form": lambda r: r.update(image={"base64": "?"}),
+    "image_remote": lambda r: r.update(image="https://example.com/a.png"),
     "role_order": lambda r: r["conversations"].pop(0),
     "no_assistant_turn": lambda r: r.update(conversations=r["conversations"][:2]),
     "error_type": lambda r: _set_type(r, "Hallucination"),

@@ -185,7 +185,7 @@ def test_images_of_a_record(image: object, references: tuple[ImageReference, ...
     assert parse_trajectory(record, Path("base")).images == references
 
 
-def test_images_inside_turns_follow_those_of_the_record() -> None:
+def test_a_part_that_names_no_picture_shows_the_one_beside_the_turns() -> None:
     parts = [
         {"type": "image_url", "image_url": {"url": "b.png"}},
         {"type": "image"},
@@ -193,7 +193,7 @@ def test_images_inside_turns_follow_those_of_the_record() -> None:
     ]
     record = {"image": "a.png", "messages": [{"role": "user", "content": parts}]}
     trajectory = parse_trajectory(record)
-    assert [image.path for image in trajectory.images] == ["a.png", "b.png", "c.png"]
+    assert [image.path for image in trajectory.images] == ["b.png", "a.png", "c.png"]
     assert trajectory.task == "<image><image><image>"
 
 

@@ -62,7 +62,7 @@ BROKEN: list[tuple[str, str, Callable[[Record], object]]] = [
     ("schema_keys", "no src_id", lambda r: r["rot_meta"].pop("src_id")),
     ("schema_keys", "no reflection", lambda r: r["rot_meta"].pop("reflection")),
     ("schema_keys", "no fix plan", lambda r: r["rot_meta"]["reflection"].pop("fix_plan")),
-    ("schema_types", "id is a number", lambda r: r.update(id=5)),
+    ("schema_types", "id is a number", lambda r: r.update(id=5.5)),
     ("schema_types", "id is empty", lambda r: r.update(id=" ")),
     ("schema_types", "answer is a list", lambda r: r.update(answer=["a"])),
     ("schema_types", "image is a number", lambda r: r.update(image=3)),
