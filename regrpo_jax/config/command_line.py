@@ -3,11 +3,13 @@
 absl and ml-collections read it; this file turns what they raise into one line that names the flag and what was meant.
 """
 
+import ast
+import contextlib
 import difflib
 import re
 import runpy
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from regrpo_jax.config.base_config import TRAINING_STAGES, base_config
 from regrpo_jax.config.former_fields import named_in, what_became_of
 from regrpo_jax.errors import UserError
 
+_ITEM = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|((?:"[^"]*"|'[^']*'|[^,])*))\s*(?:,|$)""")
 HINT = "try: python -m regrpo_jax.main --help"
 
 
@@ -40,6 +43,7 @@ def parse_command_line(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
                 raise UserError(f"--{flag.name} is missing; {HINT}")
         config = load_config(Path(str(path.value)))
         _give_stages_their_own(config, own)
+        others = _with_lists(others, field_values(config))
         config_flags.DEFINE_config_dict("config", config, flag_values=overrides, lock_config=True, sys_argv=others)
         rest = overrides(others)[1:]
     except flags.Error as error:
@@ -116,6 +120,45 @@ def _check_names(arguments: Sequence[str]) -> None:
         meant = f"; did you mean {' or '.join(f'--{flag}' for flag in near)}?" if near else ""
         what = "the config has no such field" if name.startswith("config.") else "unknown flag"
         raise UserError(f"--{name}: {what}{meant}")
+
+
+def _with_lists(arguments: Sequence[str], fields: Mapping[str, Any]) -> list[str]:
+    """The arguments, with the value of every field that holds a list written as Python writes one."""
+    written = list(arguments)
+    for place, argument in enumerate(arguments):
+        flag, equals, text = argument.partition("=")
+        held = fields.get(flag.lstrip("-").removeprefix("config."))
+        if not flag.startswith("-") or not isinstance(held, tuple | list):
+            continue
+        if equals:
+            written[place] = f"{flag}={_list_of(flag, text, held)!r}"
+        elif place + 1 < len(arguments):
+            written[place + 1] = repr(_list_of(flag, arguments[place + 1], held))
+    return written
+
+
+def _list_of(flag: str, text: str, held: Sequence[Any]) -> tuple[Any, ...] | list[Any]:
+    """What `text` lists, of the kind that the field holds (texts where it holds nothing). UserError.
+
+    Items are parted by commas; quotes keep one that has commas, brackets around all are allowed.
+    """
+    kind = type(held[0]) if held else str
+    with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+        literal = ast.literal_eval(text.strip())
+        if kind is str and isinstance(literal, tuple | list) and all(isinstance(item, str) for item in literal):
+            return type(held)(literal)
+    inner = text.strip()
+    if inner[:1] + inner[-1:] in ("()", "[]"):
+        inner = inner[1:-1]
+    items = [(match[1] or match[2] or match[3] or "").strip() for match in _ITEM.finditer(inner)]
+    quoted = [match[1] is not None or match[2] is not None for match in _ITEM.finditer(inner)]
+    kept = [item for item, in_quotes in zip(items, quoted, strict=True) if item or in_quotes]
+    if kind not in (int, float):
+        return type(held)(kept)
+    try:
+        return type(held)(kind(item) for item in kept)
+    except ValueError as error:
+        raise UserError(f"{flag}={text}: list numbers, parted by commas, such as {flag}=1,2") from error
 
 
 def _error_in_config(path: Path, error: Exception) -> str:

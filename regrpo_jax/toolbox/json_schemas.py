@@ -73,7 +73,9 @@ def _variants(schema: Any, root: Mapping[str, Any], depth: int = _DEEPEST) -> It
     if not alternatives or depth <= 0:
         yield found
         return
-    outer: dict[str, Any] = {name: value for name, value in found.items() if name not in ("anyOf", "oneOf", *_WORDS, "default")}
+    outer: dict[str, Any] = {
+        name: value for name, value in found.items() if name not in ("anyOf", "oneOf", *_WORDS, "default")
+    }
     for one in alternatives:
         for variant in _variants(one, root, depth - 1):
             yield outer | {name: value for name, value in variant.items() if name != "title"}

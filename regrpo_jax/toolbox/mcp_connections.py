@@ -13,12 +13,12 @@ import contextlib
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
 START_SECONDS = 120.0  # until a server answers for the first time, which may be a program that is loaded
+RESTART_SECONDS = 45.0  # the same while a call waits for it
 _PROBE_SECONDS = 3.0
 _CLOSED = "Connection closed"
 _GONE = ("Connection closed", "Session terminated", "Session not found")
@@ -241,27 +241,23 @@ def _line(server: McpServer) -> _Line:
         return _lines.setdefault(server, _Line())
 
 
-def ask(server: McpServer, call: Call, seconds: float, *, start_seconds: float | None = None) -> Any:
+def ask(server: McpServer, call: Call, seconds: float, *, start_seconds: float) -> Any:
     """What the server answers to a call; a line that breaks is made anew once, and the call made again.
 
-    start_seconds: for the server to come up, `seconds` when None.
+    start_seconds: for the server to come up. seconds: for its answer.
     Raises:
       Lost: there is no line, or it broke a second time. Refused: the server's own error. TimeoutError: of the call.
     """
     line = _line(server)
-    deadline = time.monotonic() + (1.8 * seconds if start_seconds is None else start_seconds + seconds)
     for last in (False, True):
         try:
-            left = deadline - time.monotonic()
-            connection = line.connected(server, min(left, seconds if start_seconds is None else start_seconds))
-        except Late:
-            raise
-        except Lost:
-            if last:
+            connection = line.connected(server, start_seconds)
+        except Lost as error:
+            if last or isinstance(error, Late):
                 raise
             continue
         try:
-            return connection.run(call, min(seconds, max(0.0, deadline - time.monotonic())))
+            return connection.run(call, seconds)
         except Lost:
             line.forget(connection)
             if last:

@@ -19,6 +19,7 @@ from regrpo_jax.records.types import Status
 from regrpo_jax.toolbox.failures import ServerLost, ToolError, ToolFailure
 from regrpo_jax.toolbox.json_schemas import argument, resolved
 from regrpo_jax.toolbox.mcp_connections import (
+    RESTART_SECONDS,
     START_SECONDS,
     Lost,
     McpServer,
@@ -120,7 +121,12 @@ class McpTool(RemoteTool):
         server, remote_name = self._described.server, self._described.remote_name
         given = self._given(arguments)
         try:
-            reply = ask(server, lambda client: client.call_tool(remote_name, given), server.seconds)
+            reply = ask(
+                server,
+                lambda client: client.call_tool(remote_name, given),
+                server.seconds,
+                start_seconds=RESTART_SECONDS,
+            )
         except TimeoutError as error:
             raise ToolFailure(Status.TIMEOUT, f"{self.name} timed out after {server.seconds:g} seconds.") from error
         except Refused as error:

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from regrpo_jax.config.base_config import base_config, declared, stage_section
 from regrpo_jax.config.checks import TRAINING_STAGES, check_config
-from regrpo_jax.config.command_line import field_values, load_config, parse_command_line
+from regrpo_jax.config.command_line import _list_of, field_values, load_config, parse_command_line
 from regrpo_jax.config.fields import declared_fields
 from regrpo_jax.core.advantages import BASELINES
 from regrpo_jax.core.kl import KL_ESTIMATORS
@@ -89,6 +91,50 @@ def test_overrides_keep_the_type_of_the_field(field: str, text: str, value: obje
     found = field_values(config)[field]
     assert found == value and type(found) is type(value)
     assert workdir == Path("a run")
+
+
+def overridden(field: str, text: str) -> object:
+    told = [f"--config={ROOT / 'tests' / 'tiny_config.py'}", "--workdir=x", f"--config.{field}", text]
+    return field_values(parse_command_line(told)[0])[field]
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "value"),
+    [
+        ("suite.families", "moved,search", ("moved", "search")),
+        ("suite.families", "moved, search,", ("moved", "search")),
+        ("suite.families", "[moved,search]", ("moved", "search")),
+        ("suite.families", "2024,007", ("2024", "007")),
+        ("suite.families", "", ()),
+        ("suite.difficulties", "1,3", (1, 3)),
+        ("suite.difficulties", "2", (2,)),
+        ("data.branch_buckets", "[64, 128]", (64, 128)),
+        ("tools.mcp", "'shop=python a.py --x 1,2',b=c", ("shop=python a.py --x 1,2", "b=c")),
+        ("tools.mcp", "shop=python 'my, server.py'", ("shop=python 'my, server.py'",)),
+    ],
+)
+def test_a_list_is_written_with_commas(field: str, text: str, value: object) -> None:
+    assert overridden(field, text) == value
+
+
+ITEMS = st.text(st.characters(codec="utf-8", exclude_characters="\"'\\,()[]"), min_size=1, max_size=6).map(str.strip)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(ITEMS.filter(bool), max_size=4), st.sampled_from((", ", ",")), st.data())
+def test_what_is_listed_is_what_is_read(items: list[str], comma: str, data: st.DataObject) -> None:
+    quotes = [data.draw(st.sampled_from(("", "'", '"'))) for _ in items]
+    text = comma.join(f"{quote}{item}{quote}" for item, quote in zip(items, quotes, strict=True))
+    held = tuple(items)
+    assert _list_of("--f", text, ("a",)) == _list_of("--f", repr(held), ()) == held
+    assert _list_of("--f", f"[{text}]", ["a"]) == items
+
+
+def test_a_list_of_numbers_takes_numbers_alone() -> None:
+    with pytest.raises(UserError, match=r"--config.suite.difficulties=1,hard: list numbers, parted by commas"):
+        parse_command_line(
+            [f"--config={ROOT / 'tests' / 'tiny_config.py'}", "--workdir=x", "--config.suite.difficulties=1,hard"]
+        )
 
 
 def test_the_last_override_counts() -> None:

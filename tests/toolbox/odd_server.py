@@ -1,7 +1,7 @@
 """An MCP server that does what servers should not, spoken to over its standard input and output; it needs no library.
 
-Its argument says how it starts: "well", "ends", "hangs", or "dies:FILE", which dies in the call of `flaky` until FILE is
-there, and in every call of `dies`.
+Its argument says how it starts: "well", "ends", "hangs", or "dies:FILE", which dies in the call of `flaky` until FILE
+is there, and in every call of `dies`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ POINT = {"type": "object", "properties": {"lat": {"type": "number"}, "lon": {"ty
          "required": ["lat"]}  # fmt: skip
 SCHEMA: dict[str, Any] = {
     "type": "object",
-    "$defs": {"Point": POINT, "Loop": {"anyOf": [{"$ref": "#/$defs/Loop"}, {"type": "array"}]}, "Unit": {"enum": ["C", "F"]}},
+    "$defs": {"Point": POINT, "Loop": {"anyOf": [{"$ref": "#/$defs/Loop"}, {"type": "array"}]},
+              "Unit": {"enum": ["C", "F"]}},
     "properties": {
         "class": {"type": "string", "description": "kind of thing"},
         "user-id": {"anyOf": [{"type": "integer"}, {"type": "null"}], "default": None, "description": "whose"},
@@ -53,7 +54,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "picture": {"content": [text("A chart."), {"type": "image", "data": PIXEL, "mimeType": "image/png"}]},
     "resources": {"content": [
         {"type": "resource", "resource": {"uri": "file:///a.txt", "text": "the words of a file"}},
-        {"type": "resource", "resource": {"uri": "file:///a.pdf", "blob": base64.b64encode(b"%PDF").decode(), "mimeType": "application/pdf"}},
+        {"type": "resource", "resource": {"uri": "file:///a.pdf", "blob": base64.b64encode(b"%PDF").decode(),
+                                          "mimeType": "application/pdf"}},
         {"type": "resource_link", "uri": "file:///b.txt", "name": "b.txt"}]},
     "wrong": {"content": [], "structuredContent": {"hint": "use metres"}, "isError": True},
     "silent": {"content": []},
