@@ -13,7 +13,7 @@ from decimal import ROUND_HALF_UP, Decimal
 _LITERAL = r'"(?P<quoted>[^"]*)"|\\(?P<escaped>.)|_.|\*.|\[\$(?P<symbol>[^\]-]*)[^\]]*\]'
 _COLOURS = r"\[(?:Black|Blue|Cyan|Green|Magenta|Red|White|Yellow|Colou?r ?\d+)\]"
 _NUMBER_PART = re.compile(
-    rf"{_LITERAL}|{_COLOURS}|(?P<digits>[0#][0#,]*(?:\.[0#]*)?(?:E\+0+)?|\.[0#]+)|(?P<general>General)"
+    rf"{_LITERAL}|{_COLOURS}|(?P<digits>[0#][0#,]*(?:\.[0#]*,*)?(?:E\+0+)?|\.[0#]+)|(?P<general>General)"
     r"|(?P<unknown>\[[^\]]*\]|[@/?E])|(?P<plain>.)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -80,11 +80,11 @@ def _literal(token: re.Match[str]) -> str:
 
 def _digits(amount: Decimal, code: str) -> str:
     mantissa, _, exponent = code.upper().partition("E")
-    whole, _, rest = mantissa.partition(".")
+    bare = mantissa.rstrip(",")  # each comma at the end is a thousand
+    scaled = amount / 1000 ** (len(mantissa) - len(bare))
+    bare, _, rest = bare.partition(".")
     if exponent:
         return f"{float(amount):.{len(rest)}E}"
-    bare = whole.rstrip(",")
-    scaled = amount / 1000 ** (len(whole) - len(bare))
     before, _, after = f"{scaled.quantize(Decimal(1).scaleb(-len(rest)), ROUND_HALF_UP):f}".partition(".")
     while after and after[-1] == "0" and rest[len(after) - 1] == "#":
         after = after[:-1]
@@ -107,7 +107,7 @@ def _moment(value: datetime.date | datetime.time, number_format: str) -> str | N
             text += _literal(token)
             continue
         form = _form(part, [one for one in parts[:place] if one], [one for one in parts[place + 1 :] if one])
-        if form is None:
+        if form is None or (isinstance(value, datetime.time) and part[0] in "yd"):
             return None
         if "am/pm" in parts and part in ("h", "hh"):
             form = "{0:%I}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
@@ -47,10 +48,13 @@ def _marked_down(path: Path, name: str, suffix: str) -> str:
     information = StreamInfo(
         extension=suffix, filename=path.name, charset=None if suffix in OFFICE_SUFFIXES else "utf-8"
     )
+    html = suffix in (".html", ".htm")
+    stream = io.BytesIO(decoded(path.read_bytes(), name).encode() if html else path.read_bytes())
     try:
-        with path.open("rb") as stream:
-            return _converter(suffix).convert(stream, information).markdown
+        return _converter(suffix).convert(stream, information).markdown
     except Exception as error:  # every library below has exceptions of its own
+        if "Password" in f"{type(error).__name__} {error!r}":
+            raise ToolError(f'"{name}" is locked with a password, and cannot be read.') from error
         words = str(error).strip().split("\n")[0][:300]
         raise ToolError(f'"{name}" is damaged or no {suffix} file: {type(error).__name__}: {words}') from error
 
