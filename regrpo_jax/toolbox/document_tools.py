@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 from typing import Any
 
+from regrpo_jax.toolbox.encodings import decoded
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
 from regrpo_jax.toolbox.files import existing_file, workspace_files
 from regrpo_jax.toolbox.signatures import CheckedTool
-from regrpo_jax.toolbox.tables import TABLE_SUFFIXES, Value, check_archive, decoded, read_grids
+from regrpo_jax.toolbox.tables import TABLE_SUFFIXES, read_sheets, sheet_text, uncomputed_note
 from regrpo_jax.toolbox.telemetry import turn_off_telemetry
+from regrpo_jax.toolbox.workbooks import check_archive
 
 PLAIN_SUFFIXES = (".txt", ".md", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".log", ".py")
 OFFICE_SUFFIXES = (".docx", ".pptx", ".xlsx")
@@ -18,6 +21,7 @@ SUFFIXES = (".pdf", *OFFICE_SUFFIXES, ".csv", ".tsv", ".html", ".htm", *PLAIN_SU
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 WHOLE = 4_000  # characters; a longer text is narrowed to the passages that a question is about
 MOST_CHARACTERS = 200_000
+MOST_NAMES = 40  # of columns in a message
 
 
 def _converter(suffix: str) -> Any:
@@ -29,8 +33,6 @@ def _converter(suffix: str) -> Any:
         ".pdf": converters.PdfConverter,
         ".docx": converters.DocxConverter,
         ".pptx": converters.PptxConverter,
-        ".xlsx": converters.XlsxConverter,
-        ".csv": converters.CsvConverter,
         ".html": converters.HtmlConverter,
         ".htm": converters.HtmlConverter,
     }
@@ -46,12 +48,36 @@ def _marked_down(path: Path, name: str, suffix: str) -> str:
     information = StreamInfo(
         extension=suffix, filename=path.name, charset=None if suffix in OFFICE_SUFFIXES else "utf-8"
     )
+    html = suffix in (".html", ".htm")
+    stream = io.BytesIO(decoded(path.read_bytes(), name).encode() if html else path.read_bytes())
     try:
-        with path.open("rb") as stream:
-            return _converter(suffix).convert(stream, information).markdown
+        return _converter(suffix).convert(stream, information).markdown
     except Exception as error:  # every library below has exceptions of its own
+        if "Password" in f"{type(error).__name__} {error!r}":
+            raise ToolError(f'"{name}" is locked with a password, and cannot be read.') from error
         words = str(error).strip().split("\n")[0][:300]
         raise ToolError(f'"{name}" is damaged or no {suffix} file: {type(error).__name__}: {words}') from error
+
+
+def _plain_text(path: Path, name: str) -> str:
+    try:
+        return decoded(path.read_bytes(), name)
+    except ToolError as error:
+        raise ToolError(f"{error.message[:-1]}; files that can be read: {', '.join(SUFFIXES)}.") from error
+
+
+def _csv_text(path: Path, name: str) -> str:
+    """A table of Markdown, or the text itself where it is none."""
+    try:
+        (sheet,) = read_sheets(path, name)
+    except ToolError:
+        return decoded(path.read_bytes(), name)
+    return sheet_text(sheet)
+
+
+def _workbook_text(path: Path, name: str) -> str:
+    sheets = read_sheets(path, name)
+    return "\n\n".join("\n".join([f"## {sheet.name}", sheet_text(sheet), *uncomputed_note(sheet)]) for sheet in sheets)
 
 
 def document_text(path: Path, name: str) -> str:
@@ -60,12 +86,13 @@ def document_text(path: Path, name: str) -> str:
     if suffix in IMAGE_SUFFIXES:
         raise ToolError(f'"{name}" is an image; read its text with ocr, or ask visualizer about it.')
     if suffix in PLAIN_SUFFIXES or suffix not in SUFFIXES:
-        data = path.read_bytes()
-        if b"\0" in data[:8192] and not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise ToolError(f'"{name}" is no text; files that can be read: {", ".join(SUFFIXES)}.')
-        text = decoded(data)
+        text = _plain_text(path, name)
     elif suffix == ".tsv":
-        text = decoded(path.read_bytes())
+        text = decoded(path.read_bytes(), name)
+    elif suffix == ".csv":
+        text = _csv_text(path, name)
+    elif suffix == ".xlsx":
+        text = _workbook_text(path, name)
     else:
         text = _marked_down(path, name, suffix)
     text = re.sub(r"[ \t]+\n", "\n", text.replace("\r\n", "\n").replace("\f", "\n")).strip()
@@ -105,19 +132,24 @@ def _column_letters(number: int) -> str:
 
 def _cell(path: Path, name: str, column: int, row: int) -> str:
     """One cell of the first sheet, counted from 0, with the name of its column and its address."""
-    grid: list[list[Value]] = next(iter(read_grids(path, name).values()))
-    width = max(len(cells) for cells in grid)
-    if not (0 <= row < len(grid) and 0 <= column < width):
+    sheet = read_sheets(path, name)[0]
+    width = max(map(len, sheet.texts))
+    if not (0 <= row < len(sheet.texts) and 0 <= column < width):
+        names = [cell.strip() for cell in sheet.texts[0] if cell.strip()]
+        header = ", ".join(names[:MOST_NAMES]) + ", ..." * (len(names) > MOST_NAMES)
         raise ToolError(
             f'"{name}" has no cell in column {column}, row {row}: columns are 0 to {width - 1}, rows 0 to '
-            f"{len(grid) - 1} (row 0: {', '.join('' if cell is None else str(cell) for cell in grid[0])})."
+            f"{len(sheet.texts) - 1} (row 0: {header})."
         )
     address = f"{_column_letters(column)}{row + 1}"
-    value = grid[row][column] if column < len(grid[row]) else None
-    if value is None:
+    text, value = (cells[row][column] if column < len(cells[row]) else None for cells in (sheet.texts, sheet.cells))
+    if value is None or not (text := str(text).strip()):
         raise EmptyResult(f'Get empty content from file "{name}": cell {address} is empty.')
-    header = grid[0][column] if row and column < len(grid[0]) else None
-    return f"{header} ({address}): {value}" if header is not None else f"Value at {address}: {value}"
+    header = sheet.texts[0][column].strip() if row and column < len(sheet.texts[0]) else ""
+    note = " (a formula; the file has no value of it)" if address in sheet.uncomputed else ""
+    if isinstance(value, float) and text != str(value) and text != str(int(value)):
+        note = f" (the value is {value})"
+    return f"{header} ({address}): {text}{note}" if header else f"Value at {address}: {text}{note}"
 
 
 class InspectFileAsText(CheckedTool):

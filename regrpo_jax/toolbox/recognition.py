@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 LONGEST_SIDE = 1280  # pixels of the image that the text detector sees; a larger one is shrunk for it
+_THINNEST = LONGEST_SIDE // 32  # the detector works on tiles of 32 pixels
 CASCADES = {
     "face": "haarcascade_frontalface_alt2.xml",
     "eye": "haarcascade_eye.xml",
@@ -62,7 +63,7 @@ def warm_text_engine() -> None:
 
 def read_text(image: Image) -> list[TextLine]:
     """The lines of printed text, from top to bottom and left to right."""
-    found = text_engine()(pixels(image)[:, :, ::-1].copy())
+    found = text_engine()(pixels(_thick_enough(image))[:, :, ::-1].copy())
     if found.boxes is None or found.txts is None:
         return []
     lines = []
@@ -73,6 +74,18 @@ def read_text(image: Image) -> list[TextLine]:
         if text.strip() and box.right > box.left and box.bottom > box.top:
             lines.append(TextLine(box, text.strip(), round(float(score), 4)))
     return sorted(lines, key=lambda line: (line.box.top, line.box.left, line.text))
+
+
+def _thick_enough(image: Image) -> Image:
+    """The image, a strip on wider white paper, because the detector would shrink it to nothing."""
+    from PIL import Image
+
+    least = -(-max(image.size) // _THINNEST)
+    if min(image.size) >= least:
+        return image
+    paper = Image.new("RGB", (max(image.width, least), max(image.height, least)), "white")
+    paper.paste(image)
+    return paper
 
 
 @functools.cache

@@ -1,151 +1,178 @@
-"""Tables out of csv, tsv and xlsx files: rows of plain values, bounded, without guessing at dates."""
+"""Tables out of csv, tsv and xlsx files: named columns over rows of plain values, and the same as text."""
 
 from __future__ import annotations
 
-import csv
-import io
+import itertools
 import re
-import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from regrpo_jax.toolbox.encodings import decoded
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
+from regrpo_jax.toolbox.text_tables import Value, rows_of, typed_columns
+from regrpo_jax.toolbox.workbooks import Sheet, read_workbook
 
-Value = str | int | float | None
 TABLE_SUFFIXES = (".csv", ".tsv", ".xlsx")
-MOST_CELLS = 2_000_000
-MOST_UNPACKED = 128 * 2**20  # bytes that an office file may grow to
-MOST_MEMBERS = 5_000  # files in an office file
-_INTEGER = re.compile(r"[-+]?(?:0|[1-9]\d{0,17})\Z")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.\d*|\.\d+|\d+)(?:[eE][-+]?\d{1,3})?\Z")
+MOST_COLUMNS = 1000  # of a table; a sheet with more keeps those that hold something
+MOST_EMPTY = 20  # rows that are shown one by one
+_SPECIAL = re.compile(r"[|\r\n]")
+_MOST_TOLD = 5  # addresses in a message
 
 
 class Table(NamedTuple):
-    """A named table: the header and the rows below it."""
+    """A named table: the header and the rows below it.
+
+    codes: columns whose digits are names, such as 007. unclear: columns whose numbers have two readings, with such a
+    cell. notes: what a reader has to be told.
+    """
 
     name: str
     columns: tuple[str, ...]
-    rows: list[tuple[Value, ...]]
+    rows: Sequence[tuple[Value, ...]]
+    codes: frozenset[str] = frozenset()
+    unclear: Mapping[str, str] = {}
+    notes: tuple[str, ...] = ()
 
 
-def check_archive(path: Path, name: str) -> None:
-    """Refuse an office file (a zip) that is damaged, or grows beyond bounds when it is unpacked."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError) as error:
-        raise ToolError(f'"{name}" is damaged: {error}.') from error
-    unpacked = sum(member.file_size for member in members)
-    if len(members) > MOST_MEMBERS or unpacked > MOST_UNPACKED:
-        raise ToolError(
-            f'"{name}" holds {len(members):,} parts of {unpacked:,} bytes; '
-            f"at most {MOST_MEMBERS:,} and {MOST_UNPACKED:,} are unpacked."
-        )
-
-
-def decoded(data: bytes) -> str:
-    """The text of a file: UTF-8, UTF-16 with a mark, else Windows' western code page."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.decode("utf-16", "replace")
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
-
-
-def _value(text: str) -> Value:
-    stripped = text.strip()
-    if not stripped:
-        return None
-    if _INTEGER.match(stripped):
-        return int(stripped)
-    if _NUMBER.match(stripped) and not re.match(r"[-+]?0\d", stripped):
-        return float(stripped)
-    return stripped
-
-
-def _grid_of_text(path: Path, name: str) -> list[list[Value]]:
-    text = decoded(path.read_bytes())
-    if "\0" in text:
-        raise ToolError(f'"{name}" is no text.')
-    if path.suffix.lower() == ".tsv":
-        delimiter = "\t"
-    else:
-        first = text.split("\n", 1)[0]
-        delimiter = max(",;\t", key=lambda mark: (first.count(mark), mark == ","))
-    try:
-        return [[_value(cell) for cell in row] for row in csv.reader(io.StringIO(text), delimiter=delimiter)]
-    except csv.Error as error:
-        raise ToolError(f'"{name}" is no table: {error}.') from error
-
-
-def _grids_of_workbook(path: Path, name: str) -> dict[str, list[list[Value]]]:
-    import openpyxl
-
-    check_archive(path, name)
-    try:
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        grids: dict[str, list[list[Value]]] = {}
-        cells = 0
-        for sheet in book.worksheets:
-            grid: list[list[Value]] = []
-            for row in sheet.iter_rows(values_only=True):
-                cells += len(row)
-                if cells > MOST_CELLS:
-                    raise ToolError(f'"{name}" has more than {MOST_CELLS:,} cells.')
-                grid.append([_plain(cell) for cell in row])
-            grids[sheet.title] = grid
-        return grids
-    except ToolError:
-        raise
-    except Exception as error:  # openpyxl raises whatever its parsing stumbles over
-        raise ToolError(f'"{name}" is damaged: {type(error).__name__}: {error}.') from error
-
-
-def _plain(cell: object) -> Value:
-    if cell is None or isinstance(cell, int | float | str):
-        return int(cell) if isinstance(cell, bool) else cell
-    return str(cell)
-
-
-def read_grids(path: Path, name: str) -> dict[str, list[list[Value]]]:
+def read_sheets(path: Path, name: str) -> list[Sheet]:
     """All cells of a table file by sheet (a csv file has one, named after it). ToolError, EmptyResult."""
     suffix = path.suffix.lower()
     if suffix not in TABLE_SUFFIXES:
         raise ToolError(f'"{name}" is no table ({", ".join(TABLE_SUFFIXES)}); read it with inspect_file_as_text.')
-    grids = _grids_of_workbook(path, name) if suffix == ".xlsx" else {Path(name).stem: _grid_of_text(path, name)}
-    filled = {sheet: grid for sheet, grid in grids.items() if any(cell is not None for row in grid for cell in row)}
+    sheets = read_workbook(path, name) if suffix == ".xlsx" else [_text_sheet(path, name)[0]]
+    filled = [sheet for sheet in sheets if any(map(_filled, sheet.texts))]
     if not filled:
         raise EmptyResult(f'Get empty content from file "{name}": it has no cells.')
     return filled
 
 
+def _text_sheet(path: Path, name: str) -> tuple[Sheet, str]:
+    rows, delimiter = rows_of(decoded(path.read_bytes(), name), name, path.suffix.lower() == ".tsv")
+    return Sheet(Path(name).stem, rows, rows), delimiter
+
+
+def _filled(row: Sequence[str]) -> bool:
+    return bool(row) and not (joined := "".join(row)).isspace() and joined != ""
+
+
+def _width(row: Sequence[str]) -> int:
+    """The number of cells, without empty ones at the end."""
+    return max((place + 1 for place, cell in enumerate(row) if cell.strip()), default=0)
+
+
 def identifier(text: str) -> str:
-    """A name that SQL needs no quotes for."""
+    """A name of letters, digits and underscores that no digit begins, and that SQLite does not keep for itself."""
     name = re.sub(r"\W+", "_", text.strip()).strip("_") or "table"
-    return f"t_{name}" if name[0].isdigit() else name
+    return f"t_{name}" if name[0].isdigit() or name.lower().startswith("sqlite_") else name
 
 
-def _header(row: list[Value], width: int) -> tuple[str, ...]:
+def _different(wanted: Sequence[str]) -> tuple[str, ...]:
+    """The names, with a number behind those that were there before; SQL does not tell capitals."""
     names: list[str] = []
-    for number in range(width):
-        cell = row[number] if number < len(row) else None
-        wanted = str(cell).strip() if cell is not None else f"column_{number + 1}"
-        name, copy = wanted, 2
-        while name.lower() in (known.lower() for known in names):
-            name, copy = f"{wanted}_{copy}", copy + 1
+    taken: set[str] = set()
+    for want in wanted:
+        name, copy = want, 2
+        while name.lower() in taken:
+            name, copy = f"{want}_{copy}", copy + 1
         names.append(name)
+        taken.add(name.lower())
     return tuple(names)
 
 
+def _header(row: Sequence[str], width: int) -> tuple[str, ...]:
+    cells = [row[place].strip() if place < len(row) else "" for place in range(width)]
+    return _different([cell or f"column_{place + 1}" for place, cell in enumerate(cells)])
+
+
 def read_tables(path: Path, name: str) -> list[Table]:
-    """The tables of a file: the first row that is not empty is the header."""
-    tables: list[Table] = []
-    for sheet, grid in read_grids(path, name).items():
-        rows = [row for row in grid if any(cell is not None for cell in row)]
-        width = max(len(row) for row in rows)
-        while width > 1 and all(len(row) < width or row[width - 1] is None for row in rows):
-            width -= 1
-        body = [tuple((row + [None] * width)[:width]) for row in rows[1:]]
-        tables.append(Table(identifier(sheet), _header(rows[0], width), body))
-    return tables
+    """The tables of a file: the first row that is not empty is the header. ToolError, EmptyResult."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return [_text_table(path, name)]
+    sheets = read_sheets(path, name)
+    names = _different([identifier(sheet.name) for sheet in sheets])
+    clash = len({identifier(sheet.name).lower() for sheet in sheets}) < len(sheets)
+    told = "; ".join(f'sheet "{sheet.name}" is table {name}' for sheet, name in zip(sheets, names, strict=True))
+    return [
+        _table(sheet, table, (f"Names of sheets that are alike: {told}.",) if clash else ())
+        for sheet, table in zip(sheets, names, strict=True)
+    ]
+
+
+def _text_table(path: Path, name: str) -> Table:
+    sheet, delimiter = _text_sheet(path, name)
+    lines = [(number, row) for number, row in enumerate(sheet.texts, 1) if _filled(row)]
+    if not lines:
+        raise EmptyResult(f'Get empty content from file "{name}": it has no cells.')
+    (first, header), *rows = lines
+    for number, row in rows:
+        if len(row) > len(header) and _width(row) > len(header):
+            raise ToolError(
+                f'"{name}" is no table: row {number} has {_width(row)} cells and the header, row {first}, has '
+                f"{len(header)}, cut at {delimiter!r}; a cell that holds {delimiter!r} needs quotes around it. "
+                "Read it with inspect_file_as_text."
+            )
+    columns = typed_columns([row for _, row in rows], len(header), delimiter)
+    while len(columns) > 1 and not header[len(columns) - 1].strip() and not any(columns[-1].values):
+        columns.pop()
+    names = _header(header, len(columns))
+    paired = dict(zip(names, columns, strict=True))
+    return Table(
+        identifier(sheet.name),
+        names,
+        list(zip(*(column.values for column in columns), strict=True)),
+        frozenset(name for name, column in paired.items() if column.code),
+        {name: column.unclear for name, column in paired.items() if column.unclear},
+    )
+
+
+def _table(sheet: Sheet, table: str, notes: tuple[str, ...]) -> Table:
+    filled = [place for place, row in enumerate(sheet.texts) if _filled(row)]
+    width = max(_width(sheet.texts[place]) for place in filled)
+    kept = list(range(width))
+    if width > MOST_COLUMNS:
+        kept = sorted({column for place in filled for column, cell in enumerate(sheet.texts[place]) if cell.strip()})
+    first = sheet.texts[filled[0]]
+    header = _header([first[column] if column < len(first) else "" for column in kept], len(kept))
+    rows = [
+        tuple(row[column] if column < len(row) else None for column in kept)
+        for row in (sheet.cells[place] for place in filled[1:])
+    ]
+    return Table(table, header, rows, notes=(*notes, *uncomputed_note(sheet)))
+
+
+def uncomputed_note(sheet: Sheet) -> tuple[str, ...]:
+    """What is to be said of formulas that have no computed value in the file."""
+    if not sheet.uncomputed:
+        return ()
+    more = f" and {len(sheet.uncomputed) - _MOST_TOLD} more" if len(sheet.uncomputed) > _MOST_TOLD else ""
+    told = ", ".join(sheet.uncomputed[:_MOST_TOLD])
+    return (f'Formulas without a computed value in sheet "{sheet.name}": {told}{more}; they are told as formulas.',)
+
+
+def sheet_text(sheet: Sheet) -> str:
+    """The sheet as a table of Markdown, each cell as it is shown; without many empty rows or columns in a row."""
+    filled = [place for place, row in enumerate(sheet.texts) if _filled(row)]
+    if not filled:
+        return ""
+    width = max(map(len, sheet.texts))
+    kept: Sequence[int] = range(width)
+    if width > MOST_COLUMNS:
+        kept = sorted({column for place in filled for column, cell in enumerate(sheet.texts[place]) if cell.strip()})
+    lines: list[str] = []
+    for before, place in itertools.pairwise([filled[0] - 1, *filled]):
+        empty = place - before - 1
+        lines += [_line([], kept)] * empty if empty <= MOST_EMPTY else [f"({empty:,} empty rows)"]
+        lines.append(_line(sheet.texts[place], kept))
+    return "\n".join([lines[0], f"| {' | '.join(['---'] * len(kept))} |", *lines[1:]])
+
+
+def _line(row: Sequence[str], kept: Sequence[int]) -> str:
+    if len(row) == len(kept) and not _SPECIAL.search("".join(row)):  # almost all
+        return f"| {' | '.join(row)} |"
+    return f"| {' | '.join(_escaped(row[place]) if place < len(row) else '' for place in kept)} |"
+
+
+def _escaped(cell: str) -> str:
+    """Pipes would end a cell of Markdown, line breaks a row."""
+    return re.sub(r"(\\*)\|", r"\1\1\\|", cell).replace("\r\n", " ").replace("\n", " ").replace("\r", " ")

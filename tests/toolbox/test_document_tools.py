@@ -180,6 +180,11 @@ def test_other_encodings_are_read() -> None:
     Path("old.txt").write_bytes("Größe".encode("cp1252"))
     Path("wide.txt").write_bytes("Größe".encode("utf-16"))
     Path("marked.csv").write_bytes("Größe;b\n1;2\n".encode("utf-8-sig"))
+    Path("old.html").write_bytes("<p>Größe 5 €</p>".encode("cp1252"))
+    assert inspect("old.html") == "Größe 5 €"
+    Path("cyrillic.txt").write_bytes("Город Москва".encode("cp1251"))
+    with pytest.raises(ToolError, match="encoding that is not known"):
+        inspect("cyrillic.txt")
     assert inspect("old.txt") == inspect("wide.txt") == "Größe"
     assert inspect("marked.csv", column=0, row=1) == "Größe (A2): 1"
 

@@ -131,7 +131,7 @@ def test_files_that_are_no_tables() -> None:
 def test_values_keep_their_kind() -> None:
     Path("kinds.csv").write_text("a;b;c;d;e\n007;1,5;-3;1e3;\n", encoding="utf-8")
     (table,) = read_tables(Path("kinds.csv"), "kinds.csv")
-    assert table.rows == [("007", "1,5", -3, 1000.0, None)]
+    assert table.rows == [("007", 1.5, -3, 1000.0, None)]
 
 
 @given(st.text(max_size=30))

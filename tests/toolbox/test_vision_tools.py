@@ -8,7 +8,7 @@ import zlib
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from regrpo_jax.toolbox.describing_tools import DescribeRegion, ImageDescription
 from regrpo_jax.toolbox.failures import EmptyResult, ToolError
@@ -33,6 +33,18 @@ def test_ocr_reads_a_scanned_page() -> None:
     first, *others = text.split("\n")
     assert first.endswith(") Region-based segmentation")
     assert any("markers of the coins and the" in line for line in others)
+
+
+def test_a_strip_is_read_and_a_line_of_pixels_is_empty() -> None:
+    image = Image.new("RGB", (2400, 24), "white")
+    ImageDraw.Draw(image).text((20, 0), "HELLO 4711", fill="black", font=ImageFont.load_default(20))
+    image.save("strip.png")
+    assert Ocr()("strip.png").endswith("HELLO 4711")
+    for size in ((3000, 2), (2, 3000), (1, 1)):
+        Image.new("RGB", size, "white").save("thin.png")
+        with pytest.raises(EmptyResult, match="No text found"):
+            Ocr()("thin.png")
+        assert f"size: {size[0]} x {size[1]} pixels" in ImageDescription()("thin.png")
 
 
 def test_ocr_reads_numbers_from_top_to_bottom_and_by_region() -> None:
