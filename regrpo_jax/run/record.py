@@ -14,7 +14,8 @@ from regrpo_jax.records.text_files import replace_text
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "transformers", "numpy")
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
 FREE_FIELDS = (
-    "stages", "log_every", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment", "audit",
+    "stages", "log_every", "log_to", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment",
+    "audit",
 )  # fmt: skip
 # Sections of which no field may differ, because checkpoints and rollouts would not fit.
 FIXED_SECTIONS = ("seed", "model", "data", "lora", "engine", "suite", "tools")
