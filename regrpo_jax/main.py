@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import parse_command_line
 from regrpo_jax.errors import UserError
+from regrpo_jax.run.boards import check_boards
 from regrpo_jax.run.corpus_files import with_corpus
 from regrpo_jax.run.model_defaults import with_model_defaults
 from regrpo_jax.run.run import Run
@@ -46,6 +47,7 @@ def run_config(config: ConfigDict, workdir: Path) -> None:
     """
     check_config(config)
     check_stages(config)
+    check_boards(config)
     if plays_tools(config):
         check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
     run = Run(with_model_defaults(config), workdir)  # for all stages, because they share the record of the run

@@ -15,6 +15,7 @@ from regrpo_jax.config.fields import (
     one_of,
     optional,
     pair,
+    places,
     server,
     share,
     shares,
@@ -49,6 +50,8 @@ def declared() -> ConfigDict:
     config.stages = ("sft", "rl", "eval")  # run in this order, each resumes; see stages/table.py
     config.log_every = at_least(1, 10)  # updates between lines of metrics.jsonl
     config.played_at_once = at_least(1, 64)  # tasks of recovery, or records of eval, that are played together
+    # what shows metrics.jsonl: "tensorboard", "wandb:PROJECT", "mlflow:URI", "trackio:PROJECT"; see docs/metrics.md
+    config.log_to = places("tensorboard", "wandb:PROJECT", "mlflow:URI", "trackio:PROJECT")
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
     config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
     config.mesh = ConfigDict({"model": at_least(1, 1)})  # devices that share one copy of the weights

@@ -101,6 +101,19 @@ def pair(default: tuple[float, float], holds: Callable[[Any, Any], bool], remedy
     return Field(default, both, f"give two numbers; {remedy}")
 
 
+def places(default: str, *others: str) -> Field:
+    """Some of these or none, each once: words, and words with something of one's own behind a colon."""
+    alone = {known for known in (default, *others) if ":" not in known}
+    kinds = {known.partition(":")[0] for known in others if ":" in known}
+
+    def holds(values: Any) -> bool:
+        parts = [value.partition(":") for value in values if isinstance(value, str)]
+        fit = [word in alone if not colon else word in kinds and bool(rest) for word, colon, rest in parts]
+        return len(fit) == len(values) and all(fit) and len({word for word, _, _ in parts}) == len(values)
+
+    return Field((default,), holds, f"list some of {', '.join(map(repr, (default, *others)))}, each kind once")
+
+
 def at_least(lowest: float, default: float) -> Field:
     """A number that may be `lowest`."""
     return Field(default, lambda value: lowest <= value < math.inf, f"it must be at least {lowest}")

@@ -4,7 +4,7 @@ workdir/config.json      the configuration, versions and commit of the run
 workdir/corpus/          what the data stage made
 workdir/tokenizer/       the tokenizer
 workdir/metrics.jsonl    one object a line, with "stage" and "step"
-workdir/tensorboard/     the same, for TensorBoard
+workdir/tensorboard/     the same, for TensorBoard, and boards.json for others; see run/boards.py
 workdir/checkpoints/     of every stage that trains
 workdir/rollouts/        the episodes that the online stage learnt from
 workdir/player/          the adapter that an engine was last handed, where one plays
@@ -32,6 +32,7 @@ from regrpo_jax.models.peft_import import full_weights
 from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.players import ServedPlayer, player_of
 from regrpo_jax.rollouts.replayed_updates import stored_updates
+from regrpo_jax.run.boards import open_boards
 from regrpo_jax.run.exports import write_adapter, write_weights
 from regrpo_jax.run.fingerprints import run_fingerprints
 from regrpo_jax.run.learner import Learner, Served
@@ -80,7 +81,7 @@ def _served(run: Run) -> Iterator[None]:
     prepare_workdir(run.workdir)
     check_earlier_start(run.config, run.workdir)
     record_run(run.config, run.workdir)
-    with closing(MetricsWriter(run.workdir)) as writer:
+    with closing(MetricsWriter(run.workdir, open_boards(run.config, run.workdir))) as writer:
         run.begin_served(Served(RunFolder(run.config, run.workdir, writer), ServedPlayer(run.config)))
         yield
 
@@ -106,7 +107,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     record_run(config, workdir, fingerprints)
     training = tuple(name for name, stage in stages.items() if stage.batch)
     print(describe_choices(config, functions.config, training), flush=True)
-    with closing(MetricsWriter(workdir)) as writer:
+    with closing(MetricsWriter(workdir, open_boards(config, workdir))) as writer:
         context = RunContext(config, workdir, writer, functions, mesh, reader.renderer.image_token_id)
         start = config.lora.path
         replaced = full_weights(Path(start), variables["params"], functions.config) if start else []

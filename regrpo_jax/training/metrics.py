@@ -1,12 +1,13 @@
-"""Where numbers go: `metrics.jsonl` (one object a line), TensorBoard, and a progress bar a person can read."""
+"""Where numbers go: `metrics.jsonl` (one object a line), boards that show it, and a progress bar a person can read."""
 
+import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import (
@@ -17,18 +18,29 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from tensorboardX import SummaryWriter
 
 from regrpo_jax.records.text_files import replace_text
 
 
-class MetricsWriter:
-    """Appends to `metrics.jsonl` and TensorBoard of a run."""
+class Board(Protocol):
+    """Something that shows the lines of a run as they come, and forgets none.
 
-    def __init__(self, workdir: Path) -> None:
+    run_id: what it calls the run, "" where the folder of the run is enough.
+    """
+
+    run_id: str
+
+    def write(self, stage: str, step: int, values: Mapping[str, float]) -> None: ...
+    def close(self) -> None: ...
+
+
+class MetricsWriter:
+    """Appends to `metrics.jsonl` of a run, and tells its boards."""
+
+    def __init__(self, workdir: Path, boards: Sequence[Board] = ()) -> None:
         self._path = workdir / "metrics.jsonl"
         self._keep(lambda line: _entry(line) is not None)
-        self._board = SummaryWriter(str(workdir / "tensorboard"))
+        self._boards = list(boards)
 
     def drop_after(self, stage: str, step: int) -> None:
         """Forgets lines of `stage` beyond `step`: a resumed run writes them again."""
@@ -38,11 +50,26 @@ class MetricsWriter:
         """One line: {"stage": .., "step": .., name: value, ..}."""
         with self._path.open("a") as lines:
             lines.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._board.add_scalar(f"{stage}/{name}", value, step)
+        self._tell(lambda board: board.write(stage, step, values))
 
     def close(self) -> None:
-        self._board.close()
+        """Ends the boards."""
+        self._tell(lambda board: board.close())
+
+    def _tell(self, say: Callable[[Board], None]) -> None:
+        """A board that fails, such as a server that is gone, is told no more; a night's training goes on."""
+        for board in tuple(self._boards):
+            try:
+                say(board)
+            except Exception as error:  # whatever a library of somebody else ends in
+                self._boards.remove(board)
+                with contextlib.suppress(Exception):
+                    board.close()
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                print(
+                    f"warning: {type(board).__name__} shows no more of this run, {self._path} does: {reason}",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
 
     def _keep(self, wanted: Callable[[str], bool]) -> None:
         if self._path.exists():

@@ -68,6 +68,16 @@ def test_a_number_below_its_lowest_is_refused(field: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "places", [("wandb",), ("wandb:",), ("tensorbord",), ("tensorboard:x",), ("mlflow:a", "mlflow:b"), (3,)]
+)
+def test_boards_that_there_are_not_are_refused(places: tuple[object, ...]) -> None:
+    config = base_config()
+    config.log_to = places
+    with pytest.raises(UserError, match=r"config\.log_to is .*; list some of 'tensorboard', 'wandb:PROJECT', .* once"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
     ("field", "text", "value"),
     [
         ("objective.eta", "1e-3", 1e-3),
@@ -79,6 +89,8 @@ def test_a_number_below_its_lowest_is_refused(field: str) -> None:
         ("stages", "rl", ("rl",)),
         ("stages", "('sft', 'eval')", ("sft", "eval")),
         ("stages", "'sft','eval'", ("sft", "eval")),
+        ("log_to", "wandb:shop", ("wandb:shop",)),
+        ("log_to", "('tensorboard', 'mlflow:http://here:5000')", ("tensorboard", "mlflow:http://here:5000")),
         ("data.branch_buckets", "(64, 128)", (64, 128)),
         ("data.rot", "a=b.json", "a=b.json"),
         ("data.rot", "none", "none"),
