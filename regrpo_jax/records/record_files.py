@@ -115,7 +115,8 @@ def _values(text: str, path: Path, salvage: bool) -> list[Any]:
         for value in _stream(text):
             values.append(value)
     except json.JSONDecodeError as error:
-        place = f"at line {error.lineno}, column {error.colno}"
+        end = json.JSONDecodeError(error.msg, text, min(error.pos, len(text.rstrip("\r\n"))))  # not the line below it
+        place = f"at line {end.lineno}, column {end.colno}"
         if not (salvage and values):
             remedy = _REMEDY if values else ""
             raise UserError(

@@ -87,6 +87,16 @@ def test_a_trajectory_of_others_is_run_with_real_tools(written: Path) -> None:
     assert all("42.50" in failure.repaired.text for failure in played)
 
 
+def test_pictures_keep_their_places_under_placeholders_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"a")
+    record = trajectory("<image> then <image>", [READ, ANSWER], image=["a.png", "data:image/png;base64,Yg=="])
+    (tmp_path / "mat.json").write_text(json.dumps([record]))
+    [at] = first_steps(trajectory_source(tmp_path / "mat.json", seed=0)).values()
+    assert at.instruction == "Task: <image_00> then <image_01>?"
+    files = {file.name: file.content for file in at.task.files}
+    assert [files[at.images[mark]] for mark in ("<image_00>", "<image_01>")] == [b"a", b"b"]
+
+
 def test_what_cannot_be_run_is_marked_as_made_up(written: Path) -> None:
     import random
 
