@@ -128,8 +128,8 @@ def _asked(
         raise Unavailable(f"{tool} is unavailable: {error}.") from None
     with HttpClient(timeout=endpoint.seconds, key=key, key_header=key_header) as client:
         try:
-            waits = {"first_wait": _FIRST_WAIT, "patience": endpoint.seconds}
-            return Api(client, endpoint.url, retries=_RETRIES, **waits).ask(route, body, read)
+            api = Api(client, endpoint.url, retries=_RETRIES, first_wait=_FIRST_WAIT, patience=endpoint.seconds)
+            return api.ask(route, body, read)
         except ApiError as error:
             raise Unavailable(f"{tool} is unavailable: {error}.") from None
 
