@@ -23,19 +23,24 @@ def get_config() -> ConfigDict:
     config.data.source = "suite"
     config.data.prefix_buckets = (128, 256)
     config.data.branch_buckets = (256, 384)
-    config.engine.records = 40
-    config.engine.clean = 70
+    config.engine.records = 120
+    config.engine.error_types = ("ArgInvalid=0.35", "InfoInsufficient=0.65")
+    config.engine.clean = 80
     config.optimizer.warmup_steps = 5
-    config.sft.steps = 120
+    config.sft.steps = 130
     config.sft.learning_rate = 1e-3
-    config.sft.clean_ratio = 0.75
+    config.sft.clean_ratio = 0.4
     config.sft.batch_rows = 6
     config.sft.row_length = 512
     config.agent.turn_tokens = 48
     config.agent.episode_tokens = 320
-    config.online.steps = 30
-    config.online.tasks = 8
+    config.online.steps = 40
+    config.online.learning_rate = 1e-4
+    config.online.credit = "apart"  # few repairs succeed at first
+    config.objective.eta = 0.02
+    config.optimizer.final_learning_rate_share = 1.0
+    config.online.tasks = 16
     config.online.branches = 8
     config.recovery.tasks = 20
-    config.recovery.episodes = 4
+    config.recovery.episodes = 6
     return config

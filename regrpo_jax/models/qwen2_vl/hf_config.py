@@ -8,14 +8,16 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2VLConfig
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -23,11 +25,7 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 VISION_ROPE_THETA = 10_000.0
-FAMILIES: dict[str, type[PreTrainedConfig]] = {
-    "qwen2": Qwen2Config,
-    "qwen2_vl": Qwen2VLConfig,
-    "qwen2_5_vl": Qwen2_5_VLConfig,
-}
+CLASSES = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}  # of transformers
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
@@ -80,7 +78,9 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     text = description if nested is None else nested
     _require_stated(text, STATED)
     _reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
-    theirs = FAMILIES[family].from_dict(copy.deepcopy(description))
+    import transformers  # takes seconds, and loads torch where it is installed
+
+    theirs = getattr(transformers, CLASSES[family]).from_dict(copy.deepcopy(description))
     theirs_text = theirs.get_text_config()
     _reject_unsupported(description, text, theirs_text)
     if nested is not None:
@@ -195,7 +195,7 @@ def _reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
                 raise ValueError(f"{ROPE[0]} and {ROPE[1]} contradict each other: {key} is {one!r} and {other!r}")
 
 
-def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: PreTrainedConfig) -> None:
+def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: "PreTrainedConfig") -> None:
     """Variants of the architecture that would load without a complaint and compute something else.
 
     Raises:
@@ -211,7 +211,7 @@ def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], their
         _require(name, value, supported)
 
 
-def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: PreTrainedConfig) -> None:
+def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: "PreTrainedConfig") -> None:
     """What stands beside `text_config` is not read: where that says it too, it is a leftover, else it is meant.
 
     Raises:
@@ -236,7 +236,7 @@ def _require(name: str, value: Any, supported: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} {value!r} is not supported, only {' or '.join(map(repr, supported))} is")
 
 
-def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
+def _text_config(theirs: "PreTrainedConfig", *, tied: bool) -> PolicyConfig:
     heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
         vocab_size=theirs.vocab_size,
@@ -252,7 +252,7 @@ def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
     )
 
 
-def _vision_config(theirs: PreTrainedConfig, text: PolicyConfig, *, gated: bool) -> VisionConfig:
+def _vision_config(theirs: "PreTrainedConfig", text: PolicyConfig, *, gated: bool) -> VisionConfig:
     """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
     merged = "out_hidden_size" if gated else "hidden_size"
     embed_dim = theirs.hidden_size if gated else theirs.embed_dim
