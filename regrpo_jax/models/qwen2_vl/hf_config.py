@@ -10,9 +10,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.errors import StrictDataclassError
-from transformers import PreTrainedConfig, Qwen2_5_VLConfig, Qwen2Config, Qwen2VLConfig
-
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
@@ -23,11 +20,8 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 VISION_ROPE_THETA = 10_000.0
-FAMILIES: dict[str, type[PreTrainedConfig]] = {
-    "qwen2": Qwen2Config,
-    "qwen2_vl": Qwen2VLConfig,
-    "qwen2_5_vl": Qwen2_5_VLConfig,
-}
+CONFIGURATIONS = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}
+Theirs = Any  # a configuration of transformers
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
@@ -59,7 +53,7 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
     except ValueError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
-    except (StrictDataclassError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: not values that transformers reads ({_one_line(error)})") from error
 
 
@@ -73,14 +67,14 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     Raises:
       KeyError: a size is missing.
       ValueError: the values do not fit together, contradict each other, or would compute something else.
-      TypeError, AttributeError, StrictDataclassError: there are values of another kind.
+      TypeError, AttributeError: there are values of another kind.
     """
     family = description["model_type"]
     nested = description.get("text_config") if family != "qwen2" else None
     text = description if nested is None else nested
     _require_stated(text, STATED)
     _reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
-    theirs = FAMILIES[family].from_dict(copy.deepcopy(description))
+    theirs = _read_by_transformers(description)
     theirs_text = theirs.get_text_config()
     _reject_unsupported(description, text, theirs_text)
     if nested is not None:
@@ -95,6 +89,21 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
         raise ValueError(f"mrope_section has {len(sections)} numbers, expected one for time, row and column")
     vision = _vision_config(theirs.vision_config, config, gated=family == "qwen2_5_vl")
     return dataclasses.replace(config, rotary_axes=sectioned_axes(tuple(sections)), vision=vision)
+
+
+def _read_by_transformers(description: dict[str, Any]) -> Theirs:
+    """Imported here: it takes seconds, and brings torch where that is, which only who reads a model waits for.
+
+    Raises:
+      ValueError: what transformers says against a value.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return getattr(transformers, CONFIGURATIONS[description["model_type"]]).from_dict(copy.deepcopy(description))
+    except StrictDataclassError as error:
+        raise ValueError(error) from error
 
 
 def describe(config: PolicyConfig) -> dict[str, Any]:
@@ -195,7 +204,7 @@ def _reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
                 raise ValueError(f"{ROPE[0]} and {ROPE[1]} contradict each other: {key} is {one!r} and {other!r}")
 
 
-def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: PreTrainedConfig) -> None:
+def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: Theirs) -> None:
     """Variants of the architecture that would load without a complaint and compute something else.
 
     Raises:
@@ -211,7 +220,7 @@ def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], their
         _require(name, value, supported)
 
 
-def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: PreTrainedConfig) -> None:
+def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: Theirs) -> None:
     """What stands beside `text_config` is not read: where that says it too, it is a leftover, else it is meant.
 
     Raises:
@@ -236,7 +245,7 @@ def _require(name: str, value: Any, supported: tuple[Any, ...]) -> None:
         raise ValueError(f"{name} {value!r} is not supported, only {' or '.join(map(repr, supported))} is")
 
 
-def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
+def _text_config(theirs: Theirs, *, tied: bool) -> PolicyConfig:
     heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
         vocab_size=theirs.vocab_size,
@@ -252,7 +261,7 @@ def _text_config(theirs: PreTrainedConfig, *, tied: bool) -> PolicyConfig:
     )
 
 
-def _vision_config(theirs: PreTrainedConfig, text: PolicyConfig, *, gated: bool) -> VisionConfig:
+def _vision_config(theirs: Theirs, text: PolicyConfig, *, gated: bool) -> VisionConfig:
     """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
     merged = "out_hidden_size" if gated else "hidden_size"
     embed_dim = theirs.hidden_size if gated else theirs.embed_dim
