@@ -13,6 +13,7 @@ from typing import Any
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
+from regrpo_jax.models.qwen2_vl.hf_refusals import Theirs, reject_rope, reject_unread, reject_unsupported, require
 
 ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -21,13 +22,9 @@ ARCHITECTURES = {
 }
 VISION_ROPE_THETA = 10_000.0
 CONFIGURATIONS = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}
-Theirs = Any  # a configuration of transformers
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
-ROPE = ("rope_scaling", "rope_parameters")  # the names of transformers 4 and 5; it takes the older one
-# Weights in another form or file than the ones we read.
-ELSEWHERE = ("quantization_config", "compression_config", "transformers_weights")
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
@@ -73,12 +70,12 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     nested = description.get("text_config") if family != "qwen2" else None
     text = description if nested is None else nested
     _require_stated(text, STATED)
-    _reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
+    reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
     theirs = _read_by_transformers(description)
     theirs_text = theirs.get_text_config()
-    _reject_unsupported(description, text, theirs_text)
+    reject_unsupported(description, text, theirs_text)
     if nested is not None:
-        _reject_unread(description, nested, theirs_text)
+        reject_unread(description, nested, theirs_text, STATED)
     config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
     if family == "qwen2":
         return config
@@ -187,64 +184,6 @@ def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
             raise KeyError(key)
 
 
-def _reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
-    """Other rotary embeddings than ours, and two that differ.
-
-    Raises:
-      ValueError: what is not supported, or the values that contradict each other.
-    """
-    stated = [text[name] for name in ROPE if text.get(name)]
-    for rope in stated:
-        for name in ("rope_type", "type"):
-            _require("rope_type", rope.get(name, "default"), kinds)
-    if len(stated) == 2:
-        for key in sorted((set(stated[0]) | set(stated[1])) - {"type", "rope_type"}):
-            one, other = stated[0].get(key), stated[1].get(key)
-            if one != other:
-                raise ValueError(f"{ROPE[0]} and {ROPE[1]} contradict each other: {key} is {one!r} and {other!r}")
-
-
-def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: Theirs) -> None:
-    """Variants of the architecture that would load without a complaint and compute something else.
-
-    Raises:
-      ValueError: what is not supported, and what is.
-    """
-    for name, value, supported in (
-        ("partial_rotary_factor", theirs.rope_parameters.get("partial_rotary_factor") or 1, (1,)),
-        ("hidden_act", theirs.hidden_act, ("silu",)),
-        ("use_sliding_window", theirs.use_sliding_window or False, (False,)),
-        ("layer_types", sorted(set(theirs.layer_types)), (["full_attention"],)),
-        *((key, {**text, **description}.get(key), (None,)) for key in ELSEWHERE),
-    ):
-        _require(name, value, supported)
-
-
-def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: Theirs) -> None:
-    """What stands beside `text_config` is not read: where that says it too, it is a leftover, else it is meant.
-
-    Raises:
-      ValueError: a key of the decoder is only outside, with another value than the decoder gets.
-    """
-    known = {*STATED, "num_key_value_heads", "hidden_act", "rms_norm_eps", "use_sliding_window"}
-    used = {key: getattr(theirs, key, None) for key in known} | {"rope_theta": theirs.rope_parameters["rope_theta"]}
-    says_rope = [nested[name] for name in ROPE if nested.get(name)]
-    inside = {*nested, *(key for rope in says_rope for key in rope)}
-    for key, value in used.items():
-        if key in description and key not in inside and description[key] not in (None, value):
-            raise ValueError(
-                f"{key} is {description[key]!r} beside text_config, which has none and gets {value!r}; move it inside"
-            )
-    for key in ROPE:
-        if description.get(key) and not says_rope:
-            raise ValueError(f"{key} stands beside text_config, where it is not read; move it inside")
-
-
-def _require(name: str, value: Any, supported: tuple[Any, ...]) -> None:
-    if value not in supported:
-        raise ValueError(f"{name} {value!r} is not supported, only {' or '.join(map(repr, supported))} is")
-
-
 def _text_config(theirs: Theirs, *, tied: bool) -> PolicyConfig:
     heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
@@ -278,7 +217,7 @@ def _vision_config(theirs: Theirs, text: PolicyConfig, *, gated: bool) -> Vision
         ("in_chans", getattr(theirs, "in_chans", theirs.in_channels), (theirs.in_channels,)),
         *(((key, type(getattr(theirs, key)).__name__, ("int",))) for key in ("patch_size", "temporal_patch_size")),
     ):
-        _require(f"vision_config.{name}", value, supported)
+        require(f"vision_config.{name}", value, supported)
     config = VisionConfig(
         depth=theirs.depth,
         embed_dim=embed_dim,
