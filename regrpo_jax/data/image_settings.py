@@ -1,5 +1,6 @@
 """How pictures become pixels for a vision tower: sizes and statistics, as a checkpoint's processor files state them."""
 
+import copy
 import dataclasses
 from pathlib import Path
 from typing import Any
@@ -135,8 +136,8 @@ def _pixels(stated: dict[str, Any]) -> tuple[Any, Any]:
     """
     size = stated.get("size")
     if size is None or isinstance(size, dict):
-        named = {name: stated.get(name) for name in ("min_pixels", "max_pixels")}
-        found = Qwen2VLImageProcessorPil(size=size and dict(size), **named).size
+        named = {name: stated[name] for name in ("size", "min_pixels", "max_pixels") if stated.get(name) is not None}
+        found: Any = Qwen2VLImageProcessorPil(**copy.deepcopy(named)).size
         if found.shortest_edge and found.longest_edge:
             return found.shortest_edge, found.longest_edge
     raise ValueError(f"size is {size!r}, expected {{'shortest_edge': least pixels, 'longest_edge': most pixels}}")

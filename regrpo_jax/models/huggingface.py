@@ -157,7 +157,7 @@ def _copy_companions(source: Path, folder: Path) -> None:
 
 def _as_written(description: dict[str, Any], config: PolicyConfig) -> dict[str, Any]:
     """A `config.json` that is true of the weights beside it: whether the head is tied, and the dtype."""
-    true = {"tie_word_embeddings": config.tie_word_embeddings}
+    true: dict[str, Any] = {"tie_word_embeddings": config.tie_word_embeddings}
     true |= dict.fromkeys(("dtype", "torch_dtype"), config.param_dtype)
     described = {**description, "tie_word_embeddings": config.tie_word_embeddings}
     for part in (described, described.get("text_config"), described.get("vision_config")):

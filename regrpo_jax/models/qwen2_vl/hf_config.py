@@ -8,16 +8,12 @@ import copy
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from huggingface_hub.errors import StrictDataclassError
+from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
+from regrpo_jax.models.qwen2_vl.hf_refusals import Theirs, reject_rope, reject_unread, reject_unsupported, require
 
 ARCHITECTURES = {
     "qwen2": "Qwen2ForCausalLM",
@@ -25,13 +21,10 @@ ARCHITECTURES = {
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
 VISION_ROPE_THETA = 10_000.0
-CLASSES = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}  # of transformers
+CONFIGURATIONS = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
-ROPE = ("rope_scaling", "rope_parameters")  # the names of transformers 4 and 5; it takes the older one
-# Weights in another form or file than the ones we read.
-ELSEWHERE = ("quantization_config", "compression_config", "transformers_weights")
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
@@ -57,7 +50,7 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
         raise UserError(f"{path}: the key {error} is missing; is this the model's whole config.json?") from error
     except ValueError as error:
         raise UserError(f"{path}: {_one_line(error)}") from error
-    except (StrictDataclassError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{path}: not values that transformers reads ({_one_line(error)})") from error
 
 
@@ -71,20 +64,18 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
     Raises:
       KeyError: a size is missing.
       ValueError: the values do not fit together, contradict each other, or would compute something else.
-      TypeError, AttributeError, StrictDataclassError: there are values of another kind.
+      TypeError, AttributeError: there are values of another kind.
     """
     family = description["model_type"]
     nested = description.get("text_config") if family != "qwen2" else None
     text = description if nested is None else nested
     _require_stated(text, STATED)
-    _reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
-    import transformers  # takes seconds, and loads torch where it is installed
-
-    theirs = getattr(transformers, CLASSES[family]).from_dict(copy.deepcopy(description))
+    reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
+    theirs = _read_by_transformers(description)
     theirs_text = theirs.get_text_config()
-    _reject_unsupported(description, text, theirs_text)
+    reject_unsupported(description, text, theirs_text)
     if nested is not None:
-        _reject_unread(description, nested, theirs_text)
+        reject_unread(description, nested, theirs_text, STATED)
     config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
     if family == "qwen2":
         return config
@@ -95,6 +86,21 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
         raise ValueError(f"mrope_section has {len(sections)} numbers, expected one for time, row and column")
     vision = _vision_config(theirs.vision_config, config, gated=family == "qwen2_5_vl")
     return dataclasses.replace(config, rotary_axes=sectioned_axes(tuple(sections)), vision=vision)
+
+
+def _read_by_transformers(description: dict[str, Any]) -> Theirs:
+    """Imported here: it takes seconds, and brings torch where that is, which only who reads a model waits for.
+
+    Raises:
+      ValueError: what transformers says against a value.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    try:
+        return getattr(transformers, CONFIGURATIONS[description["model_type"]]).from_dict(copy.deepcopy(description))
+    except StrictDataclassError as error:
+        raise ValueError(error) from error
 
 
 def describe(config: PolicyConfig) -> dict[str, Any]:
@@ -178,65 +184,7 @@ def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
             raise KeyError(key)
 
 
-def _reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
-    """Other rotary embeddings than ours, and two that differ.
-
-    Raises:
-      ValueError: what is not supported, or the values that contradict each other.
-    """
-    stated = [text[name] for name in ROPE if text.get(name)]
-    for rope in stated:
-        for name in ("rope_type", "type"):
-            _require("rope_type", rope.get(name, "default"), kinds)
-    if len(stated) == 2:
-        for key in sorted((set(stated[0]) | set(stated[1])) - {"type", "rope_type"}):
-            one, other = stated[0].get(key), stated[1].get(key)
-            if one != other:
-                raise ValueError(f"{ROPE[0]} and {ROPE[1]} contradict each other: {key} is {one!r} and {other!r}")
-
-
-def _reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs: "PreTrainedConfig") -> None:
-    """Variants of the architecture that would load without a complaint and compute something else.
-
-    Raises:
-      ValueError: what is not supported, and what is.
-    """
-    for name, value, supported in (
-        ("partial_rotary_factor", theirs.rope_parameters.get("partial_rotary_factor") or 1, (1,)),
-        ("hidden_act", theirs.hidden_act, ("silu",)),
-        ("use_sliding_window", theirs.use_sliding_window or False, (False,)),
-        ("layer_types", sorted(set(theirs.layer_types)), (["full_attention"],)),
-        *((key, {**text, **description}.get(key), (None,)) for key in ELSEWHERE),
-    ):
-        _require(name, value, supported)
-
-
-def _reject_unread(description: dict[str, Any], nested: dict[str, Any], theirs: "PreTrainedConfig") -> None:
-    """What stands beside `text_config` is not read: where that says it too, it is a leftover, else it is meant.
-
-    Raises:
-      ValueError: a key of the decoder is only outside, with another value than the decoder gets.
-    """
-    known = {*STATED, "num_key_value_heads", "hidden_act", "rms_norm_eps", "use_sliding_window"}
-    used = {key: getattr(theirs, key, None) for key in known} | {"rope_theta": theirs.rope_parameters["rope_theta"]}
-    says_rope = [nested[name] for name in ROPE if nested.get(name)]
-    inside = {*nested, *(key for rope in says_rope for key in rope)}
-    for key, value in used.items():
-        if key in description and key not in inside and description[key] not in (None, value):
-            raise ValueError(
-                f"{key} is {description[key]!r} beside text_config, which has none and gets {value!r}; move it inside"
-            )
-    for key in ROPE:
-        if description.get(key) and not says_rope:
-            raise ValueError(f"{key} stands beside text_config, where it is not read; move it inside")
-
-
-def _require(name: str, value: Any, supported: tuple[Any, ...]) -> None:
-    if value not in supported:
-        raise ValueError(f"{name} {value!r} is not supported, only {' or '.join(map(repr, supported))} is")
-
-
-def _text_config(theirs: "PreTrainedConfig", *, tied: bool) -> PolicyConfig:
+def _text_config(theirs: Theirs, *, tied: bool) -> PolicyConfig:
     heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
         vocab_size=theirs.vocab_size,
@@ -252,7 +200,7 @@ def _text_config(theirs: "PreTrainedConfig", *, tied: bool) -> PolicyConfig:
     )
 
 
-def _vision_config(theirs: "PreTrainedConfig", text: PolicyConfig, *, gated: bool) -> VisionConfig:
+def _vision_config(theirs: Theirs, text: PolicyConfig, *, gated: bool) -> VisionConfig:
     """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
     merged = "out_hidden_size" if gated else "hidden_size"
     embed_dim = theirs.hidden_size if gated else theirs.embed_dim
@@ -269,7 +217,7 @@ def _vision_config(theirs: "PreTrainedConfig", text: PolicyConfig, *, gated: boo
         ("in_chans", getattr(theirs, "in_chans", theirs.in_channels), (theirs.in_channels,)),
         *(((key, type(getattr(theirs, key)).__name__, ("int",))) for key in ("patch_size", "temporal_patch_size")),
     ):
-        _require(f"vision_config.{name}", value, supported)
+        require(f"vision_config.{name}", value, supported)
     config = VisionConfig(
         depth=theirs.depth,
         embed_dim=embed_dim,
