@@ -36,7 +36,9 @@ def is_nothing(value: object) -> bool:
 
 def is_procedure(tool: object) -> bool:
     """Whether a tool that returned None has done what it is for: its type says so, or it says so itself."""
-    return getattr(tool, "output_type", "") == "null" or bool(getattr(tool, "may_return_nothing", False))
+    annotated = getattr(tool, "__annotations__", {}).get("return", "")
+    says_so = getattr(tool, "output_type", "") == "null" or annotated in (None, "None", type(None))
+    return says_so or bool(getattr(tool, "may_return_nothing", False))
 
 
 def described(name: str, error: BaseException) -> str:

@@ -33,8 +33,8 @@ from regrpo_jax.sandbox.values import Reader, Wrong
 from regrpo_jax.toolbox import behind, solutions
 from regrpo_jax.toolbox.failures import ToolError, ToolFailure
 
-_ANSWER_BYTES = 2**16
-ASKED_BYTES = 2**18  # of the arguments of a call of the host, and again of those given by name
+_ANSWER_BYTES = 2**18
+_ASKED_BYTES = 2**18  # of the arguments of a call of the host, and again of those given by name
 _MOST_WORDS = 2**15
 _SIMPLE = frozenset((type(None), bool, int, float, str))
 _BITS = 4096
@@ -56,7 +56,7 @@ class RemoteTool:
 
     def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
         try:
-            asked_for = {"arguments": whole(arguments, ASKED_BYTES), "keywords": whole(keywords, ASKED_BYTES)}
+            asked_for = {"arguments": whole(arguments, _ASKED_BYTES), "keywords": whole(keywords, _ASKED_BYTES)}
         except TooLarge as error:
             raise ToolError(f"{self.name}: the arguments are too large: {error}") from None
         answer = self.ask({"remote": self.name, **asked_for})

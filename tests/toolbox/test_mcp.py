@@ -15,13 +15,16 @@ from PIL import Image
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
+from regrpo_jax.sandbox.pool import SandboxPool
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox import mcp_tools
 from regrpo_jax.toolbox.failures import ServerLost, ToolError
 from regrpo_jax.toolbox.json_schemas import argument
 from regrpo_jax.toolbox.mcp_names import python_names
 from regrpo_jax.toolbox.mcp_tools import McpServer, close_connections, describe_server
 from regrpo_jax.toolbox.signatures import signature_of
-from regrpo_jax.toolbox.toolset import ToolsetSettings, describe, load_toolset
+from regrpo_jax.toolbox.toolset import ToolsetSettings, describe, load_toolset, with_server_tools
+from tests.toolbox import user_tools_example
 from tests.toolbox.odd_server import TOOLS
 
 SCRIPT = str(Path(__file__).with_name("odd_server.py"))
@@ -172,4 +175,38 @@ def test_a_server_that_hangs_at_start_is_no_failure_of_who_calls(monkeypatch: py
     with pytest.raises(ServerLost, match='MCP server "odd": it did not answer within 1 seconds'):
         tool()
     assert tool.not_ready() == 'MCP server "odd" does not come up'
+    close_connections()
+
+
+LONG = "x" * 40_000
+IN_THE_SANDBOX = (
+    ("note('bought')", Status.OK, ""),
+    ("silent()", Status.OK, ""),
+    ("blank()\nnothing()", Status.OK, ""),
+    ("empty()", Status.EMPTY, "[]"),
+    ("print(picture())", Status.OK, "A chart.\npicture_1.png"),
+    (f"print(size(what={LONG!r}))", Status.OK, "40000"),
+    ("print(size(what=list(range(20_000))))", Status.OK, "20000"),
+    ("print(long(20_000) == list(range(20_000)))", Status.OK, "True"),
+    ("print(size(what='x' * 400_000))", Status.TOOL_ERROR, "size: the arguments are too large: 400,000 characters"),
+    ("print(long(200_000))", Status.TOOL_ERROR, "long: what it returned is too large: 1,"),
+    ("wrong()", Status.TOOL_ERROR, "use metres"),
+    ("dies()", Status.INFRA_ERROR, 'the tool dies failed: MCP server "odd": it ended'),
+    ("print(flaky())", Status.OK, "here again"),
+    ("final_answer('x' * 300_000)", Status.TOOL_ERROR, "final_answer: the answer is too large: 300,000 characters"),
+    ("final_answer(list(range(20_000)))", Status.OK, ""),
+)
+
+
+def test_all_of_it_from_the_action_to_the_server_and_back(tmp_path: Path) -> None:
+    users = (f"{user_tools_example.__name__}:note",)
+    chosen = ToolsetSettings(("final_answer",), users, mcp_servers=(server_that(f"dies:{tmp_path / 'once'}"),))
+    settings = SandboxSettings(workers=1, spares=0, wall_seconds=60.0)
+    with SandboxPool(settings, with_server_tools(chosen)) as pool, pool.open({}) as session:
+        for code, status, words in IN_THE_SANDBOX:
+            result = session.run(code)
+            assert (result.status, words in result.text) == (status, True), (code[:60], result.text[:300])
+            if "picture" in code:
+                assert result.images == ("picture_1.png",)
+        assert result.final_answer == list(range(20_000))
     close_connections()

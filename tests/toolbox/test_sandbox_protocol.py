@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
 import struct
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from regrpo_jax.records.types import Status
 from regrpo_jax.sandbox.journal import Journal
-from regrpo_jax.sandbox.plain import plain, plain_or_text
+from regrpo_jax.sandbox.plain import TooLarge, plain, plain_or_text, whole
 from regrpo_jax.sandbox.protocol import (
     HEADER_BYTES,
     Bounds,
@@ -190,3 +191,20 @@ def test_other_values_become_plain() -> None:
     endless.append(endless)
     assert isinstance(plain(endless), list)
     assert len(plain_or_text("x" * 10**6, 5000)) <= 5000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        ["x" * 40_000], list(range(20_000)), {"k" * 900: set(range(9))}, (1.5, None, True, 10**2000),
+        "x" * 10**6, list(range(10**6)), {"k" * 1001: 1}, 10**10_000, [[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]],
+    ],
+    ids=range(9),
+)  # fmt: skip
+def test_a_value_crosses_as_a_whole_or_not_at_all(value: Any) -> None:
+    try:
+        found = whole(value, 2**18)
+    except TooLarge as error:
+        assert "can be passed on" in str(error)
+    else:
+        assert found == json.loads(json.dumps(value, default=sorted))

@@ -46,3 +46,13 @@ class Broken(Tool):
 
 whisper = Whisper()
 number = 7
+
+
+def note(text: str) -> None:
+    """Writes a note down.
+
+    Args:
+        text: what to write
+    """
+    with open("notes.txt", "a", encoding="utf-8") as file:
+        file.write(text)
