@@ -202,7 +202,7 @@ def _holds(checker: AnswerChecker, text: str, answer: object, value: object) -> 
         )
     words = _folded(value)
     left = r"(?<!\w)(?<!\d[.,])" if words[0].isdigit() else r"(?<!\w)" if words[0].isalnum() else ""
-    right = r"(?![.,]?\d)(?!\w)" if words[-1].isdigit() else r"(?!\w)" if words[-1].isalnum() else ""
+    right = r"(?:\.0+)?(?![.,]?\d)(?!\w)" if words[-1].isdigit() else r"(?!\w)" if words[-1].isalnum() else ""
     return re.search(left + re.escape(words) + right, text) is not None
 
 

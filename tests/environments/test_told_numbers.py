@@ -181,6 +181,7 @@ def test_each_number_of_a_set_needs_one_of_its_own() -> None:
 
 def test_contained_and_chosen_numbers_are_whole_numbers() -> None:
     assert right(1200, "it has 1,200 rows and 3 sheets", "contains") and right("3", "room 3.", "contains")
+    assert right("42", "total: 42.0, rows: 7", "contains")
     for value, answer in ((3, "3.5 cars"), ("3", "3.5 km"), ("203", "1,203"), (3, "3 million"), (3, "13")):
         assert not right(value, answer, "contains")
     assert right((1200, 3), "1,200", "one_of") and not right((1200, 3), "1,203", "one_of")

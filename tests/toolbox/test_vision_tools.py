@@ -37,9 +37,9 @@ def test_ocr_reads_a_scanned_page() -> None:
 
 def test_a_strip_is_read_and_a_line_of_pixels_is_empty() -> None:
     image = Image.new("RGB", (2400, 24), "white")
-    ImageDraw.Draw(image).text((20, 0), "HELLO 4711", fill="black", font=ImageFont.load_default(20))
+    ImageDraw.Draw(image).text((20, 0), "HELLO WORLD 4711", fill="black", font=ImageFont.load_default(20))
     image.save("strip.png")
-    assert Ocr()("strip.png").endswith("HELLO 4711")
+    assert Ocr()("strip.png").endswith("HELLO WORLD 4711")
     for size in ((3000, 2), (2, 3000), (1, 1)):
         Image.new("RGB", size, "white").save("thin.png")
         with pytest.raises(EmptyResult, match="No text found"):
