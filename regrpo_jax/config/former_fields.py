@@ -125,7 +125,7 @@ def what_became_of(field: str, known: Mapping[str, Any]) -> str:
 
 def named_in(line: str, known: Mapping[str, Any]) -> str:
     """The same for the first former field that a line of Python sets; "" where there is none."""
-    written = re.findall(r"\.([a-z_]+(?:\.[a-z_]+)+)", line)
+    written = re.findall(r"\.([A-Za-z_]+(?:\.[A-Za-z_]+)+)", line)
     return next((told for field in written if (told := what_became_of(field, known))), "")
 
 

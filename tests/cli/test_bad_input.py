@@ -98,7 +98,10 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--config.player.base_url=http://localhost:8000/v1"],
         ["config.player.base_url is config.player.server='ADDRESS MODEL KEY_VARIABLE' now"],
     ),
-    "former_section": (["--config.sft.trainable=lora"], ["is config.sft.optimizer.trainable=.. now"]),
+    "former_section": (
+        ["--config.sft.trainable=lora"],
+        ["is config.sft.optimizer.trainable=.., or config.optimizer.trainable=.. of all stages now"],
+    ),
     "field_of_no_use": (["--config.checkpoint.keep=3"], ["config.checkpoint.keep is no field any more, it is 2"]),
     "several_splits": (
         ["--config.stages=baselines", "--config.recovery.splits=('train','test')"],
