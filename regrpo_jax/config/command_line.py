@@ -137,7 +137,7 @@ def _with_lists(arguments: Sequence[str], fields: Mapping[str, Any]) -> list[str
     return written
 
 
-def _list_of(flag: str, text: str, held: Sequence[Any]) -> tuple[Any, ...] | list[Any]:
+def _list_of(flag: str, text: str, held: tuple[Any, ...] | list[Any]) -> tuple[Any, ...] | list[Any]:
     """What `text` lists, of the kind that the field holds (texts where it holds nothing). UserError.
 
     Items are parted by commas; quotes keep one that has commas, brackets around all are allowed.
@@ -156,9 +156,17 @@ def _list_of(flag: str, text: str, held: Sequence[Any]) -> tuple[Any, ...] | lis
     if kind not in (int, float):
         return type(held)(kept)
     try:
-        return type(held)(kind(item) for item in kept)
+        return type(held)(_number(item, kind) for item in kept)
     except ValueError as error:
         raise UserError(f"{flag}={text}: list numbers, parted by commas, such as {flag}=1,2") from error
+
+
+def _number(text: str, kind: type) -> float:
+    """A whole one where it is written so: a pair may hold both. ValueError, also for parts where `kind` is int."""
+    try:
+        return int(text)
+    except ValueError:
+        return kind(text)
 
 
 def _error_in_config(path: Path, error: Exception) -> str:
