@@ -1,4 +1,4 @@
-"""What a `config.json` may say that would load without a complaint and compute something else, or two things."""
+"""What a `config.json` may say that would load quietly and compute something else, or that says two things at once."""
 
 from typing import Any
 
