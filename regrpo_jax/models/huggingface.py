@@ -44,22 +44,21 @@ def load_policy(folder: Path, **settings: Any) -> tuple[PolicyConfig, Tree]:
       folder: with `config.json` and `model.safetensors`, or several files and their index.
       settings: fields of `PolicyConfig` that are ours to choose: dtype, param_dtype, remat, ...
     Raises:
-      UserError: as `read_policy` and `load_weights`.
+      UserError: as `read_config` and `load_weights`.
     """
-    config = read_policy(folder, **settings)
+    config = with_stored_head(read_config(folder / "config.json", **settings), folder)
     return config, load_weights(folder, config)
 
 
-def read_policy(folder: Path, **settings: Any) -> PolicyConfig:
+def with_stored_head(config: PolicyConfig, folder: Path) -> PolicyConfig:
     """The architecture of a directory: what `config.json` says, but that a head of its own is one, whatever that says.
 
     As in transformers, the values decide: a head that `config.json` ties and that is stored all the same stays tied
     where it is equal to the embedding, and is the head where it is not.
 
     Raises:
-      UserError: as `read_config`, or the files of the weights cannot be read.
+      UserError: the files of the weights cannot be read.
     """
-    config = read_config(folder / "config.json", **settings)
     if not config.tie_word_embeddings:
         return config
     tables = {

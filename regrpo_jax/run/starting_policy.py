@@ -20,11 +20,12 @@ from regrpo_jax.data.tokenizer import IMAGE_TOKEN, checkpoint_image_token, load_
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.attention import best_backend
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
-from regrpo_jax.models.huggingface import load_weights, read_policy
+from regrpo_jax.models.huggingface import load_weights, with_stored_head
 from regrpo_jax.models.lora import check_settings
 from regrpo_jax.models.peft_import import load_adapter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.models.quantization import quantize_params
+from regrpo_jax.models.qwen2_vl.hf_config import read_config
 from regrpo_jax.models.sharding import param_shardings, place
 from regrpo_jax.run.model_defaults import with_model_defaults
 from regrpo_jax.training.state import adapter_settings
@@ -49,12 +50,13 @@ def starting_policy(
         policy_config = _tiny_config(config, len(tokenizer))
     else:
         tokenizer = load_tokenizer(folder)
-        policy_config = read_policy(folder, **_settings(config))
+        policy_config = read_config(folder / "config.json", **_settings(config))
         if len(tokenizer) > policy_config.vocab_size:
             raise UserError(
                 f"{folder}: the tokenizer has {len(tokenizer)} tokens, but config.json says that the model knows "
                 f"{policy_config.vocab_size}; the two belong to different models"
             )
+        policy_config = with_stored_head(policy_config, folder)
     vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.alpha)
     policy_config = dataclasses.replace(policy_config, vision=vision)
     if "sft" in config.stages:

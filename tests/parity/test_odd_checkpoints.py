@@ -161,7 +161,7 @@ CHECKPOINTS: dict[str, Odd] = {
         "qwen2", keys(rope_scaling={"rope_type": "linear", "factor": 2.0}), "rope_type 'linear' is not supported"
     ),
     "a window": Odd(
-        "qwen2", keys(layer_types=["full_attention", "sliding_attention"]), "layer_types .* is not supported"
+        "qwen2", keys(layer_types=["full_attention", "sliding_attention"]), "layer_types 'sliding_attention'"
     ),
     "no key heads": Odd("qwen2", keys(num_key_value_heads=None), r"multiple of num_key_value_heads \(32\)"),
     "no epsilon": Odd("qwen2", keys(rms_norm_eps=None)),

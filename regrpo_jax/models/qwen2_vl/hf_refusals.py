@@ -35,7 +35,7 @@ def reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs
         ("partial_rotary_factor", theirs.rope_parameters.get("partial_rotary_factor") or 1, (1,)),
         ("hidden_act", theirs.hidden_act, ("silu",)),
         ("use_sliding_window", theirs.use_sliding_window or False, (False,)),
-        ("layer_types", sorted(set(theirs.layer_types)), (["full_attention"],)),
+        *(("layer_types", kind, ("full_attention",)) for kind in theirs.layer_types),
         *((key, {**text, **description}.get(key), (None,)) for key in ELSEWHERE),
     ):
         require(name, value, supported)
