@@ -113,7 +113,7 @@ def _with_lists(arguments: Sequence[str], fields: Mapping[str, Any]) -> list[str
     return written
 
 
-def _list_of(flag: str, text: str, held: Sequence[Any]) -> tuple[Any, ...] | list[Any]:
+def _list_of(flag: str, text: str, held: tuple[Any, ...] | list[Any]) -> tuple[Any, ...] | list[Any]:
     """What `text` lists, of the kind that the field holds (texts where it holds nothing). UserError.
 
     Items are parted by commas; quotes keep one that has commas, brackets around all are allowed.
