@@ -25,9 +25,8 @@ _TOUCHING = (
 _POWERS = {
     "hundred": 2, "thousand": 3, "k": 3, "tsd": 3, "tausend": 3, "million": 6, "millionen": 6, "mn": 6, "mln": 6,
     "mio": 6, "mil": 6, "mill": 6, "billion": 9, "bn": 9, "bln": 9, "milliard": 9, "milliarde": 9, "milliarden": 9,
-    "mrd": 9, "trillion": 12, "bil": 9, "tril": 12, "tn": 12, "trn": 12, "lakh": 5, "crore": 7,
-    "万": 4, "億": 8, "亿": 8,
-    "tenth": -1, "hundredth": -2, "thousandth": -3, "millionth": -6, "billionth": -9,
+    "mrd": 9, "trillion": 12, "bil": 9, "tril": 12, "tn": 12, "trn": 12, "lakh": 5, "crore": 7, "万": 4, "億": 8,
+    "亿": 8, "tenth": -1, "hundredth": -2, "thousandth": -3, "millionth": -6, "billionth": -9,
 }  # fmt: skip
 _CAPITALS = {"M": 6, "MM": 6, "B": 9}  # m is a metre, b a bit
 _POWERS_OF_MONEY = {"m": 6, "mm": 6, "b": 9, "t": 12}  # $3m
