@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
     config.sft.batch_rows = 2
     config.sft.row_length = 256
     config.rl.groups_per_batch = 2
-    config.rl.optimizer = ConfigDict({"trainable": "lora"})
+    for stage in (config.rl, config.preference):
+        stage.optimizer = ConfigDict({"trainable": "lora"})
     config.eval.records = 2
     config.agent.turn_tokens = 48
     config.played_at_once = 2

@@ -170,7 +170,7 @@ def test_the_data_engine_takes_the_failures_of_the_policy_that_ships(tmp_path: P
     rows = read_rows(played / "recovery" / "before")
     assert sum(row["success"][0] for row in rows) >= 3  # it can do something ..
     assert any(row["recovery"][0] is not None for row in rows)  # .. and not everything
-    source = (f"--config.data.source={played / 'recovery' / 'before'}", "--config.engine.failures_only=True")
+    source = (f"--config.data.source={played / 'recovery' / 'before'}", "--config.engine.natural=1")
     main(f"--config={ROOT / 'configs' / 'build_rot.py'}", f"--workdir={made}", *source, "--config.engine.records=2")
     records = load_rot(made / "corpus" / "rot-*.jsonl", on_bad_record="fatal")
     assert records and all(record.execution and record.execution.source == "policy" for record in records)
