@@ -3,13 +3,14 @@
     python -m experiments.remote_engine.text_start --records="runs/shop/records/corpus/*.jsonl" --out=runs/shop/start
 
 The tiny preset has parts that no architecture of transformers has, so it cannot be served; this one has none of them.
-The tokenizer is trained on the records.
+The tokenizer is trained on the records. `generation_config.json` goes with the weights wherever they are exported.
 """
 
 from __future__ import annotations
 
 import argparse
 import glob
+import json
 from pathlib import Path
 
 import jax
@@ -50,6 +51,8 @@ def main() -> None:
     ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     save_policy(chosen.out, config, params, token_ids=ids)
     tokenizer.save_pretrained(chosen.out)
+    sampling = {"do_sample": True, "top_k": 0}  # whether, and from how many, is the model's to say, not the request's
+    (chosen.out / "generation_config.json").write_text(json.dumps(ids | sampling, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def test_the_example_of_openenv(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_example_of_verifiers(monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("verifiers")
+    pytest.importorskip("verifiers", minversion="0.4")
     monkeypatch.syspath_prepend(EXAMPLES / "verifiers")
     import till_suite
 
