@@ -12,9 +12,11 @@ from typing import Any
 
 from regrpo_jax.agent.prompt import observation_text
 from regrpo_jax.engine.cases import Failure, Situation
+from regrpo_jax.environments.answers import CheckKind
 from regrpo_jax.environments.task import Task
-from regrpo_jax.records.actions import KNOWN_TOOLS, extract_code
+from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_code, extract_tool_calls
 from regrpo_jax.records.complexity import complexity
+from regrpo_jax.records.differences import literal_value
 from regrpo_jax.records.execution import VERSION, complexity_to_dict, text_sha256
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import Observation, Reflection
@@ -39,8 +41,15 @@ def _images(situation: Situation) -> dict[str, str]:
     return {placeholder: image_name(situation.task, name) for placeholder, name in situation.images.items()}
 
 
-def _answer(task: Task) -> str:
-    return str(task.checker.values[0])
+def _answer(situation: Situation) -> str:
+    """The right answer; where a function judges, the one that the steps give, which it found right."""
+    checker = situation.task.checker
+    if checker.kind != CheckKind.FUNCTION:
+        return str(checker.values[0])
+    calls = extract_tool_calls(situation.steps[-1].code, frozenset({FINAL_ANSWER}))
+    sources = [source for one in calls[-1:] for source in (*one.arguments, *(value for _, value in one.keywords))]
+    value = literal_value(sources[0]) if sources else None
+    return "".join(sources[:1]) if value is None else str(value)
 
 
 def _step_json(turn: str, observation: Observation) -> JsonObject:
@@ -80,7 +89,7 @@ def rot_record(
     return {
         "id": f"{_plain(situation.source_id)}_rot_s{at}_{kind}_{number:06d}",
         "image": _images(situation),
-        "answer": _answer(situation.task),
+        "answer": _answer(situation),
         "conversations": _conversation(situation, turns, indices, texts),
         "rot_meta": {
             "src_id": situation.source_id,
@@ -94,7 +103,7 @@ def rot_record(
                 "fix_plan": reflection.fix_plan,
             },
             "corrected_action": corrected,
-            "final_answer": _answer(situation.task),
+            "final_answer": _answer(situation),
         },
         "execution": {
             "version": VERSION,
@@ -122,7 +131,7 @@ def clean_record(situation: Situation, observations: tuple[Observation, ...], *,
     return {
         "id": f"{_plain(situation.source_id)}_{number:06d}",
         "image": _images(situation),
-        "answer": _answer(situation.task),
+        "answer": _answer(situation),
         "conversations": _conversation(situation, turns, list(range(len(turns))), texts),
     }
 
