@@ -32,7 +32,7 @@ STRAIGHT = trajectory((*CONVERSATION[:4], CONVERSATION[-1]), "straight")
 def config(treatment: str) -> Any:
     changed = base_config()
     changed.data.failed_turns, changed.data.on_bad_record = treatment, "fatal"
-    changed.data.max_length = changed.sft.row_length = 4096
+    changed.sft.row_length = 4096
     return changed
 
 

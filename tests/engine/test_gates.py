@@ -69,7 +69,7 @@ REFUSED: list[tuple[str, str, Callable[[Record], object]]] = [
     ("final_answer", "nothing called", lambda r: _edit(r, 8, "final_answer", "print")),
     ("final_answer", "no answer known", lambda r: _answer(r, '"1280"', " ")),
     ("code_leak", "the same call in other quotes", lambda r: _edit(r, 2, 'list_files(".")', CODE.replace('"', "'"))),
-    ("image_placeholders", "no file declared", lambda r: _edit(r, 1, "Task:", "<image_01>\nTask:")),
+    ("image_count", "no file declared", lambda r: _edit(r, 1, "Task:", "<image_01>\nTask:")),
     ("image_placeholders", "no placeholder", lambda r: r.update(image="scan.png")),
     ("reflection_leak", "in other spacing", lambda r: _set_reflection(r, "fix_plan", f"Do {CODE.replace(' ', '  ')}.")),
     ("reflection_length", "one long word", lambda r: _set_reflection(r, "fix_plan", "a" * (MOST_CHARACTERS + 1))),

@@ -71,7 +71,7 @@ def test_a_random_value_anywhere_is_judged_alike(
 
 def audited(path: Path, **fields: Any) -> None:
     config = base_config()
-    config.audit.rot = str(path)
+    config.data.rot = str(path)
     config.update_from_flattened_dict({name.replace("__", "."): value for name, value in fields.items()})
     run(Run(config, path.parent / "run"))
 
