@@ -2,8 +2,8 @@
 
 PYTHONPATH=examples/lift python -m regrpo_jax.main --config=configs/own_world.py --workdir=runs/lift
 
-About 15 minutes of one CPU core; success after SFT should be near .7. experiments/own_world says what online training
-did.
+About 30 minutes of one CPU core; success should rise from about .55 after SFT to .9. experiments/own_world says what was
+learnt, and what was not.
 """
 
 from pathlib import Path
