@@ -111,6 +111,8 @@ STATUSES = {"status 520": 520, "status 500": 500, "status 503": 503, "status 529
 
 def _http(content: bytes, length: int | None = None, *, status: str = "200 OK", more: str = "") -> bytes:
     size = len(content) if length is None else length
+    if more or status != "200 OK":
+        more += "Connection: close\r\n"  # the handler does; unsaid, another request may be under way on it
     return f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\n{more}\r\n".encode() + content
 
 
