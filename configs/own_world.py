@@ -2,8 +2,8 @@
 
 PYTHONPATH=examples/lift python -m regrpo_jax.main --config=configs/own_world.py --workdir=runs/lift
 
-About 30 minutes of one CPU core; success should rise from about .55 after SFT to .9. experiments/own_world says what was
-learnt, and what was not.
+About 30 minutes of one CPU core; success should rise from about .55 after SFT to .9. experiments/own_world says what
+was learnt, and what was not.
 """
 
 from pathlib import Path
