@@ -13,8 +13,8 @@ import numpy as np
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.data.image_settings import ImageSettings
-from regrpo_jax.data.opened_images import ImageError as ImageError
-from regrpo_jax.data.opened_images import open_image as open_image
+from regrpo_jax.records.opened_images import ImageError as ImageError
+from regrpo_jax.records.opened_images import open_image as open_image
 from regrpo_jax.models.config import VisionConfig
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
-from regrpo_jax.data.opened_images import ImageError, open_image
+from regrpo_jax.records.opened_images import ImageError, open_image
 from regrpo_jax.engine.gates import audit_reasons
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.records import audit, format_audit, read_records
