@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING, EpisodePrompt, Prefix, WriteRequest
+from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING, EpisodePrompt, Prefix, Told, WriteRequest
 from regrpo_jax.agent.prompt import instruction_text, observation_text, system_text
 from regrpo_jax.config.command_line import load_config
 from regrpo_jax.core.attempt_credit import attempt_rewards
@@ -135,7 +135,7 @@ def play(
         for place, turn in zip(live, session.write(requests), strict=True):
             observation = _act(played[place], episodes[place], turn)
             if observation is not None:
-                going_on.append((place, observation))
+                going_on.append((place, Told(observation)))
         heard = session.observe(going_on)
         for (place, _), words in zip(going_on, heard, strict=True):
             if words is not None:

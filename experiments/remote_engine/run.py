@@ -145,7 +145,7 @@ def main() -> None:
     tasks = make_suite("test", chosen.tasks, 5, "compact", chosen=FAMILIES, surprises=0.5)
     told: dict[str, Any] = {"tasks": len(tasks), "with_pictures": sum(bool(task.images) for task in tasks)}
     with tempfile.TemporaryDirectory() as work, playing(config) as environment:
-        settings = {n: collect_settings(config, Path(work), branches=n) for n in (1, chosen.branches)}
+        settings = {n: collect_settings(config, Path(work), reader, branches=n) for n in (1, chosen.branches)}
         address = f"http://127.0.0.1:{chosen.port}/v1"
         with served(chosen.serve, model, chosen.port, Path(work) / "server.log") as process:
 

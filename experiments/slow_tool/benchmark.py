@@ -55,7 +55,7 @@ def main(_: list[str]) -> None:
         )
         buckets = tuple(config.data.prefix_buckets)
         policy = SamplerPolicy(functions, variables, reader, buckets, max(config.data.branch_buckets))
-        patient = collect_settings(config, Path(folder), branches=1)
+        patient = collect_settings(config, Path(folder), reader, branches=1)
         all_wait = CollectSettings(**{**vars(patient), "patience": None})
         patient = CollectSettings(**{**vars(patient), "patience": _PATIENCE.value})
         tools, steps = suite.tools, config.agent.max_steps + 1

@@ -3,7 +3,7 @@
     loop.opening()            -> the words that the next turn must start with
     loop.write_down(turn)     -> what to do with it: PLAY the action, HOLD_BACK and ask again, or END
     loop.observed(played)     after PLAY: what came of the action, judged, and the gate's decision
-    loop.user_text()          what the policy is told before its next turn
+    loop.user_turn()          what the policy is told before its next turn, with pictures that the action made
 
 It never calls a policy or an environment, so that thousands of episodes go on over batches of either.
 Source: ReGRPO (arXiv 2606.31392): the local trajectory, the inference gate.
@@ -20,19 +20,23 @@ import numpy as np
 from regrpo_jax.agent.gate import GateDecision, adaptive_threshold, confidence, reflection_gate
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.parse import NO_ERROR, ParsedTurn, parse_turn
-from regrpo_jax.agent.policy import ACTION_OPENING, NO_OPENING, REFLECTION_OPENING, Heard, SampledTurn
-from regrpo_jax.agent.prompt import observation_text
+from regrpo_jax.agent.policy import ACTION_OPENING, NO_OPENING, REFLECTION_OPENING, Heard, SampledTurn, Told
+from regrpo_jax.agent.prompt import free_placeholders, observation_text
 from regrpo_jax.agent.rollout import FAILURES, Label, Opener, Rollout, RolloutTurn
+from regrpo_jax.agent.shown_pictures import ShownPicture
 from regrpo_jax.agent.token_book import TokenBook, code_logprobs, labels_of
 from regrpo_jax.records.reflection import telling_span
-from regrpo_jax.records.types import Status
+from regrpo_jax.records.types import ImageReference, Status
 
+NOTHING_TOLD = Told("")
 HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
 
 
 @dataclass(frozen=True)
 class Played:
-    """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer."""
+    """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer.
+    pictures: those that the policy is shown; note: what it is told of those that it is not.
+    """
 
     status: Status
     text: str
@@ -40,6 +44,23 @@ class Played:
     success: bool = False
     tool_calls: int = 0
     error: str = ""
+    pictures: tuple[ShownPicture, ...] = ()
+    note: str = ""
+
+    @property
+    def told(self) -> str:
+        """The text and the note."""
+        return f"{self.text}\n{self.note}" if self.note else self.text
+
+    @property
+    def seen(self) -> str:
+        """What tells observations apart: the text, and which pictures came with it."""
+        return "\n".join((self.told, *(f"{picture.name}: {picture.digest}" for picture in self.pictures)))
+
+    @property
+    def words(self) -> str:
+        """What evidence may quote: the text, and what the pixels of the pictures say."""
+        return "\n".join((self.told, *(f"{picture.name} {picture.words}" for picture in self.pictures)))
 
 
 class Move(enum.Enum):
@@ -51,9 +72,13 @@ class Move(enum.Enum):
 
 
 class EpisodeLoop:
-    """expected: what a perfect agent observes at each step but the last, None when nobody knows."""
+    """expected: what a perfect agent observes (`Played.seen`) at each step but the last, None when nobody knows.
+    asked: the user turn with the task, its pictures included.
+    """
 
-    def __init__(self, settings: LoopSettings, expected: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, settings: LoopSettings, expected: Sequence[str] | None = None, asked: Told = NOTHING_TOLD
+    ) -> None:
         self.settings = settings
         self.outcome, self.error = "", ""
         self.success = self.truncated = False
@@ -65,6 +90,9 @@ class EpisodeLoop:
         self._failures = self._blocks = self._actions = self._sampled = 0
         self._confidences: list[float] = []
         self._last: Played | None = None
+        self._said, self._images = [asked.text], len(asked.images)  # user turns, and pictures in them
+        self._told = asked
+        self._image_files: list[ImageReference] = []
         self._last_right: bool | None = None
         self._gate = GateDecision(False, "none", 0.0, 0.0)
         self._waits = False  # the last action was withdrawn
@@ -74,13 +102,18 @@ class EpisodeLoop:
     def done(self) -> bool:
         return bool(self.outcome)
 
-    def replayed(self, text: str, played: Played) -> None:
-        """An earlier turn, which the policy finds in its prompt; it is context and never trained."""
+    def replayed(self, text: str, played: Played) -> Told:
+        """An earlier turn, which the policy finds in its prompt; it is context and never trained.
+
+        Returns:
+          the user turn that follows it there.
+        """
         if self._turns:
             raise ValueError("earlier turns come before the policy's own")
         self._enter_step(parse_turn(text))
         self._judge(played)
         self._decide(0.0, confident=True)
+        return self._told
 
     def expect(self, texts: Sequence[str] | None) -> None:
         """What a perfect agent observes, for an episode in which nothing has been judged yet."""
@@ -123,7 +156,7 @@ class EpisodeLoop:
         # An engine that cannot be given an opening leaves every block to the policy's own will.
         opener = Opener.GATE if self._opening == REFLECTION_OPENING and len(turn.opening) else Opener.POLICY
         nothing_wrong = reflected_on is not None and reflected_on.status == Status.OK and right is not False
-        seen = "" if reflected_on is None else reflected_on.text
+        seen = "" if reflected_on is None else reflected_on.words
         self._turns.append(
             RolloutTurn(
                 start=start,
@@ -161,7 +194,8 @@ class EpisodeLoop:
             self._confidences.append(turn.confidence)
         self._amend(
             status=played.status,
-            observation=played.text,
+            observation=played.told,
+            images=self._told.images,
             right=self._last_right,
             tool_calls=played.tool_calls,
             gate=self._gate,
@@ -176,19 +210,20 @@ class EpisodeLoop:
         elif self.budget < 1:
             self._out_of_tokens()
 
-    def user_text(self) -> str:
+    def user_turn(self) -> Told:
         """The user turn that follows the last turn of the policy."""
         if self._waits:
-            return observation_text(self._actions, HELD_BACK)
+            return Told(observation_text(self._actions, HELD_BACK))
         if self._last is None:
             raise ValueError("nothing has happened that the policy could be told")
-        return observation_text(self._actions - 1, self._last.text)
+        return self._told
 
     def heard(self, heard: Heard | None) -> None:
         """The tokens of the user turn; None ends the episode: no room is left, or it cannot be said."""
         if heard is None:
             self._out_of_tokens()
         else:
+            self._image_files += self.user_turn().images
             self._book.add_heard(heard, self._relative_step)
 
     def rollout(self, *, task_id: str, group: int, branch: int, policy_version: int, seed: int) -> Rollout:
@@ -208,6 +243,7 @@ class EpisodeLoop:
             seed=seed,
             error=self.error,
             scored=self._scored,
+            image_files=tuple(self._image_files),
         )
 
     @property
@@ -233,6 +269,13 @@ class EpisodeLoop:
         self._actions += 1
         self._failures += played.status in FAILURES
         self._last, self._last_right = played, self._is_right(played)
+        places = free_placeholders(len(played.pictures), self._images, (*self._said, played.told))
+        names = dict(zip(places, (picture.name for picture in played.pictures), strict=True))
+        paths = (picture.path for picture in played.pictures)
+        images = tuple(ImageReference(place, path) for place, path in zip(places, paths, strict=True))
+        self._told = Told(observation_text(self._actions - 1, played.told, names), images)
+        self._said.append(self._told.text)
+        self._images += len(images)
 
     def _is_right(self, played: Played) -> bool | None:
         if played.outcome == "answered":
@@ -241,7 +284,7 @@ class EpisodeLoop:
             return False
         if self._expected is None:
             return None
-        return self._step < len(self._expected) and played.text == self._expected[self._step]
+        return self._step < len(self._expected) and played.seen == self._expected[self._step]
 
     def _decide(self, certainty: float, *, confident: bool) -> None:
         """confident: leave the clause of low confidence out."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regrpo_jax.agent.policy import EpisodePrompt, Heard, Prefix
+from regrpo_jax.agent.policy import EpisodePrompt, Heard, Prefix, Told
 
 # About as long as tokens are: at most four letters with the space before them.
 _PIECE = re.compile(r"\s?[^\W_]{1,4}|\s?[\W_]|\s", re.DOTALL)
@@ -33,8 +33,8 @@ class PlainTokens:
         positions = np.repeat(np.arange(len(tokens), dtype=np.int32)[:, None], 3, axis=1)
         return Prefix(np.array(tokens, np.int32), positions, None)
 
-    def heard(self, text: str) -> Heard | None:
-        tokens = self.encode(text)
+    def heard(self, told: Told) -> Heard | None:
+        tokens = self.encode(told.text)
         return Heard(np.array(tokens, np.int32), np.ones(len(tokens), bool))
 
     def encode(self, text: str) -> list[int]:

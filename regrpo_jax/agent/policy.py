@@ -78,12 +78,20 @@ class SampledTurn:
     no_room: bool = False
 
 
+@dataclass(frozen=True)
+class Told:
+    """A user turn: its text, and the pictures that stand in the place of their placeholders there."""
+
+    text: str
+    images: tuple[ImageReference, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Heard:
     """What stands between two turns: tokens after the end of the turn, up to the header of the next one.
 
-    tokens: int32.  # [token]
-    spoken: bool, those of the observation itself; the others are the template's.  # [token]
+    tokens: int32; an image is one run of image tokens.  # [token]
+    spoken: bool, those of the observation itself, images included; the others are the template's.  # [token]
     """
 
     tokens: np.ndarray
@@ -100,7 +108,7 @@ class Session(Protocol):
     def write(self, requests: Sequence[WriteRequest]) -> list[SampledTurn]:
         """One turn of each branch, in the order of the requests."""
 
-    def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
+    def observe(self, observations: Sequence[tuple[Branch, Told]]) -> list[Heard | None]:
         """Put user turns after the branches' last ones; None where it cannot be said or does not fit."""
 
     def finish(self, branches: Sequence[Branch]) -> None:

@@ -63,6 +63,27 @@ def instruction_text(instruction: str, images: Sequence[str]) -> str:
     return "".join(f"{placeholder}\n" for placeholder in placeholders(images)) + f"Task: {instruction}"
 
 
-def observation_text(step: int, text: str) -> str:
-    """The user turn after a step, as MAT-Agent's and the release's records write it; steps count from 0."""
-    return f"[OUTPUT OF STEP {step}] -> Observation:\n{text}"
+def observation_text(step: int, text: str, pictures: Mapping[str, str] | None = None) -> str:
+    """The user turn after a step, as MAT-Agent's and the release's records write it; steps count from 0.
+
+    Args:
+      pictures: placeholder -> name of each picture that came with it, see `free_placeholders`.
+    """
+    shown = "".join(f"\n{name}: {placeholder}" for placeholder, name in (pictures or {}).items())
+    return f"[OUTPUT OF STEP {step}] -> Observation:\n{text}{shown}"
+
+
+def free_placeholders(count: int, first: int, said: Sequence[str]) -> list[str]:
+    """Placeholders for `count` further pictures, numbered from `first` on; none that was said already.
+
+    Args:
+      said: the user turns so far, and the text that the pictures come after; a tool may print whatever it likes.
+    """
+    found: list[str] = []
+    number = first
+    while len(found) < count:
+        placeholder = f"<image_{number:02d}>"
+        if not any(placeholder in text for text in said):
+            found.append(placeholder)
+        number += 1
+    return found

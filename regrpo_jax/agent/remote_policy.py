@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from regrpo_jax.agent.engine_reply import Said, SaidToken, read_said
-from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, WriteRequest
+from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, Told, WriteRequest
 from regrpo_jax.agent.remote_engine import EngineSettings, engine_api
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ImageReference, Turn
@@ -44,7 +44,7 @@ class Tokens(Protocol):
     def prefix(self, prompt: EpisodePrompt) -> Prefix:
         """A prompt as tokens. PolicyError."""
 
-    def heard(self, text: str) -> Heard | None:
+    def heard(self, told: Told) -> Heard | None:
         """A user turn after an end of turn, up to the next header; None when it cannot be said."""
 
     def encode(self, text: str) -> list[int]:
@@ -110,11 +110,11 @@ class RemoteSession:
             return True
         return not self._served and not (len(errors) == 1 and errors[0].odd)
 
-    def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
+    def observe(self, observations: Sequence[tuple[Branch, Told]]) -> list[Heard | None]:
         """Puts user turns after the branches' last ones; None where the text cannot be said or has no room."""
         found = []
-        for branch, text in observations:
-            heard = self._policy.tokens.heard(text)
+        for branch, told in observations:
+            heard = self._policy.tokens.heard(told)
             if heard is not None and branch in self._endless and self._policy.tokens.named:
                 end = self._policy.tokens.end_of_turn
                 heard = Heard(np.insert(heard.tokens, 0, end), np.insert(heard.spoken, 0, False))
@@ -122,7 +122,7 @@ class RemoteSession:
                 heard = None
             if heard is not None:
                 self._lengths[branch] += len(heard.tokens)
-                self._messages[branch].append({"role": "user", "content": text})
+                self._messages[branch] += chat_messages([Turn("user", told.text)], told.images)
             found.append(heard)
         return found
 

@@ -45,12 +45,12 @@ class RolloutTurn:
     start, sampled_from, end: its tokens are [start, end) of the rollout, those from `sampled_from` on are its own.
     text: the turn as written, opening included. step: which step of the task (local trajectory) it belongs to.
     status: of its action; None when that was never run (held back, or the turn has no end). observation: the text
-    that came back. right: whether the action did what its step asks for; None when nobody knows. reflection: who
-    opened its block. error_type: the one it names ("None" and unknown words included). malformed: its block lacks a
-    field or is out of order. needless: it reflects although nothing had gone wrong. grounded: its evidence quotes the
-    observation that it reflects on. held_back: the action was withdrawn before it ran. gate: the decision taken on
-    the action; None when there was nothing to decide. confidence: u_i. tool_calls: final_answer left out.
-    problems: what is wrong with its format.
+    that came back; images: the pictures that came with it, as files. right: whether the action did what its step asks
+    for; None when nobody knows. reflection: who opened its block. error_type: the one it names ("None" and unknown
+    words included). malformed: its block lacks a field or is out of order. needless: it reflects although nothing had
+    gone wrong. grounded: its evidence quotes the observation that it reflects on. held_back: the action was withdrawn
+    before it ran. gate: the decision taken on the action; None when there was nothing to decide. confidence: u_i.
+    tool_calls: final_answer left out. problems: what is wrong with its format.
     """
 
     start: int
@@ -60,6 +60,7 @@ class RolloutTurn:
     step: int
     status: Status | None = None
     observation: str = ""
+    images: tuple[ImageReference, ...] = ()
     right: bool | None = None
     reflection: Opener = Opener.NOBODY
     reflection_tokens: int = 0
@@ -81,7 +82,7 @@ class RolloutTurn:
     def to_json(self) -> dict[str, Any]:
         """Plain data; -inf of the gate's threshold is None."""
         told = dict(vars(self)) | {"status": None if self.status is None else str(self.status)}
-        told |= {"reflection": str(self.reflection), "problems": list(self.problems)}
+        told |= {"reflection": str(self.reflection), "problems": list(self.problems), "images": _pairs(self.images)}
         if self.gate is not None:
             threshold = self.gate.threshold if np.isfinite(self.gate.threshold) else None
             told["gate"] = dict(vars(self.gate)) | {"threshold": threshold}
@@ -97,6 +98,7 @@ class RolloutTurn:
             told["gate"] = GateDecision(gate["open"], gate["reason"], gate["confidence"], threshold)
         told["status"] = None if told["status"] is None else Status(told["status"])
         told |= {"reflection": Opener(told["reflection"]), "problems": tuple(told["problems"])}
+        told["images"] = _references(told.get("images", ()))
         return cls(**told)
 
 
@@ -114,6 +116,8 @@ class Rollout:
     updates that the policy had seen. seed: of the sampling. group, branch: its place. error: what failed when dropped,
     or whose limit ended it.
     scored: the log-probs are known; an engine may not tell them, and then the episode counts and never trains.
+    image_files: the pictures among its tokens, in order, as files named by their SHA-256; one that came with the last
+    observation was never told.
     """
 
     task_id: str
@@ -133,6 +137,12 @@ class Rollout:
     seed: int = 0
     error: str = ""
     scored: bool = True
+    image_files: tuple[ImageReference, ...] = ()
+
+    @property
+    def shown_paths(self) -> tuple[str, ...]:
+        """The files of all pictures that its tools made, told or not, each once."""
+        return tuple(dict.fromkeys(image.path for turn in self.turns for image in turn.images))
 
     @property
     def trained(self) -> np.ndarray:
@@ -180,14 +190,17 @@ class Rollout:
     def to_json(self) -> dict[str, Any]:
         """Plain data, arrays as lists; `from_json` gives the same bits back."""
         told = dict(vars(self)) | {name: getattr(self, name).tolist() for name in _ARRAYS}
-        return told | {"turns": [turn.to_json() for turn in self.turns], "step_success": list(self.step_success)}
+        told |= {"turns": [turn.to_json() for turn in self.turns], "step_success": list(self.step_success)}
+        return told | {"image_files": _pairs(self.image_files)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Rollout:
         """What `to_json` wrote."""
         arrays = {name: np.array(data[name], kind) for name, kind in _ARRAYS.items()}
         turns = tuple(map(RolloutTurn.from_json, data["turns"]))
-        return cls(**(dict(data) | arrays | {"turns": turns, "step_success": tuple(data["step_success"])}))
+        lists = {"turns": turns, "step_success": tuple(data["step_success"])}
+        images = {"image_files": _references(data.get("image_files", ()))}
+        return cls(**(dict(data) | arrays | lists | images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +210,8 @@ class RolloutGroup:
     prefix: int32, everything before the first turn of the policy, its header included; the last token leads the
     branches, as in `data.groups.Group`.  # [prefix]
     positions: int32 rotary positions.  # [prefix, 3]
-    images: packed images of the prefix (`data.images.PackedImages`), None where the policy's backend keeps no pixels.
-    image_files: the same images as files, from which `images` can be made again.
+    images: packed images of the prefix (`data.images.PackedImages`), None where the policy's backend keeps no pixels;
+    `data.online_batches.with_images` adds those of the rollouts. image_files: of the prefix, as files.
     rollouts: all that were played, dropped ones included. start: where the state comes from ("start", "middle",
     "near_miss"). forced: a first failure was put there on purpose; reported apart.
     """
@@ -223,7 +236,7 @@ class RolloutGroup:
     def to_json(self) -> dict[str, Any]:
         """Plain data without `images`, which are made again from `image_files`."""
         told = dict(vars(self)) | {"prefix": self.prefix.tolist(), "positions": self.positions.tolist()}
-        told["image_files"] = [[image.placeholder, image.path] for image in self.image_files]
+        told["image_files"] = _pairs(self.image_files)
         told["rollouts"] = [rollout.to_json() for rollout in self.rollouts]
         del told["images"]
         return told
@@ -234,7 +247,7 @@ class RolloutGroup:
         made = {
             "prefix": np.array(data["prefix"], np.int32),
             "positions": np.array(data["positions"], np.int32).reshape(-1, 3),
-            "image_files": tuple(ImageReference(*pair) for pair in data["image_files"]),
+            "image_files": _references(data["image_files"]),
             "rollouts": tuple(map(Rollout.from_json, data["rollouts"])),
             "images": images,
         }
@@ -243,6 +256,14 @@ class RolloutGroup:
 
 FAILURES = frozenset({Status.EMPTY, Status.TOOL_ERROR, Status.TIMEOUT, Status.INVALID_ACTION})
 _ARRAYS = {"tokens": np.int32, "labels": np.int8, "logprobs": np.float32, "steps": np.int16}
+
+
+def _pairs(images: Sequence[ImageReference]) -> list[list[str]]:
+    return [[image.placeholder, image.path] for image in images]
+
+
+def _references(pairs: Sequence[Sequence[str]]) -> tuple[ImageReference, ...]:
+    return tuple(ImageReference(*pair) for pair in pairs)
 
 
 def check_rollout(rollout: Rollout) -> None:

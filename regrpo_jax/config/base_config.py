@@ -14,12 +14,12 @@ from regrpo_jax.config.fields import (
     multiple_of,
     one_of,
     optional,
-    pair,
     places,
     server,
     share,
     shares,
     some_of,
+    together,
 )
 from regrpo_jax.records.types import ErrorType
 
@@ -98,7 +98,7 @@ def _data() -> ConfigDict:
     data.prefix_buckets = lengths(256, 512, 1024)  # padded lengths of a group's prefix, in tokens
     data.branch_buckets = lengths(128, 256, 512)  # padded lengths of a branch, in tokens
     # an image is enlarged, or shrunk, to as many pixels; the model's own range counts where it is narrower
-    data.pixels = pair(
+    data.pixels = together(
         (4 * 28 * 28, 512 * 28 * 28),
         lambda least, most: 1 <= least <= most >= 784,
         "the least and the most pixels, of which the second is at least 784 and not below the first",
@@ -106,11 +106,11 @@ def _data() -> ConfigDict:
     # RoT records in play: "none" all, "linear" and "success-paced" the easiest first
     data.curriculum = one_of("none", "linear", "success-paced")
     # share of them in play at a stage's first update; "linear": share of the stage's updates after which all are
-    data.curriculum_pace = pair(
+    data.curriculum_pace = together(
         (0.3, 0.5), lambda start, full: 0 <= start <= 1 and 0 <= full <= 1, "both are shares between 0 and 1"
     )
     # "success-paced": mean success, over so many measured updates, that brings the next tenth into play
-    data.curriculum_success = pair(
+    data.curriculum_success = together(
         (0.8, 20),
         lambda success, window: 0 <= success <= 1 <= window and isinstance(window, int),
         "a mean success between 0 and 1, and a whole number of updates above 0",
@@ -227,6 +227,12 @@ def _agent() -> ConfigDict:
     agent.max_steps = at_least(1, 8)  # actions of an episode
     agent.turn_tokens = at_least(1, 96)  # sampled in one turn, at most, also of eval
     agent.episode_tokens = at_least(1, 384)  # sampled in an episode, at most
+    # pictures that tools make, of which a policy that sees is shown: so many of one observation, so many of an episode,
+    # each of so many pixels at most; the names of others are told
+    agent.observation_images = together(
+        (4, 16, 401_408), lambda one, all_, pixels: min(one, all_) >= 0 < pixels, "two counts, then pixels above 0"
+    )
+    agent.blind = False  # black pictures take the place of those: the control that tells whether a policy looks
     return agent
 
 
@@ -253,7 +259,7 @@ def _online() -> ConfigDict:
     # reflections alone weighs little; 0 does not divide
     online.advantage_epsilon = at_least(0, 0.1)
     # how far a ratio may fall below 1, and rise above it
-    online.clip = pair((0.2, 0.28), lambda low, high: low > 0 and high > 0, "both are above 0")
+    online.clip = together((0.2, 0.28), lambda low, high: low > 0 and high > 0, "both are above 0")
     online.weight_cap = above_zero(float, optional=True)  # largest importance weight of a stale rollout; None for none
     # what has a ratio of its own: a "token", or a whole "branch" (GSPO; wants small bounds)
     online.ratio_of = one_of("token", "branch")
@@ -378,6 +384,8 @@ def _teacher() -> ConfigDict:
     teacher.requests_per_minute = above_zero(60.0)
     teacher.most_requests = above_zero(int, optional=True)  # of the run, restarts included; None without limit
     teacher.most_dollars = above_zero(float, optional=True)  # likewise, at these prices of a million tokens:
-    teacher.prices = pair((0.0, 0.0), lambda read, written: read >= 0 and written >= 0, "neither is below 0")  # in, out
+    teacher.prices = together(
+        (0.0, 0.0), lambda read, written: read >= 0 and written >= 0, "neither is below 0"
+    )  # in, out
     teacher.max_tokens = at_least(1, 1024)  # of an answer
     return teacher

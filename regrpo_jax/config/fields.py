@@ -91,14 +91,14 @@ def server(*, model: bool = True, or_path: bool = False) -> Field:
     return Field("", holds, remedy, told=lambda text: text.partition(" ")[0])  # what follows may be a key
 
 
-def pair(default: tuple[float, float], holds: Callable[[Any, Any], bool], remedy: str) -> Field:
-    """Two numbers that go together."""
+def together(default: tuple[float, ...], holds: Callable[..., bool], remedy: str) -> Field:
+    """As many numbers as the default, which go together."""
 
-    def both(values: Any) -> bool:
-        numbers = len(values) == 2 and all(isinstance(value, int | float) for value in values)
+    def all_hold(values: Any) -> bool:
+        numbers = len(values) == len(default) and all(isinstance(value, int | float) for value in values)
         return numbers and all(math.isfinite(value) for value in values) and holds(*values)
 
-    return Field(default, both, f"give two numbers; {remedy}")
+    return Field(default, all_hold, f"give {len(default)} numbers; {remedy}")
 
 
 def places(default: str, *others: str) -> Field:

@@ -7,6 +7,7 @@ from flax import struct
 
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.images import PackedImages
+from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
 
@@ -32,7 +33,7 @@ class GroupBatch:
 
     Attributes:
       prefix: without its last token, which leads every branch.  # [group, prefix]
-      images: patches of the prefixes, or None in a batch without images.
+      images: patches of the prefixes and branches, or None in a batch without images.
       branches: the tokens a branch is fed.  # [group, branch, token]
       targets: int32, the token that each fed token predicts.  # [group, branch, token]
       segments: int8 `Segment` of the targets, nonzero exactly at scored tokens.  # [group, branch, token]
@@ -101,13 +102,17 @@ def collate_groups(
     fed, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     segments, valid = np.zeros(shape, np.int8), np.zeros(shape, np.int32)
     positions, reference = np.zeros((*shape, 3), np.int32), np.zeros(shape, np.float32)
+    image_index = np.full(shape, -1, np.int32)
     for row, group in enumerate(groups):
-        start = group.positions[-1].max()
-        positions[row] = (start + np.arange(length))[:, None]
+        lead = int(group.positions[-1].max())
         width = min(length, reference_logprobs[row].shape[-1])
         reference[row, :, :width] = reference_logprobs[row][:, :width]
         for column, branch in enumerate(group.branches):
-            check_image_tokens(f"{group.record_id}, {branch.label}", branch.tokens, 0, image_token_id)
+            name = f"{group.record_id}, {branch.label}"
+            at = (row, column)
+            positions[at], image_index[at] = fed_places(
+                branch.tokens, length, lead, group.images, branch.pictures, image_token_id, name
+            )
             size = len(branch.tokens)
             targets[row, column, :size] = branch.tokens
             fed[row, column, :size] = np.concatenate([group.prefix[-1:], branch.tokens[:-1]])
@@ -116,7 +121,7 @@ def collate_groups(
     return GroupBatch(
         prefix=prefix,
         images=images,
-        branches=TokenBlock(fed, valid, positions, np.full(shape, -1, np.int32)),
+        branches=TokenBlock(fed, valid, positions, image_index),
         targets=targets,
         segments=segments,
         success=np.array([[branch.success for branch in group.branches] for group in groups]),
@@ -125,10 +130,49 @@ def collate_groups(
     )
 
 
+def fed_places(
+    tokens: np.ndarray,
+    length: int,
+    lead: int,
+    images: PackedImages,
+    pictures: Sequence[int],
+    image_token_id: int,
+    name: str,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the tokens stand that a branch is fed: the last of its prefix, then its own without its last.
+
+    Args:
+      tokens: int, the branch.  # [token]
+      length: that it is padded to.
+      lead: rotary position of the prefix's last token.
+      images: of the group.
+      pictures: which of them the branch's image tokens stand for, in order.
+      name: of the branch, for people.
+    Returns:
+      int32 rotary positions [length, 3] and image features [length], -1 for text.
+    Raises:
+      UserError: image tokens and features disagree.
+    """
+    features = images.features_of(pictures)
+    check_image_tokens(name, tokens, len(features), image_token_id)
+    is_image = tokens == image_token_id
+    own = lead + 1 + rotary_positions(is_image, [images.merged_grids[index] for index in pictures])  # [token, 3]
+    index = np.full(len(tokens), -1, np.int32)
+    index[is_image] = features
+    size = len(tokens)
+    after = own[-1].max() if size else lead + 1
+    positions = np.empty((length, 3), np.int32)
+    positions[:1], positions[1:size] = lead, own[:-1]
+    positions[size:] = (after + np.arange(length - size))[:, None]
+    image_index = np.full(length, -1, np.int32)
+    image_index[1:size] = index[:-1]
+    return positions, image_index
+
+
 def collate_prefixes(
     groups: Sequence[Group], *, image_token_id: int, buckets: Sequence[int]
 ) -> tuple[TokenBlock, ImagePatches | None]:
-    """Left-padded prefixes without their last token, and the patches of their images.
+    """Left-padded prefixes without their last token, and the patches of the groups' images.
 
     Raises:
       UserError: no bucket is large enough, or image tokens and features disagree.
@@ -139,7 +183,8 @@ def collate_prefixes(
     positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
     for row, group in enumerate(groups):
         body = group.prefix[:-1]
-        check_image_tokens(group.record_id, body, sum(group.images.token_counts), image_token_id)
+        features = sum(group.images.token_counts[: group.prefix_images])
+        check_image_tokens(group.record_id, body, features, image_token_id)
         if not len(body):
             continue
         tokens[row, -len(body) :] = body

@@ -175,11 +175,16 @@ class ChatRenderer:
             )
         return rendered.tokens[: rendered.spans[-1][0]]
 
-    def continuation(self, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
+    def continuation(
+        self, turn: Turn, images: Sequence[ImageReference] = (), image_lengths: Sequence[int] = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """What a live conversation is fed after the end-of-turn token of an assistant turn when `turn` comes next.
 
+        Args:
+          images, image_lengths: of this turn, as in `render`.
         Returns:
-          int32 tokens up to the next assistant's header, as `render` gives them; bool, which are of the turn's text.
+          int32 tokens up to the next assistant's header, as `render` gives them; bool, which are of the turn's text
+          and images.
         Raises:
           ChatError: the template changes what it wrote as the conversation grows, or see `render`.
         """
@@ -187,11 +192,37 @@ class ChatRenderer:
             words = "writes earlier turns anew as the conversation grows; use one that only adds to the end"
             raise ChatError(f"{self._name}: the chat template {words}")
         self._check_no_control_tokens((turn,))
-        piece, said = self._pieces((*_EXCHANGE, turn), (), True)[-1], turn.content.strip()
-        tokens = self._closing_ids(piece)[1:]
+        piece, said = self._pieces((*_EXCHANGE, turn), images, True)[-1], turn.content.strip()
+        tokens = np.array(self._closing_ids(piece)[1:], np.int32)
+        if images:
+            return self._with_observed_images(turn, tokens, image_lengths)
         end = len(self._encode(piece[: piece.rfind(said) + len(said)])) - 1
         order = np.arange(len(tokens)) - end + len(self._encode(said))
-        return np.array(tokens, np.int32), (order >= 0) & (order < len(self._encode(said)))
+        return tokens, (order >= 0) & (order < len(self._encode(said)))
+
+    def _with_observed_images(
+        self, turn: Turn, tokens: np.ndarray, image_lengths: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The tokens of a turn with images, expanded, and which are its text and images and not the template's."""
+        repeats = self._image_repeats(tokens, image_lengths)
+        alone = self._closing_ids(self._pieces((*_EXCHANGE, Turn(turn.role, "a")), (), True)[-1])[1:]  # one token said
+        body = alone.index(self._encode("a")[0]) if self._encode("a")[0] in alone else 0
+        order = np.arange(len(tokens))
+        template = np.isin(tokens, [*self.control_tokens.values()]) & (tokens != self.image_token_id)
+        spoken = (order >= body) & (order < len(tokens) - (len(alone) - body - 1)) & ~template
+        return np.repeat(tokens, repeats), np.repeat(spoken, repeats)
+
+    @functools.cached_property
+    def shows_observed_images(self) -> bool:
+        """Whether the template has a place for an image in a user turn that follows an assistant's."""
+        if self.image_token is None:
+            return False
+        mark = "<image_00>"
+        try:
+            self.continuation(Turn("user", f"a\nb: {mark}"), [ImageReference(mark, "")], [1])
+        except ChatError:
+            return False
+        return True
 
     @functools.cached_property
     def _only_adds(self) -> bool:
@@ -263,13 +294,9 @@ class ChatRenderer:
 
     def _with_images(self, chat: RenderedChat, image_lengths: Sequence[int]) -> RenderedChat:
         """Expands each image token into as many as the image has features."""
-        places = np.flatnonzero(chat.tokens == self.image_token_id)
-        if len(places) != len(image_lengths):
-            raise ChatError(f"{len(places)} image tokens in the text for {len(image_lengths)} images")
-        if not len(places):
+        repeats = self._image_repeats(chat.tokens, image_lengths)
+        if not len(image_lengths):
             return chat
-        repeats = np.ones(len(chat.tokens), np.int64)
-        repeats[places] = image_lengths
         moved = np.concatenate([[0], np.cumsum(repeats)])
         return RenderedChat(
             np.repeat(chat.tokens, repeats),
@@ -278,6 +305,15 @@ class ChatRenderer:
             tuple((int(moved[start]), int(moved[end])) for start, end in chat.spans),
             chat.turn_indices,
         )
+
+    def _image_repeats(self, tokens: np.ndarray, image_lengths: Sequence[int]) -> np.ndarray:
+        """How often each token stands in the expanded conversation.  # [token]"""
+        places = np.flatnonzero(tokens == self.image_token_id)
+        if len(places) != len(image_lengths):
+            raise ChatError(f"{len(places)} image tokens in the text for {len(image_lengths)} images")
+        repeats = np.ones(len(tokens), np.int64)
+        repeats[places] = image_lengths
+        return repeats
 
 
 def _look_the_same(decoded: str, text: str) -> bool:

@@ -13,10 +13,10 @@ from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
 from regrpo_jax.data.groups import Group, build_group
 from regrpo_jax.data.loader import row_overflow
-from regrpo_jax.records.opened_images import ImageError
 from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
 from regrpo_jax.records.failed_turns import failed_turns
+from regrpo_jax.records.opened_images import ImageError
 
 _log = logging.getLogger(__name__)
 Record = TypeVar("Record", RotRecord, Trajectory)

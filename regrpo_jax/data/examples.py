@@ -6,15 +6,15 @@ never a target.
 """
 
 import dataclasses
-import functools
 from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from regrpo_jax.agent.policy import Heard, Told
 from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat
 from regrpo_jax.data.image_parts import image_order, images_before
 from regrpo_jax.data.image_settings import ImageSettings
-from regrpo_jax.data.images import PackedImages, PatchedImage, load_image, pack_images
+from regrpo_jax.data.images import PackedImages, PatchedImage, cached_image, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records.complexity import record_complexity
@@ -78,18 +78,30 @@ class ConversationReader:
         tokens = self.renderer.render_prompt(turns, images, packed.token_counts)
         return tokens, self.positions(tokens, packed), packed
 
+    def read_told(self, told: Told) -> tuple[Heard, list[PatchedImage]]:
+        """A user turn of a conversation that goes on, and its images in the order of their tokens.
+
+        Raises:
+          ChatError, ImageError: see `read`.
+        """
+        turn = Turn("user", told.text)
+        images = self._patched([turn], told.images)
+        lengths = [image.num_tokens for image in images]
+        return Heard(*self.renderer.continuation(turn, told.images, lengths)), images
+
     def positions(self, tokens: np.ndarray, images: PackedImages) -> np.ndarray:
         """Rotary positions.  # [token, 3]"""
         return rotary_positions(tokens == self.renderer.image_token_id, images.merged_grids)
 
     def read_images(self, turns: Sequence[Turn], images: Sequence[ImageReference]) -> PackedImages:
         """Patches of all images, in the order of their tokens."""
-        if not images:
-            return pack_images([], self.vision)
-        if self.settings is None:
+        return pack_images(self._patched(turns, images), self.vision)
+
+    def _patched(self, turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[PatchedImage]:
+        if images and self.settings is None:
             raise ChatError("the conversation has images, but the policy is text-only (config.model.images is off)")
-        ordered = [_cached_image(image.path, self.settings) for image in image_order(turns, images)]
-        return pack_images(ordered, self.vision)
+        settings = self.settings
+        return [cached_image(image.path, settings) for image in image_order(turns, images) if settings is not None]
 
 
 def clean_example(record: Trajectory, reader: ConversationReader, context: Collection[int] = ()) -> Example:
@@ -121,8 +133,3 @@ def rot_example(record: RotRecord, reader: ConversationReader) -> Example:
     start, _ = chat.span_of(record.reflection_turn)
     segments = np.where(np.arange(len(chat.tokens)) >= start, chat.segments, 0).astype(np.int8)
     return Example(record.id, chat.tokens, segments, positions, images, record_complexity(record).score)
-
-
-@functools.lru_cache(maxsize=128)  # an image of 512 tokens has 10 MB of patches
-def _cached_image(path: str, settings: ImageSettings) -> PatchedImage:
-    return load_image(path, settings)

@@ -1,7 +1,8 @@
 """Offline contrastive groups: one shared prefix and five short branches per Reflection-of-Thought record.
 
 In the paper's conditioning a repair follows what it repairs, `context, a0, o0, z, a1`; the authors' release scores
-every candidate directly after the context. `o0` and a repair's `a0` are context and carry no segment label.
+every candidate directly after the context. `o0` and a repair's `a0` are context and carry no segment label. Pictures
+that `o0` holds stand in the branch; a group keeps each of its pictures once.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ class Branch:
       segments: int8 `Segment`, nonzero exactly at scored tokens.  # [token]
       success: whether its last action is the right one.
       verifier_value: V in [0, 1].
+      pictures: which of the group's images its image tokens stand for, in order.
     """
 
     label: str
@@ -37,6 +39,7 @@ class Branch:
     segments: np.ndarray
     success: bool
     verifier_value: float
+    pictures: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +50,10 @@ class Group:
       record_id: the record.
       prefix: int32, everything before the failed step, up to the assistant's header.  # [prefix]
       positions: int32.  # [prefix, 3]
-      images: images of the prefix.
+      images: images of the prefix, then those of the branches, each once.
       branches: the candidates.
       complexity: of the record's failure, in [0, 1].
+      prefix_images: how many of the images stand in the prefix; None for all.
     """
 
     record_id: str
@@ -58,6 +62,7 @@ class Group:
     images: PackedImages
     branches: tuple[Branch, ...]
     complexity: float = 0.0
+    prefix_images: int | None = None
 
 
 def build_group(
@@ -82,25 +87,31 @@ def build_group(
     """
     context = record.conversation[: record.failed_turn]
     visible = images_before(record.conversation, len(context), record.images)
-    if conditioning == "paper" and visible != images_before(record.conversation, record.reflection_turn, record.images):
-        raise ChatError("the failed observation has an image; a branch cannot hold one")
     prefix, positions, images = reader.read_prompt(context, visible)
+    count = len(images.merged_grids)
+    if conditioning == "paper":
+        failure = record.conversation[: record.reflection_turn]
+        visible = images_before(record.conversation, record.reflection_turn, record.images)
+        images = reader.read_images(failure, visible)  # those of the context come first
     fed = len(prefix) - 1  # the last token leads the branches
     if fed > max_prefix:
+        pictured = sum(images.token_counts[:count])
         raise ChatError(
-            f"its prefix of {fed} tokens, {sum(images.token_counts)} of them for images, exceeds the largest of "
+            f"its prefix of {fed} tokens, {pictured} of them for images, exceeds the largest of "
             f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.pixels"
         )
     branches = []
     for candidate in contrastive_candidates(record, strict=conditioning == "paper"):
-        branch = _build_branch(candidate, record, reader, prefix, images, conditioning)
+        after_failure = candidate.after_failure and conditioning == "paper"
+        branch = _build_branch(candidate, record, reader, prefix, images, count, after_failure)
         if len(branch.tokens) > max_branch:
             raise ChatError(
                 f"the {branch.label} branch has {len(branch.tokens)} tokens but the largest of "
                 f"config.data.branch_buckets is {max_branch}; add a larger bucket"
             )
         branches.append(branch)
-    return Group(record.id, prefix, positions, images, tuple(branches), record_complexity(record).score)
+    complexity = record_complexity(record).score
+    return Group(record.id, prefix, positions, images, tuple(branches), complexity, count)
 
 
 def _build_branch(
@@ -109,14 +120,13 @@ def _build_branch(
     reader: ConversationReader,
     prefix: np.ndarray,
     images: PackedImages,
-    conditioning: Conditioning,
+    prefix_images: int,
+    after_failure: bool,
 ) -> Branch:
-    turns = list(record.conversation[: record.failed_turn])
-    if candidate.after_failure and conditioning == "paper":
-        turns += record.conversation[record.failed_turn : record.reflection_turn]
-    turns.append(Turn("assistant", candidate.reflection + candidate.action))
-    visible = images_before(record.conversation, record.failed_turn, record.images)
-    chat = reader.renderer.render(turns, visible, images.token_counts)
+    shown = record.reflection_turn if after_failure else record.failed_turn
+    turns = [*record.conversation[:shown], Turn("assistant", candidate.reflection + candidate.action)]
+    visible = images_before(record.conversation, shown, record.images)
+    chat = reader.renderer.render(turns, visible, images.token_counts[: len(visible)])
     if not np.array_equal(chat.tokens[: len(prefix)], prefix):
         raise ChatError("the chat template renders the context differently once an assistant turn follows it")
     start, end = chat.spans[-1]
@@ -128,4 +138,5 @@ def _build_branch(
         labelled[len(prefix) : end].astype(np.int8),
         candidate.success,
         candidate.verifier_value,
+        tuple(range(prefix_images, len(visible))),
     )

@@ -13,9 +13,9 @@ import numpy as np
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from regrpo_jax.data.image_settings import ImageSettings
+from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records.opened_images import ImageError as ImageError
 from regrpo_jax.records.opened_images import open_image as open_image
-from regrpo_jax.models.config import VisionConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,12 @@ class PatchedImage:
     @property
     def num_tokens(self) -> int:
         return self.merged_grid[0] * self.merged_grid[1]
+
+
+@functools.lru_cache(maxsize=128)  # an image of 512 tokens has 10 MB of patches
+def cached_image(path: str, settings: ImageSettings) -> PatchedImage:
+    """`load_image` of a file that does not change."""
+    return load_image(path, settings)
 
 
 def load_image(path: str | Path, settings: ImageSettings) -> PatchedImage:
@@ -89,6 +95,12 @@ class PackedImages:
     def token_counts(self) -> tuple[int, ...]:
         """Number of image tokens, which is the number of merged features, of each image."""
         return tuple(rows * columns for rows, columns in self.merged_grids)
+
+    def features_of(self, which: Sequence[int]) -> np.ndarray:
+        """int32, the features of these images one after another, by their index among all.  # [image token]"""
+        starts = np.concatenate([[0], np.cumsum(self.token_counts)]).astype(np.int32)
+        parts = [np.arange(starts[image], starts[image + 1], dtype=np.int32) for image in which]
+        return np.concatenate([np.zeros(0, np.int32), *parts])
 
 
 def pack_images(images: Sequence[PatchedImage], config: VisionConfig | None) -> PackedImages:

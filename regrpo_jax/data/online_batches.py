@@ -12,11 +12,11 @@ from flax import struct
 
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup
 from regrpo_jax.core.step_advantages import at_tokens
-from regrpo_jax.data.batches import bucket_length, check_image_tokens, collate_prefixes
+from regrpo_jax.data.batches import bucket_length, collate_prefixes, fed_places
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.image_settings import ImageSettings
-from regrpo_jax.data.images import load_image, pack_images
+from regrpo_jax.data.images import cached_image, pack_images
 from regrpo_jax.data.rollout_credit import CreditSettings, judge, token_places
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import VisionConfig
@@ -42,7 +42,7 @@ class OnlineBatch:
 
     Attributes:
       prefix: without its last token, which leads every branch.  # [group, prefix]
-      images: patches of the prefixes, or None in a batch without images.
+      images: patches of the prefixes and branches, or None in a batch without images.
       branches: the tokens a branch is fed.  # [group, branch, token]
       targets: int32, the token that each fed token predicts.  # [group, branch, token]
       segments: int8 `Segment` of the targets, nonzero exactly at tokens that the policy sampled and that may train.
@@ -107,9 +107,6 @@ def collate_rollouts(
         prefixes + prefixes[-1:] * (rows - len(used)), image_token_id=image_token_id, buckets=prefix_buckets
     )
     shape = (rows, branches, length)
-    starts = np.array([group.positions[-1].max() for group in prefixes], np.int32)  # [group]
-    starts = np.concatenate([starts, np.repeat(starts[-1:], rows - len(used))])  # [row]
-    order = starts[:, None, None] + np.arange(length, dtype=np.int32)  # [row, 1, token]
     places = np.full(shape, -1, np.int32)
     batch = OnlineBatch(
         prefix=prefix,
@@ -117,7 +114,7 @@ def collate_rollouts(
         branches=TokenBlock(
             np.zeros(shape, np.int32),
             np.zeros(shape, np.int32),
-            np.array(np.broadcast_to(order[..., None], (*shape, 3))),
+            np.zeros((*shape, 3), np.int32),
             np.full(shape, -1, np.int32),
         ),
         targets=np.zeros(shape, np.int32),
@@ -130,9 +127,19 @@ def collate_rollouts(
         reached=_in_rows(judged.reached, rows),
     )
     for row, group in enumerate(used):
+        known = {path: index for index, path in enumerate(image_paths(group))}
         for column, rollout in enumerate(group.rollouts):
             if not rollout.dropped:
-                check_image_tokens(f"{rollout.task_id}, branch {rollout.branch}", rollout.tokens, 0, image_token_id)
+                at, block = (row, column), batch.branches
+                block.positions[at], block.image_index[at] = fed_places(
+                    rollout.tokens,
+                    length,
+                    int(group.positions[-1].max()),
+                    prefixes[row].images,
+                    [known[image.path] for image in rollout.image_files],
+                    image_token_id,
+                    f"{rollout.task_id}, branch {rollout.branch}",
+                )
                 batch.stale[row, column] = rollout.policy_version != policy_version
                 places[row, column, : len(rollout.tokens)] = token_places(rollout, credit, judged.attempts)
                 if rollout.truncated and not train_truncated:
@@ -147,7 +154,7 @@ def collate_rollouts(
 
 
 def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: VisionConfig | None) -> RolloutGroup:
-    """The group with its images as patches again, made of `image_files`, which stand in the order of their tokens.
+    """The group with its images as patches, made of the files: the prefix's, then those that its episodes saw.
 
     Args:
       settings, vision: as in `examples.ConversationReader`.
@@ -155,10 +162,23 @@ def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: Vis
       ImageError: a file is no longer a readable image.
       ValueError: there are images, and the policy is text-only.
     """
-    if group.image_files and settings is None:
+    paths = image_paths(group)
+    if group.images is not None and len(group.images.merged_grids) == max(len(paths), len(group.image_files)):
+        return group
+    if paths and settings is None:
         raise ValueError(f"the group {group.group} of task {group.task_id} has images, but the policy is text-only")
-    opened = [load_image(image.path, settings) for image in group.image_files if settings is not None]
+    opened = [cached_image(path, settings) for path in paths if settings is not None]
     return dataclasses.replace(group, images=pack_images(opened, vision))
+
+
+def image_paths(group: RolloutGroup) -> list[str]:
+    """The images of a group in the order of its patches: those of the prefix, then those of its branches, each once.
+
+    Files are named by what they hold, so that equal pictures have one path. Dropped rollouts have none.
+    """
+    found = [image.path for image in group.image_files]
+    shown = [image.path for rollout in group.counted for image in rollout.image_files]
+    return [*found, *dict.fromkeys(path for path in shown if path not in found)]
 
 
 def _write(batch: OnlineBatch, at: tuple[int, int], lead: int, rollout: Rollout, judged: np.ndarray) -> None:
@@ -176,7 +196,14 @@ def _write(batch: OnlineBatch, at: tuple[int, int], lead: int, rollout: Rollout,
 def _prefix(group: RolloutGroup) -> Group:
     if group.images is None:
         raise ValueError(f"the group {group.group} of task {group.task_id} has no packed images; see `with_images`")
-    return Group(group.task_id, group.prefix, group.positions, group.images, ())
+    paths, count = image_paths(group), None
+    if len(paths) > len(group.image_files):
+        count = len(group.image_files)
+        if len(paths) != len(group.images.merged_grids):
+            raise ValueError(
+                f"the group {group.group} of task {group.task_id} lacks images of rollouts; see `with_images`"
+            )
+    return Group(group.task_id, group.prefix, group.positions, group.images, (), prefix_images=count)
 
 
 def _in_rows(values: np.ndarray, rows: int) -> np.ndarray:

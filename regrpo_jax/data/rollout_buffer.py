@@ -21,7 +21,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -89,8 +89,14 @@ class RolloutBuffer:
         self._append({"kind": "group", "round": round_number, "planned": planned, "value": told})
 
     def add_rollout(self, round_number: int, rollout: Rollout) -> None:
-        """Writes down an episode that has finished; when this returns, no kill of the process loses it."""
-        self._append({"kind": "rollout", "round": round_number, "value": rollout.to_json()})
+        """Writes down an episode that has finished and keeps its pictures; then no kill of the process loses it.
+
+        Raises:
+          UserError: a picture cannot be read, or the disk is full.
+        """
+        told = rollout.to_json()
+        kept = {path: store_image(Path(path), self.folder / "images") for path in rollout.shown_paths}
+        self._append({"kind": "rollout", "round": round_number, "value": _with_paths(told, kept.__getitem__)})
 
     def add_update(self, update: int, groups: Sequence[GroupKey]) -> None:
         """Writes down what update number `update` learns from; what came before is on the disk when this returns."""
@@ -177,11 +183,13 @@ class StoredRollouts(Sequence[RolloutGroup]):
           UserError: an image is missing or was changed.
         """
         told = dict(_read(self._groups[key][0])["value"])
-        told["image_files"] = [
-            (placeholder, str(stored_image(name, self.folder / "images"))) for placeholder, name in told["image_files"]
-        ]
+
+        def path_of(name: str) -> str:
+            return str(stored_image(name, self.folder / "images"))
+
+        told["image_files"] = [(placeholder, path_of(name)) for placeholder, name in told["image_files"]]
         places = sorted(self._rollouts.get(key, {}).items())
-        told["rollouts"] = [_read(place)["value"] for _, place in places]
+        told["rollouts"] = [_with_paths(_read(place)["value"], path_of) for _, place in places]
         return RolloutGroup.from_json(told)
 
     def update(self, number: int) -> list[RolloutGroup]:
@@ -200,6 +208,16 @@ class StoredRollouts(Sequence[RolloutGroup]):
             self._rollouts.setdefault(GroupKey(told["round"], value["group"]), {})[value["branch"]] = place
         elif told["kind"] == "update":
             self.updates[told["update"]] = tuple(GroupKey(*key) for key in told["groups"])
+
+
+def _with_paths(rollout: Mapping[str, Any], path_of: Callable[[str], str]) -> dict[str, Any]:
+    """A rollout as `Rollout.to_json` gives it, its pictures at other paths."""
+
+    def moved(images: Sequence[Sequence[str]]) -> list[list[str]]:
+        return [[placeholder, path_of(path)] for placeholder, path in images]
+
+    turns = [turn | {"images": moved(turn["images"])} if turn.get("images") else turn for turn in rollout["turns"]]
+    return {**rollout, "turns": turns, "image_files": moved(rollout.get("image_files", []))}
 
 
 def _line(told: Mapping[str, Any]) -> bytes:

@@ -38,7 +38,8 @@ class Decoding:
       prefix: shared by the branches of a group.
       cache: what each branch holds so far, its last token excepted.
       fed: int32, the last token of each branch, which is run next.  # [group, branch]
-      position: int32 rotary position of `fed`.  # [group, branch]
+      fed_image: int32, which image feature `fed` stands for, -1 for text.  # [group, branch]
+      position: int32 rotary position of `fed` (time, row, column).  # [group, branch, 3]
       done: bool, whether the branch drew a stop sequence and nothing was appended since.  # [group, branch]
       keys: random keys, one a branch.  # [group, branch]
     """
@@ -46,9 +47,25 @@ class Decoding:
     prefix: PrefixLayers
     cache: BranchCache
     fed: Array
+    fed_image: Array
     position: Array
     done: Array
     keys: Array
+
+
+@struct.dataclass
+class Pictures:
+    """The images among tokens that are appended; a branch may have none.
+
+    Attributes:
+      features: of all of them, each image once.  # [feature, hidden]
+      image_index: int32 index into the features, -1 for text.  # [group, branch, token]
+      positions: int32 rotary positions (time, row, column) of the tokens.  # [group, branch, token, 3]
+    """
+
+    features: Array
+    image_index: Array
+    positions: Array
 
 
 @struct.dataclass
@@ -94,6 +111,6 @@ def check_room(decoding: Decoding, slots: int, doing: str) -> None:
         )
 
 
-def text_block(tokens: Array, real: Array, order: Array) -> TokenBlock:
-    positions = jnp.broadcast_to(order[..., None], (*tokens.shape, 3))
-    return TokenBlock(tokens, real.astype(jnp.int32), positions, jnp.full_like(tokens, -1))
+def last_place(position: Array) -> Array:
+    """The largest of a token's three positions: text goes on after it, behind an image too.  # [..]"""
+    return jnp.max(position, axis=-1)

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regrpo_jax.models.decoding_state import APART, Decoding, Samples, Turn, check_room, text_block
-from regrpo_jax.models.inputs import Array, BranchCache
+from regrpo_jax.models.decoding_state import APART, Decoding, Samples, Turn, check_room, last_place
+from regrpo_jax.models.inputs import Array, BranchCache, TokenBlock
 from regrpo_jax.models.layers import at_least_float32
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.token_choice import Sampling, choose_tokens
@@ -95,11 +95,12 @@ def draw_compiled(
     def step(loop: tuple[Turn, Decoding]) -> tuple[Turn, Decoding]:
         turn, decoding = loop
         live = running(decoding.done, turn)  # [group, branch]
-        block = text_block(decoding.fed[..., None], live[..., None], decoding.position[..., None])
+        fed, position = decoding.fed[..., None], decoding.position[..., None, :]
+        block = TokenBlock(fed, live[..., None].astype(jnp.int32), position, decoding.fed_image[..., None])
         layers = weights or functions.layer_weights(variables)
         hidden, cache = functions.decode_branches(variables, block, prefix, decoding.cache, layers)
         logits = _logits(hidden[:, :, 0], head)  # [group, branch, vocab]
-        token = choose_tokens(decoding.keys, decoding.position, logits, sampling)  # [group, branch]
+        token = choose_tokens(decoding.keys, last_place(decoding.position), logits, sampling)  # [group, branch]
         chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
         logprob = chosen - jax.nn.logsumexp(logits, axis=-1)  # [group, branch]
         samples = turn.samples
@@ -115,7 +116,7 @@ def draw_compiled(
             decoding,
             cache=cache,
             fed=jnp.where(live, token, decoding.fed),
-            position=decoding.position + live,
+            position=decoding.position + live[..., None],
             done=decoding.done | stopped,
         )
         return dataclasses.replace(turn, time=turn.time + 1, samples=samples), decoding

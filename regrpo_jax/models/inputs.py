@@ -18,7 +18,8 @@ class TokenBlock:
       tokens: int32 token ids.  # [.., token]
       segment_ids: int32, 0 at padding; a token attends only within its own segment id (packing).  # [.., token]
       positions: int32 rotary positions (time, row, column), equal for text.  # [.., token, 3]
-      image_index: int32 index into the row's merged image features, -1 for text.  # [.., token]
+      image_index: int32 index into the merged image features of the row (of a group: its prefix's and its branches'
+        pictures together), -1 for text.  # [.., token]
     """
 
     tokens: Array
@@ -29,7 +30,7 @@ class TokenBlock:
 
 @struct.dataclass
 class ImagePatches:
-    """All images of a row, packed; patches of one 2x2 merge group are neighbours.
+    """All images of a row, each once, packed; patches of one 2x2 merge group are neighbours.
 
     Attributes:
       patches: flattened, normalised pixel patches.  # [group, patch, patch_dim]
@@ -54,12 +55,14 @@ class PrefixCache:
       values: # [layer, group, prefix, kv_head, head_dim]
       valid: bool, False at padding.  # [group, prefix]
       last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
+      features: of all images of the group, for the branches that show some; None without.  # [group, feature, hidden]
     """
 
     keys: Array
     values: Array
     valid: Array
     last_tokens: Array
+    features: Array | None
 
 
 @struct.dataclass

@@ -26,11 +26,13 @@ class PolicyFunctions:
       config: the sizes.
       init: (key) -> variables with fresh float parameters.
       run_prefix: (variables, TokenBlock [group, prefix], ImagePatches | None, *, dropout_key=None) -> (hidden,
-        PrefixCache). With a key, adapter inputs are dropped as `config.lora_dropout` says.
+        PrefixCache). The images are those of the prefix, then those of the group's branches. With a key, adapter inputs
+        are dropped as `config.lora_dropout` says.
       run_branches: (variables, TokenBlock [group, branch, token], PrefixCache, *, dropout_key=None) -> hidden.
       layer_weights: (variables) -> the variables of each decoder layer.
-      decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, layer weights) ->
-        (hidden, BranchCache).
+      encode_images: (variables, ImagePatches) -> merged features [group, feature, hidden].
+      decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, layer weights,
+        features [feature, hidden] | None) -> (hidden, BranchCache).
       head: (variables) -> output embedding [vocab, hidden].
     """
 
@@ -38,6 +40,7 @@ class PolicyFunctions:
     init: Callable[[Array], Variables]
     run_prefix: Callable[..., tuple[Array, PrefixCache]]
     run_branches: Callable[..., Array]
+    encode_images: Callable[[Variables, ImagePatches], Array]
     layer_weights: Callable[[Variables], tuple[Variables, ...]]
     decode_branches: Callable[..., tuple[Array, BranchCache]]
     head: Callable[[Variables], Array]
@@ -63,6 +66,7 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
         init=init,
         run_prefix=method("run_prefix"),
         run_branches=method("run_branches"),
+        encode_images=method("encode_images"),
         layer_weights=functools.partial(layer_weights, config=config),
         decode_branches=method("decode_branches"),
         head=method("head"),

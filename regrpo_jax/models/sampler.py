@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from regrpo_jax.models.decode_attention import prefix_layers
-from regrpo_jax.models.decoding_state import APART, Decoding, Prompt, Samples, check_room, text_block
+from regrpo_jax.models.decoding_state import APART, Decoding, Pictures, Prompt, Samples, check_room, last_place
 from regrpo_jax.models.drawing import draw, finished_samples, new_turn
-from regrpo_jax.models.inputs import Array, BranchCache
+from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache
 from regrpo_jax.models.token_choice import Sampling
@@ -44,11 +44,13 @@ def start(
     shape = (prompt.last_token.shape[0], branches)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     keys = jax.vmap(fold, in_axes=(0, None))(fold(key, prompt.draw_ids), jnp.arange(branches))
+    position = jnp.broadcast_to(prompt.next_position[:, None, None] - 1, (*shape, 3))
     return Decoding(
         prefix=prefix,
         cache=empty_branch_cache(prefix, branches, capacity),
         fed=jnp.broadcast_to(prompt.last_token[:, None], shape).astype(jnp.int32),
-        position=jnp.broadcast_to(prompt.next_position[:, None] - 1, shape).astype(jnp.int32),
+        fed_image=jnp.full(shape, -1, jnp.int32),
+        position=position.astype(jnp.int32),
         done=jnp.zeros(shape, bool),
         keys=keys,
     )
@@ -60,14 +62,18 @@ def append(
     decoding: Decoding,
     tokens: Array,
     lengths: Array,
+    pictures: Pictures | None = None,
     *,
     scored: bool = False,
 ) -> tuple[Decoding, Array]:
     """Puts given tokens at the end of the branches, as one block; a branch that gets any is no longer done.
 
+    An image may be cut between two blocks. What is drawn next must follow text.
+
     Args:
       tokens: int32, right-padded.  # [group, branch, token]
       lengths: int32, how many of them are real; a branch may get none.  # [group, branch]
+      pictures: where images are among them; None where all are text.
       scored: whether log-probs are wanted; without, nothing meets the vocabulary.
     Returns:
       the longer branches, and log pi of the appended tokens, 0 at padding or where not scored.
@@ -86,6 +92,7 @@ def append(
         dataclasses.replace(decoding, cache=APART),
         tokens,
         lengths,
+        pictures,
         jnp.asarray(scored),
     )
 
@@ -111,6 +118,12 @@ def generate(
     return finished_samples(turn, sampling), decoding
 
 
+@functools.partial(jax.jit, static_argnames="functions")
+def encode_images(functions: PolicyFunctions, variables: Variables, images: ImagePatches) -> Array:
+    """The features of images, for `Pictures`.  # [row, feature, hidden]"""
+    return functions.encode_images(variables, images)
+
+
 @functools.partial(jax.jit, static_argnames="functions", donate_argnames="cache")
 def _append(
     functions: PolicyFunctions,
@@ -119,26 +132,43 @@ def _append(
     rest: Decoding,
     tokens: Array,
     lengths: Array,
+    pictures: Pictures | None,
     scored: Array,
 ) -> tuple[Decoding, Array]:
     order = jnp.arange(tokens.shape[-1])
     real = order < lengths[..., None]  # [group, branch, token]
-    fed = jnp.concatenate([rest.fed[..., None], tokens[..., :-1]], axis=-1)  # [group, branch, token]
-    hidden, cache = functions.decode_branches(
-        variables,
-        text_block(fed, real, rest.position[..., None] + order),
-        rest.prefix,
-        cache,
-        functions.layer_weights(variables),
+    if pictures is None:
+        places = last_place(rest.position)[..., None] + 1 + order  # [group, branch, token]
+        positions, image_index = jnp.repeat(places[..., None], 3, axis=-1), jnp.full_like(tokens, -1)
+    else:
+        positions, image_index = pictures.positions, pictures.image_index
+    block = TokenBlock(
+        tokens=_led_by(rest.fed, tokens),
+        segment_ids=real.astype(jnp.int32),
+        positions=_led_by(rest.position, positions),
+        image_index=_led_by(rest.fed_image, image_index),
     )
+    weights, features = functions.layer_weights(variables), None if pictures is None else pictures.features
+    hidden, cache = functions.decode_branches(variables, block, rest.prefix, cache, weights, features)
     logprobs = token_logprobs(hidden, functions.head(variables), tokens, real & scored, chunk_size=SCORED_CHUNK)
-    last = jnp.take_along_axis(tokens, jnp.maximum(lengths - 1, 0)[..., None], axis=-1)[..., 0]  # [group, branch]
     given = lengths > 0  # [group, branch]
+
+    def last(values: Array, before: Array) -> Array:
+        at = jnp.maximum(lengths - 1, 0).reshape(*lengths.shape, *[1] * (values.ndim - 2))
+        found = jnp.take_along_axis(values, at, axis=2)[:, :, 0]
+        return jnp.where(given.reshape(*given.shape, *[1] * (found.ndim - 2)), found, before)
+
     longer = dataclasses.replace(
         rest,
         cache=cache,
-        fed=jnp.where(given, last, rest.fed),
-        position=rest.position + lengths,
+        fed=last(tokens, rest.fed),
+        fed_image=last(image_index, rest.fed_image),
+        position=last(positions, rest.position),
         done=rest.done & ~given,
     )
     return longer, logprobs
+
+
+def _led_by(first: Array, values: Array) -> Array:
+    """The values moved on by one token, with the one that was kept back in front.  # [group, branch, token, ..]"""
+    return jnp.concatenate([first[:, :, None], values[:, :, :-1]], axis=2)

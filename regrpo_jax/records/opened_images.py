@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.picture_forms import picture_bytes
@@ -30,16 +30,29 @@ def open_image(path: str | Path) -> Image.Image:
         high (or the reverse), or its pixels are numbers without a known white.
     """
     try:
-        with Image.open(io.BytesIO(picture_bytes(str(path)))) as opened:
-            image = _as_seen(ImageOps.exif_transpose(opened), opened.format)
+        content = picture_bytes(str(path))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such image file") from error
-    except Exception as error:  # a decoder may end in an error of any type on a damaged file
+    except Exception as error:  # a folder, a damaged data URL
         raise ImageError(f"{printable(path, 300)}: not a readable image ({error})") from error
+    try:
+        return open_image_bytes(content)
+    except ImageError as error:
+        raise ImageError(f"{printable(path, 300)}: {error}") from error
+
+
+def open_image_bytes(content: bytes) -> Image.Image:
+    """`open_image` of what a file holds. ImageError, which names no file."""
+    try:
+        with Image.open(io.BytesIO(content)) as opened:
+            image = _as_seen(ImageOps.exif_transpose(opened), opened.format)
+    except UnidentifiedImageError as error:  # its words name an address in memory
+        raise ImageError("not a readable image (no known format)") from error
+    except Exception as error:  # a decoder may end in an error of any type on a damaged file
+        raise ImageError(f"not a readable image ({error})") from error
     if max(image.size) > LONGEST_ASPECT * min(image.size):
         raise ImageError(
-            f"{printable(path, 300)}: {image.width}x{image.height} pixels is too elongated; crop the image below an "
-            f"aspect of {LONGEST_ASPECT}"
+            f"{image.width}x{image.height} pixels is too elongated; crop the image below an aspect of {LONGEST_ASPECT}"
         )
     return image
 

@@ -17,8 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from regrpo_jax.agent.loop import EpisodeLoop, Move, Played
-from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, WriteRequest
-from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders
+from regrpo_jax.agent.policy import Branch, EpisodePrompt, Policy, PolicyError, Session, Told, WriteRequest
+from regrpo_jax.agent.prompt import instruction_text, placeholders
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup, check_rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
@@ -52,7 +52,13 @@ def collect_groups(
     counts = Counts()
     with (
         ThreadPoolExecutor(1, thread_name_prefix="oracles") as aside,
-        SharedPlay(environment, [state.task for state in known], seconds=settings.turn_seconds) as play,
+        SharedPlay(
+            environment,
+            [state.task for state in known],
+            seconds=settings.turn_seconds,
+            pictures=settings.pictures,
+            image_folder=settings.image_folder,
+        ) as play,
     ):
         collection = _Collection(play, policy, known, settings, seed, first_group, counts, journal, aside)
         collection.prepare({} if expected is None else expected)
@@ -108,15 +114,18 @@ class _Collection:
             state = self._states[number]
             if earlier is None or (self._oracles is None and state.task.id not in expected):
                 continue
-            images = _image_files(state.task, self._settings.image_folder)
-            prompts.append(EpisodePrompt(self._turns(state, earlier), images, self._first_group + number))
-            self._images.append(images)
+            task_images = _image_files(state.task, self._settings.image_folder)
+            asked = Told(instruction_text(state.task.instruction, state.task.images), task_images)
+            told = [asked]
             for branch in range(self._settings.branches):
-                loop = EpisodeLoop(self._settings.loop, expected.get(state.task.id))
-                for text, played in zip(state.before, earlier, strict=True):
-                    loop.replayed(text, played)
+                loop = EpisodeLoop(self._settings.loop, expected.get(state.task.id), asked)
+                replayed = [loop.replayed(text, played) for text, played in zip(state.before, earlier, strict=True)]
+                told = [asked, *replayed]
                 self._loops[len(self._started), branch] = loop
                 self._histories[len(self._started), branch] = list(state.before)
+            images = tuple(image for one in told for image in one.images)
+            prompts.append(EpisodePrompt(self._turns(state, told), images, self._first_group + number))
+            self._images.append(images)
             self._started.append(number)
         if not prompts:
             raise self._nothing_started()
@@ -182,13 +191,10 @@ class _Collection:
                     self._counts.refused.append(f"{words} {played.error}".rstrip())
         return found
 
-    def _turns(self, state: TaskState, earlier: Sequence[Played]) -> tuple[Turn, ...]:
-        turns = [
-            Turn("system", self._settings.system_text(state.task)),
-            Turn("user", instruction_text(state.task.instruction, state.task.images)),
-        ]
-        for number, (text, played) in enumerate(zip(state.before, earlier, strict=True)):
-            turns += [Turn("assistant", text), Turn("user", observation_text(number, played.text))]
+    def _turns(self, state: TaskState, told: Sequence[Told]) -> tuple[Turn, ...]:
+        turns = [Turn("system", self._settings.system_text(state.task)), Turn("user", told[0].text)]
+        for text, one in zip(state.before, told[1:], strict=True):
+            turns += [Turn("assistant", text), Turn("user", one.text)]
         return tuple(turns)
 
     def play_all(self) -> None:
@@ -232,7 +238,7 @@ class _Collection:
         moved |= self._observed()
         begun = self._spent("act", begun)
         going_on = [branch for branch in live if branch in moved and not loops[branch].done]
-        told = self._session.observe([(branch, loops[branch].user_text()) for branch in going_on])
+        told = self._session.observe([(branch, loops[branch].user_turn()) for branch in going_on])
         for branch, heard in zip(going_on, told, strict=True):
             loops[branch].heard(heard)
         self._finish([branch for branch in live if loops[branch].done])

@@ -12,6 +12,7 @@ from smolagents.tools import Tool
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.prompt import system_text
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits
 from regrpo_jax.environments.task import Task
 
 Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expected_observations`
@@ -21,11 +22,11 @@ Expected = MutableMapping[str, tuple[str, ...] | None]  # task id -> see `expect
 class CollectSettings:
     """loop: rules of an episode. branches: episodes of a group. tools: all that are loaded, by name; those of a task
     stand in the first turn of its conversations; brief, system: how, see `agent.prompt.system_text`. image_folder:
-    where the tasks' pictures are kept as files, under their SHA-256. turn_seconds: that the environment may need for
-    one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that all
-    actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
+    where the pictures of tasks and tools are kept as files, under their SHA-256. turn_seconds: that the environment may
+    need for one action; the sandbox ends every action long before, so only a fault of ours takes so long. seconds: that
+    all actions of the collection may take together, then it is broken off; None for any time. Sampling, and the
     compilation that comes with it, is not counted. patience: seconds in which no action
-    ends, then episodes go on without those that still run.
+    ends, then episodes go on without those that still run. pictures: which of those that tools make are shown.
     """
 
     loop: LoopSettings
@@ -37,6 +38,7 @@ class CollectSettings:
     seconds: float | None = None
     patience: float | None = None
     system: str = ""
+    pictures: PictureLimits = NO_PICTURES
 
     def system_text(self, task: Task) -> str:
         """The first turn of a task's conversations."""

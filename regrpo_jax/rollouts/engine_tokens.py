@@ -6,10 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from regrpo_jax.agent.policy import EpisodePrompt, Heard, PolicyError, Prefix
+from regrpo_jax.agent.policy import EpisodePrompt, Heard, PolicyError, Prefix, Told
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader
-from regrpo_jax.records.types import Turn
 from regrpo_jax.rollouts.token_text import TokenText
 
 
@@ -30,9 +29,9 @@ class EngineTokens:
         except ChatError as error:
             raise PolicyError(str(error)) from error
 
-    def heard(self, text: str) -> Heard | None:
+    def heard(self, told: Told) -> Heard | None:
         try:
-            return Heard(*self.reader.renderer.continuation(Turn("user", text)))
+            return self.reader.read_told(told)[0]
         except ChatError:
             return None
 

@@ -99,6 +99,7 @@ def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots
             length=jnp.max(jnp.sum(kept, axis=-1)).astype(jnp.int32),
         ),
         fed=decoding.fed[rows, lanes],
+        fed_image=decoding.fed_image[rows, lanes],
         position=decoding.position[rows, lanes],
         done=decoding.done[rows, lanes] | ~taken,
         keys=decoding.keys[rows, lanes],

@@ -7,20 +7,22 @@ from typing import Any
 import jax
 import numpy as np
 
-from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, WriteRequest
+from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, Told, WriteRequest
 from regrpo_jax.data.batches import collate_prefixes
 from regrpo_jax.data.chat import ChatError
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Group
+from regrpo_jax.data.images import PatchedImage
 from regrpo_jax.models.decoding_state import Decoding
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Prompt, append, generate, start
 from regrpo_jax.models.token_choice import Sampling, sampling_controls
-from regrpo_jax.records.types import Turn
 from regrpo_jax.rollouts.live_rows import Rows, arranged, moved, slot_count
 from regrpo_jax.rollouts.token_text import TokenText
+from regrpo_jax.rollouts.waiting_tokens import FeatureTable, WaitingToken, pictures_of, waiting_tokens
 
-CHUNK = 16  # tokens that are fed, or drawn, between two looks at the branches: the one width that is compiled
+CHUNK = 16  # tokens that are fed, or drawn, between two looks at the branches: a width that is compiled
+WIDE_CHUNK = 128  # the other one: of long observations, such as pictures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,12 +80,15 @@ class SamplerSession:
         self._sampling = policy.sampling
         self._text = TokenText(policy.reader.renderer.tokenizer)
         self._openings: dict[str, list[int]] = {}
-        self._heard: dict[str, Heard | None] = {}
+        self._heard: dict[Told, Heard | None] = {}
+        self._images: dict[str, PatchedImage] = {}  # by path, those that branches wait to be shown
         self._decoding: Decoding | None = None
         self._rows, self._most_rows = Rows((), policy.lanes), 0
         every = [(group, branch) for group in range(len(prompts)) for branch in range(branches)]
         self._lengths = dict.fromkeys(every, 0)  # tokens of each live branch, those that wait included
-        self._waiting: dict[Branch, list[int]] = {branch: [] for branch in every}
+        self._waiting: dict[Branch, list[WaitingToken]] = {branch: [] for branch in every}
+        starts = [int(prefix.positions[-1].max()) + 1 for prefix in self.prefixes]
+        self._next_position = {branch: starts[branch[0]] for branch in every}
         self._shared = [0] * len(prompts)  # tokens of each group's branches that ran with the prefix
 
     def write(self, requests: Sequence[WriteRequest]) -> list[SampledTurn]:
@@ -102,21 +107,21 @@ class SamplerSession:
             self._turn(opening, *drawn[request.branch]) for request, opening in zip(requests, openings, strict=True)
         ]
 
-    def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
+    def observe(self, observations: Sequence[tuple[Branch, Told]]) -> list[Heard | None]:
         """Puts user turns after the branches' last ones; None where the text spells a control token or has no room."""
         found = []
-        for branch, text in observations:
-            heard = self._said(text)
+        for branch, told in observations:
+            heard = self._said(told)
             if heard is not None and self._lengths[branch] + len(heard.tokens) >= self._policy.branch_tokens:
                 heard = None
             if heard is not None:
-                self._say(branch, heard.tokens.tolist())
+                self._say(branch, heard.tokens.tolist(), [image.path for image in told.images])
             found.append(heard)
         return found
 
     def finish(self, branches: Sequence[Branch]) -> None:
         for branch in branches:
-            del self._lengths[branch], self._waiting[branch]
+            del self._lengths[branch], self._waiting[branch], self._next_position[branch]
 
     def _prefix(self, prompt: EpisodePrompt) -> Prefix:
         try:
@@ -137,17 +142,25 @@ class SamplerSession:
             self._openings[text] = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
         return self._openings[text]
 
-    def _said(self, text: str) -> Heard | None:
-        if text not in self._heard:
+    def _said(self, told: Told) -> Heard | None:
+        if told not in self._heard:
             try:
-                self._heard[text] = Heard(*self._policy.reader.renderer.continuation(Turn("user", text)))
+                heard, images = self._policy.reader.read_told(told)
             except ChatError:
-                self._heard[text] = None
-        return self._heard[text]
+                self._heard[told] = None
+            else:
+                self._heard[told] = heard
+                self._images |= {image.path: one for image, one in zip(told.images, images, strict=True)}
+        return self._heard[told]
 
-    def _say(self, branch: Branch, tokens: list[int]) -> None:
-        self._waiting[branch] += tokens
+    def _say(self, branch: Branch, tokens: list[int], shown: Sequence[str] = ()) -> None:
+        """Puts tokens at the end of a branch; shown: paths of the images among them, in order."""
+        start, image_token_id = self._next_position[branch], self._policy.reader.renderer.image_token_id
+        said = waiting_tokens(tokens, self._images, shown, start, image_token_id)
+        self._waiting[branch] += said
         self._lengths[branch] += len(tokens)
+        if said:
+            self._next_position[branch] = 1 + max(said[-1].position)
 
     def _begin(self) -> None:
         """Runs the prefixes, each with what all its branches open with."""
@@ -185,41 +198,45 @@ class SamplerSession:
         waiting = [tokens for branch, tokens in self._waiting.items() if branch[0] == group]
         if not waiting or any(tokens != waiting[0] for tokens in waiting):
             return []
-        shared = list(waiting[0])
+        shared = [one.token for one in waiting[0]]
         self._shared[group] = len(shared)
         for branch in self._waiting:
             if branch[0] == group:
                 self._waiting[branch] = []
         return shared
 
-    def _make_room(self) -> Decoding:
-        """Rows for the live branches alone, and CHUNK free slots."""
+    def _make_room(self, free: int = CHUNK) -> Decoding:
+        """Rows for the live branches alone, and as many free slots."""
         assert self._decoding is not None
         rows = arranged(list(self._lengths), self._policy.lanes, self._most_rows)
-        full = int(self._decoding.cache.length) + CHUNK > self._decoding.cache.valid.shape[-1]
+        full = int(self._decoding.cache.length) + free > self._decoding.cache.valid.shape[-1]
         if full or len(rows.branches) < len(self._rows.branches):
             run = [
                 length - len(self._waiting[branch]) - self._shared[branch[0]]
                 for branch, length in self._lengths.items()
             ]
-            slots = slot_count(max(run) + CHUNK)
+            slots = slot_count(max(run) + free)
             self._decoding = moved(self._decoding, self._rows.places, rows, slots)
             self._rows = rows
         return self._decoding
 
     def _feed(self) -> None:
         """Appends what the branches wait for, in chunks."""
-        shape = (len(self._rows.branches), self._policy.lanes)
-        while any(self._waiting.values()):
-            decoding = self._make_room()
-            shape = (len(self._rows.branches), self._policy.lanes)
-            tokens, lengths = np.zeros((*shape, CHUNK), np.int32), np.zeros(shape, np.int32)
-            for branch, waiting in self._waiting.items():
-                place, chunk = self._rows.places[branch], waiting[:CHUNK]
-                tokens[place][: len(chunk)], lengths[place] = chunk, len(chunk)
-                self._waiting[branch] = waiting[CHUNK:]
-            policy = self._policy
-            self._decoding, _ = append(policy.functions, policy.variables, decoding, tokens, lengths)
+        policy = self._policy
+        paths = [one.feature[0] for waiting in self._waiting.values() for one in waiting if one.feature is not None]
+        table = FeatureTable(policy.functions, policy.variables, self._images, paths) if paths else None
+        while longest := max(map(len, self._waiting.values()), default=0):
+            width = WIDE_CHUNK if longest >= WIDE_CHUNK else CHUNK
+            decoding = self._make_room(width)
+            shape = (len(self._rows.branches), policy.lanes, width)
+            tokens, lengths = np.zeros(shape, np.int32), np.zeros(shape[:2], np.int32)
+            chunks = {branch: waiting[:width] for branch, waiting in self._waiting.items()}
+            for branch, chunk in chunks.items():
+                place = self._rows.places[branch]
+                tokens[place][: len(chunk)], lengths[place] = [one.token for one in chunk], len(chunk)
+                self._waiting[branch] = self._waiting[branch][width:]
+            pictures = None if table is None else pictures_of(chunks, self._rows.places, shape, table)
+            self._decoding, _ = append(policy.functions, policy.variables, decoding, tokens, lengths, pictures)
 
     def _draw(self, budgets: dict[Branch, int]) -> dict[Branch, tuple[list[int], list[float], bool]]:
         """Tokens, their log-probs, and whether the turn has an end, of each branch that has a budget."""
@@ -241,6 +258,7 @@ class SamplerSession:
                 logprobs += samples.logprobs[place][:count].tolist()
                 drawn[branch] = (tokens, logprobs, stopped)
                 self._lengths[branch] += count
+                self._next_position[branch] += count
                 left[branch] -= count
                 if stopped or left[branch] < 1:
                     del left[branch]

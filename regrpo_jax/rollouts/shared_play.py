@@ -20,9 +20,11 @@ import concurrent.futures
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from regrpo_jax.agent.loop import Played
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, shown_pictures
 from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
@@ -90,14 +92,23 @@ class SharedPlay:
     """Plays the actions of many branches over some tasks.
 
     seconds: of one action at the last attempt; an episode that is late is given up as an infra error, so this is far
-    above what the sandbox lets an action take. retries: after an infra error. runs: actions that were really run;
-    asked: actions that were asked for.
+    above what the sandbox lets an action take. retries: after an infra error. pictures: which of those that an action
+    made are shown; image_folder: where, needed if any is. runs: actions that were really run; asked: actions that were
+    asked for.
     """
 
     def __init__(
-        self, environment: Environment, tasks: Sequence[Task], *, seconds: float = 600.0, retries: int = 3
+        self,
+        environment: Environment,
+        tasks: Sequence[Task],
+        *,
+        seconds: float = 600.0,
+        retries: int = 3,
+        pictures: PictureLimits = NO_PICTURES,
+        image_folder: Path = Path(),
     ) -> None:
         self._environment, self._tasks = environment, tasks
+        self._pictures, self._image_folder = pictures, image_folder
         self._seconds, self._retries = seconds, retries
         self._played: dict[Node, Played] = {}
         self._tapes: dict[Node, Tape] = {}
@@ -192,7 +203,17 @@ class SharedPlay:
             self._running.discard(episode)
             if not episode.done:
                 self._episodes[node] = episode
-        return _played(episode, observation)
+        return self._with_pictures(action, episode, _played(episode, observation), observation.images)
+
+    def _with_pictures(self, action: Action, episode: Episode, played: Played, names: Sequence[str]) -> Played:
+        """What came of an action with the pictures that it made, as they are shown."""
+        if not names or played.status == Status.INFRA_ERROR:
+            return played
+        with self._books:
+            before = sum(len(self._played[node].pictures) for node in _earlier_nodes(action))
+        made = [(name, episode.images[len(episode.steps) - 1, name]) for name in names]
+        pictures, note = shown_pictures(made, self._pictures, self._image_folder, before)
+        return replace(played, pictures=pictures, note=note)
 
     def _episode(self, action: Action, *, fresh: bool) -> Episode:
         """The one that stands where the action begins, or a new one."""
@@ -201,10 +222,14 @@ class SharedPlay:
             stands = None if fresh else self._episodes.pop((task, codes[:-1]), None)
         if stands is not None:
             return stands
-        nodes = [(task, codes[: number + 1]) for number in range(len(action.before))]
-        earlier = zip(action.before, nodes, strict=True)
+        earlier = zip(action.before, _earlier_nodes(action), strict=True)
         before = [(turn, self._played[node], self._tapes.get(node, Tape())) for turn, node in earlier]
         return ResumedEpisode(self._environment, self._tasks[task], before)
+
+
+def _earlier_nodes(action: Action) -> list[Node]:
+    task, codes = action.node
+    return [(task, codes[: number + 1]) for number in range(len(action.before))]
 
 
 def _played(episode: Episode, observation: Observation) -> Played:
@@ -250,15 +275,15 @@ def expected_observations(
             seen[number].append(played)
             go_on(number)
     unknown = dict.fromkeys(number for number in numbers if number not in seen)
-    return unknown | {number: _right_texts(found, tasks[number]) for number, found in seen.items()}
+    return unknown | {number: _right_observations(found, tasks[number]) for number, found in seen.items()}
 
 
 def _goes_on(found: Sequence[Played], task: Task) -> bool:
     return len(found) < len(task.oracle) and not (found and found[-1].outcome)
 
 
-def _right_texts(found: Sequence[Played], task: Task) -> tuple[str, ...] | OracleFailed | None:
+def _right_observations(found: Sequence[Played], task: Task) -> tuple[str, ...] | OracleFailed | None:
     last = found[-1]
     if not last.success or len(found) != len(task.oracle):
         return OracleFailed(f"the oracle of task {task.id} ended with {last.outcome or last.status}: {last.error}")
-    return tuple(one.text for one, step in zip(found, task.oracle, strict=True) if not step.fails)[:-1]
+    return tuple(one.seen for one, step in zip(found, task.oracle, strict=True) if not step.fails)[:-1]

@@ -19,12 +19,13 @@ class Served:
     Attributes:
       context: configuration, folder, metrics.
       player: plays its episodes.
-      variables: none.
+      variables, reader: none.
     """
 
     context: RunFolder
     player: Player
     variables: dict[str, Any] = dataclasses.field(default_factory=dict)
+    reader: None = None
 
 
 @dataclasses.dataclass

@@ -19,11 +19,11 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
-from regrpo_jax.records.opened_images import ImageError, open_image
 from regrpo_jax.engine.gates import audit_reasons
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.records import audit, format_audit, read_records
 from regrpo_jax.records.loading import folder_of, read_rot
+from regrpo_jax.records.opened_images import ImageError, open_image
 from regrpo_jax.records.reasons import RecordError, printable, rule_of
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir

@@ -25,9 +25,10 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.rollout import RolloutGroup
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.examples import ConversationReader
-from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts
+from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
 from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.environments.environment import Environment
@@ -88,7 +89,7 @@ def run_online(
     def parts(trainable: Tree, frozen: Tree, first: int) -> Iterator[tuple[Step, Source]]:
         reference = {**frozen, **jax.tree.map(jnp.copy, trainable)}
         with group_source(context, reader, player, frozen, first=first) as groups:
-            yield _update(context, optimizer, reference), Played(context, groups)
+            yield _update(context, optimizer, reference), Played(context, reader, groups)
 
     return train_stage(context, "online", variables, optimizer, parts, _note, after, log_every=1)
 
@@ -104,11 +105,43 @@ def playing(config: ConfigDict) -> Environment:
 def loop_settings(config: ConfigDict) -> LoopSettings:
     """The rules of an episode; a bare retry never opens the gate."""
     gate = "never" if config.online.algorithm == "grpo" else config.agent.gate
-    return LoopSettings(**dict(config.agent.items()) | {"gate": gate})
+    agent = config.agent
+    return LoopSettings(
+        gate=gate,
+        timing=agent.timing,
+        retries=agent.retries,
+        max_steps=agent.max_steps,
+        turn_tokens=agent.turn_tokens,
+        episode_tokens=agent.episode_tokens,
+    )
 
 
-def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> CollectSettings:
-    """How groups are played."""
+def picture_limits(config: ConfigDict, reader: ConversationReader | None) -> PictureLimits:
+    """Which pictures that tools make a policy is shown; none, if it cannot see.
+
+    Args:
+      reader: of the policy; None for a served one of which nothing is here.
+    Raises:
+      UserError: its chat template has no place for them.
+    """
+    of_observation, of_episode, pixels = config.agent.observation_images
+    limits = PictureLimits(int(of_observation), int(of_episode), int(pixels), config.agent.blind)
+    if reader is None or not min(limits.of_observation, limits.of_episode):
+        return limits
+    if reader.settings is None:
+        return NO_PICTURES
+    if not reader.renderer.shows_observed_images:
+        raise UserError(
+            "the chat template has no place for a picture in the user turn after an action; set "
+            "config.agent.observation_images=(0, 0, 1), or mend the template"
+        )
+    return limits
+
+
+def collect_settings(
+    config: ConfigDict, workdir: Any, reader: ConversationReader | None, *, branches: int
+) -> CollectSettings:
+    """How groups are played; `picture_limits` says what of the reader and raises."""
     suite = suite_of(config)
     return CollectSettings(
         loop_settings(config),
@@ -119,6 +152,7 @@ def collect_settings(config: ConfigDict, workdir: Any, *, branches: int) -> Coll
         system=suite.tools.system,
         image_folder=workdir / "rollouts" / "images",
         seconds=config.online.collect_seconds,
+        pictures=picture_limits(config, reader),
     )
 
 
@@ -127,6 +161,7 @@ class Played:
     """Groups as batches; "seconds/play" is the wait for them."""
 
     context: RunContext
+    reader: ConversationReader
     groups: Groups
 
     def __call__(self, number: int, trainable: Tree) -> tuple[OnlineBatch, dict[str, float]]:
@@ -137,7 +172,7 @@ class Played:
         seen |= {"rollouts/sampled_tokens": float(played.tokens), "seconds/play": time.monotonic() - begun}
         for words in alarms(played.values):
             print(f"online step {number}: {words}", flush=True)
-        return update_batch(self.context, played.groups, number), seen
+        return update_batch(self.context, self.reader, played.groups, number), seen
 
     def get_state(self) -> dict[str, Any]:
         """Nothing: the number of an update decides what is played."""
@@ -156,7 +191,7 @@ def group_source(
     if online.replay:
         yield _replayed(context, reader, range(first, online.steps + 1))
         return
-    settings = collect_settings(config, context.workdir, branches=online.branches)
+    settings = collect_settings(config, context.workdir, reader, branches=online.branches)
     with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
         group_player = GroupPlayer(config, environment, buffer, settings)
 
@@ -207,7 +242,9 @@ def _update(context: RunContext, optimizer: Any, reference: Tree) -> Step:
     )
 
 
-def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: int) -> OnlineBatch:
+def update_batch(
+    context: RunContext, reader: ConversationReader, groups: Sequence[RolloutGroup], number: int
+) -> OnlineBatch:
     """What update `number` learns from, as arrays; what an older policy or another engine played is marked as stale.
 
     Raises:
@@ -222,7 +259,7 @@ def update_batch(context: RunContext, groups: Sequence[RolloutGroup], number: in
             "(config.player.extended=True), `transformers serve` does not"
         )
     return collate_rollouts(
-        groups,
+        [with_images(group, reader.settings, reader.vision) for group in groups],
         rows=online.tasks,
         branches=online.branches,
         credit=credit_settings(online),

@@ -18,6 +18,7 @@ from typing import Any
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.config.servers import server_of
+from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.engine.episode_source import RESULTS_FILE, TASKS_FOLDER
 from regrpo_jax.engine.tool_shapes import shapes_of
 from regrpo_jax.environments.task import Task, write_tasks
@@ -45,15 +46,15 @@ _NO_MATTER = ("bare_control", "splits")  # what else is played cannot change the
 def run(run: Run) -> None:
     """Plays the policy as it stands, or takes the numbers of an earlier start."""
     played = run.played
-    measure = run.measure("recovery", lambda: RecoveryEvaluation(played.context, played.player))
+    measure = run.measure("recovery", lambda: RecoveryEvaluation(played.context, played.player, played.reader))
     measure.measure(played.variables, run.trained)
 
 
 class RecoveryEvaluation:
     """Policies played so far; kept in the workdir, so that a second start need not play again."""
 
-    def __init__(self, context: RunFolder, player: Player) -> None:
-        self._context, self._player = context, player
+    def __init__(self, context: RunFolder, player: Player, reader: ConversationReader | None) -> None:
+        self._context, self._player, self._reader = context, player, reader
         self._numbers: dict[str, dict[str, Any]] = {}
 
     def measure(self, variables: dict[str, Any], trained: Mapping[str, int]) -> None:
@@ -94,7 +95,7 @@ class RecoveryEvaluation:
         config.online.algorithm = algorithm
         chosen = config.recovery
         tasks = suite_of(config).tasks(split, chosen.tasks, chosen.seed)
-        settings = collect_settings(config, context.workdir, branches=chosen.episodes)
+        settings = collect_settings(config, context.workdir, self._reader, branches=chosen.episodes)
         identity = {**trained, "algorithm": algorithm, "played": played_digest(config, tasks, settings)}
         path, folder = context.workdir / NUMBERS, context.workdir / FOLDER / slug(title)
         earlier = _read(path)

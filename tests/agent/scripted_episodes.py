@@ -58,7 +58,7 @@ def play(policy: RemotePolicy, count: int, turns: int = TURNS) -> list[Rollout]:
             if loops[branch].write_down(turn) is Move.PLAY:
                 loops[branch].observed(last if step == turns - 1 else Played(Status.OK, f"see {step}"))
         live = [branch for branch in live if not loops[branch].done]
-        for branch, heard in zip(live, session.observe([(b, loops[b].user_text()) for b in live]), strict=True):
+        for branch, heard in zip(live, session.observe([(b, loops[b].user_turn()) for b in live]), strict=True):
             loops[branch].heard(heard)
     session.finish(list(loops))
     found = [

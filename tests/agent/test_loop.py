@@ -161,7 +161,7 @@ def test_before_it_runs_an_uncertain_action_is_held_back_once() -> None:
     assert episode.say(ACTION, RIGHT, probability=0.1) is Move.PLAY, "nothing to compare the first with"
     episode.say("Thought:" + ACTION, RIGHT, probability=0.9)
     assert episode.say("Thought:" + ACTION, probability=0.2) is Move.HOLD_BACK
-    assert HELD_BACK in episode.loop.user_text()
+    assert HELD_BACK in episode.loop.user_turn().text
     assert episode.say(REPAIR, RIGHT, probability=0.2) is Move.PLAY, "a revised action runs"
     assert episode.openings == [ACTION_OPENING, NO_OPENING, NO_OPENING, REFLECTION_OPENING]
     found = episode.rollout
@@ -211,7 +211,7 @@ def test_earlier_turns_are_context() -> None:
     assert loop.opening() == REFLECTION_OPENING
     loop.write_down(spoken(REFLECTION_OPENING, REPAIR))
     loop.observed(RIGHT)
-    assert loop.user_text().startswith("[OUTPUT OF STEP 2]")
+    assert loop.user_turn().text.startswith("[OUTPUT OF STEP 2]")
     found = loop.rollout(task_id="t", group=0, branch=0, policy_version=0, seed=0)
     assert found.step_success == (True,) and found.turns[0].step == 0 and found.first_attempt_success is False
     assert found.turns[0].grounded and not found.failed

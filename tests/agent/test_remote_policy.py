@@ -63,8 +63,8 @@ def played(policy: RemotePolicy) -> tuple[Rollout, np.ndarray, list[Turn]]:
         assert loop.write_down(turn) is Move.PLAY, turn.error
         loop.observed(result)
         if not loop.done:
-            said.append(Turn("user", loop.user_text()))
-            loop.heard(session.observe([((0, 0), said[-1].content)])[0])
+            said.append(Turn("user", loop.user_turn().text))
+            loop.heard(session.observe([((0, 0), loop.user_turn())])[0])
     session.finish([(0, 0)])
     rollout = loop.rollout(task_id="t", group=0, branch=0, policy_version=0, seed=7)
     check_rollout(rollout)

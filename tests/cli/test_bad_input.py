@@ -83,7 +83,7 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--config.data.pixels=(9000, 8000)"],
         ["config.data.pixels is (9000, 8000)", "not below the first"],
     ),
-    "one_bound": (["--config.online.clip=0.2"], ["config.online.clip is (0.2,)", "give two numbers"]),
+    "one_bound": (["--config.online.clip=0.2"], ["config.online.clip is (0.2,)", "give 2 numbers"]),
     "a_key_in_the_place_of_its_variable": (
         ["--config.teacher.server=https://a.com/v1 m sk-secret"],
         ["config.teacher.server is 'https://a.com/v1'", "KEY_VARIABLE"],

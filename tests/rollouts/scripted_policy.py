@@ -32,7 +32,7 @@ class ScriptedSession:
         return [self._turn(request) for request in requests]
 
     def observe(self, observations: Sequence[tuple[Branch, str]]) -> list[Heard | None]:
-        return [Heard(*self.renderer.continuation(Turn("user", text))) for _, text in observations]
+        return [Heard(*self.renderer.continuation(Turn("user", told.text))) for _, told in observations]
 
     def finish(self, branches: Sequence[Branch]) -> None:
         assert not self.finished & set(branches)

@@ -95,7 +95,7 @@ def digest(**changes: Any) -> str:
         config.recovery.splits[0], config.recovery.tasks, config.recovery.seed, config.suite.profile,
         surprises=config.suite.surprises, difficulties=config.suite.difficulties, chosen=config.suite.families,
     )  # fmt: skip
-    return played_digest(config, tasks, collect_settings(config, Path("."), branches=config.recovery.episodes))
+    return played_digest(config, tasks, collect_settings(config, Path("."), None, branches=config.recovery.episodes))
 
 
 @pytest.mark.parametrize(

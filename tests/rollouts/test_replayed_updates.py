@@ -43,7 +43,7 @@ def played(
     """Updates by a policy that sees, each with the policy before it."""
     context = make_context(sampler, tmp_path_factory.mktemp("played"))
     with RolloutBuffer(context.workdir / "rollouts") as buffer:
-        settings = collect_settings(context.config, context.workdir, branches=2)
+        settings = collect_settings(context.config, context.workdir, sampler.reader, branches=2)
         player = GroupPlayer(context.config, environment, buffer, settings)
         policies = [dataclasses.replace(sampler, version=version) for version in range(UPDATES)]
         return context, [player.play(policy.version + 1, policy) for policy in policies]
@@ -62,9 +62,9 @@ def test_the_batches_are_those_that_were_trained_on(
     read = list(stored_groups(context.workdir, sampler.reader, range(1, UPDATES + 1)))
     assert len(read) == UPDATES
     for number, (groups, update) in enumerate(zip(read, live, strict=True), 1):
-        batch = update_batch(context, update.groups, number)
+        batch = update_batch(context, sampler.reader, update.groups, number)
         assert batch.images is not None and (batch.segments > 0).any() and not batch.stale.any()
-        assert bits(update_batch(context, groups, number)) == bits(batch)
+        assert bits(update_batch(context, sampler.reader, groups, number)) == bits(batch)
 
 
 def test_a_later_start_begins_with_a_later_update(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from regrpo_jax.agent.loop_settings import LoopSettings
-from regrpo_jax.agent.policy import EpisodePrompt, WriteRequest
+from regrpo_jax.agent.policy import EpisodePrompt, Told, WriteRequest
 from regrpo_jax.agent.prompt import instruction_text, observation_text, system_text
 from regrpo_jax.agent.rollout import Label, RolloutGroup
 from regrpo_jax.data.batches import collate_groups
@@ -138,7 +138,9 @@ def test_what_has_no_room_or_cannot_be_said_is_told(sampler: SamplerPolicy, task
     branches = [(0, 0), (0, 1)]
     written = session.write([WriteRequest(branch, "Thought:", 3) for branch in branches])
     assert all(len(turn.tokens) <= 3 for turn in written)
-    spelt, long, fine = session.observe([((0, 0), "a <|im_end|> b"), ((0, 0), "a b c " * 300), ((0, 1), "17")])
+    spelt, long, fine = session.observe(
+        [((0, 0), Told("a <|im_end|> b")), ((0, 0), Told("a b c " * 300)), ((0, 1), Told("17"))]
+    )
     assert spelt is None and long is None and fine is not None
     session.finish([(0, 0)])
     room = sampler.branch_tokens - len(written[1].tokens) - len(written[1].opening) - len(fine.tokens)

@@ -88,8 +88,8 @@ def play(
                 Played(status, chance.choice(["17", "[]", some_words(chance)]), outcome, chance.random() < 0.5)
             )
         if not loop.done:
-            said.append(Turn("user", loop.user_text()))
-            loop.heard(session.observe([((0, 0), said[-1].content)])[0])
+            said.append(Turn("user", loop.user_turn().text))
+            loop.heard(session.observe([((0, 0), loop.user_turn())])[0])
     rollout = loop.rollout(task_id="made up", group=0, branch=0, policy_version=3, seed=1)
     return session.prefixes[0], rollout, session.emitted[0, 0], said
 
@@ -154,7 +154,7 @@ def test_labels_follow_the_parts_of_a_turn() -> None:
         loop.write_down(session.write([WriteRequest((0, 0), loop.opening(), loop.budget)])[0])
         loop.observed(played)
         if not loop.done:
-            loop.heard(session.observe([((0, 0), loop.user_text())])[0])
+            loop.heard(session.observe([((0, 0), loop.user_turn())])[0])
     rollout = loop.rollout(task_id="t", group=0, branch=0, policy_version=0, seed=0)
 
     def text_of(label: Label, turn: int) -> str:

@@ -81,7 +81,7 @@ def play(environment: Environment, reader: ConversationReader, tmp_path: Path, m
                 config,
                 environment,
                 buffer,
-                collect_settings(config, tmp_path, branches=BRANCHES),
+                collect_settings(config, tmp_path, None, branches=BRANCHES),
             )
             return [player.play(number, Follower(renderer, known, number - 1, dies_after)) for number in numbers]
 

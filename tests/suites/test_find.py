@@ -23,7 +23,7 @@ def test_records_and_live_episodes_are_told_the_same_words(tmp_path: Path) -> No
         config.suite.system = system
         suite = suite_of(config)
         (task,) = suite.tasks("train", 1, 3)
-        live = collect_settings(config, tmp_path, branches=1).system_text(task)
+        live = collect_settings(config, tmp_path, None, branches=1).system_text(task)
         recorded = situation_of(task, suite.tools, brief=suite.brief).system
         assert live == recorded and live.startswith(begins)
         assert all(name in live for name in task.tools if name != "final_answer")

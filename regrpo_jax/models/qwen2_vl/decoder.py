@@ -100,22 +100,27 @@ class Policy(nn.Module):
         self.norm = RMSNorm(config.rms_norm_eps, config.param_dtype)
 
     def run_prefix(self, prefix: TokenBlock, images: ImagePatches | None) -> tuple[Array, PrefixCache]:
-        """Runs [group, prefix] tokens; returns normalised hidden states and the cache that branches attend to."""
-        hidden = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), images)
+        """Runs [group, prefix] tokens; returns normalised hidden states and the cache that branches attend to.
+
+        Args:
+          images: those of the prefix, and after them those of the group's branches.
+        """
+        features = None if images is None else self.encode_images(images)
+        hidden = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), features)
         context = {"angles": self._angles(prefix)[:, None], "segment_ids": prefix.segment_ids}
         hidden, (keys, values) = self.layers(hidden[:, None], {}, context)
         valid = prefix.segment_ids > 0  # [group, prefix]
         nothing = _no_preceding_tokens(prefix.tokens, self.config)  # a prefix may be shorter than the mixing
         tokens = jnp.concatenate([nothing, jnp.where(valid, prefix.tokens, -1)], axis=-1)
         last_tokens = tokens[:, prefix.tokens.shape[1] :]  # [group, mixing]
-        return self.norm(hidden[:, 0]), PrefixCache(keys[:, :, 0], values[:, :, 0], valid, last_tokens)
+        return self.norm(hidden[:, 0]), PrefixCache(keys[:, :, 0], values[:, :, 0], valid, last_tokens, features)
 
     def run_branches(self, branches: TokenBlock, prefix: PrefixCache) -> Array:
         """Runs whole branches [group, branch, token] against their group's prefix; normalised hidden states."""
         preceding = jnp.broadcast_to(
             prefix.last_tokens[:, None], (*branches.tokens.shape[:2], prefix.last_tokens.shape[-1])
         )
-        hidden = self._embed(branches, preceding, None)
+        hidden = self._embed(branches, preceding, prefix.features)
         order = jnp.arange(branches.tokens.shape[-1])
         valid = branches.segment_ids > 0  # [group, branch, token]
         mask = valid[..., None, :] & (order[:, None] >= order[None, :])  # [group, branch, token, token]
@@ -125,7 +130,12 @@ class Policy(nn.Module):
         return self.norm(hidden)
 
     def decode_branches(
-        self, branches: TokenBlock, prefix: PrefixLayers, cache: BranchCache, weights: Sequence[dict[str, Any]]
+        self,
+        branches: TokenBlock,
+        prefix: PrefixLayers,
+        cache: BranchCache,
+        weights: Sequence[dict[str, Any]],
+        features: Array | None = None,
     ) -> tuple[Array, BranchCache]:
         """Appends tokens, padded on the right, to live branches; returns their hidden states and the longer cache.
 
@@ -133,8 +143,9 @@ class Policy(nn.Module):
 
         Args:
           weights: the variables of each layer, see `layer_weights`.
+          features: of the images among these tokens, which all groups share.  # [feature, hidden]
         """
-        hidden = self._embed(branches, cache.last_tokens, None)
+        hidden = self._embed(branches, cache.last_tokens, features)
         new = branches.tokens.shape[-1]
         is_token = branches.segment_ids > 0  # [group, branch, token]
         valid = _written_at(cache.length, cache.valid, is_token, axis=2)
@@ -172,15 +183,18 @@ class Policy(nn.Module):
         config = self.config
         return rotary_angles(block.positions, config.rope_theta, config.rotary_axes)
 
-    def _embed(self, block: TokenBlock, preceding: Array, images: ImagePatches | None) -> Array:
+    def encode_images(self, images: ImagePatches) -> Array | None:
+        """Merged features; None for a text-only policy.  # [group, feature, hidden]"""
+        return None if self.config.vision is None else self.vision(images)
+
+    def _embed(self, block: TokenBlock, preceding: Array, features: Array | None) -> Array:
         """Token embeddings, mixed with preceding ones where the preset says so, images in their places."""
         config = self.config
         hidden = self._vectors(block.tokens)  # [.., token, hidden]
         if config.token_mixing_width:
             hidden = hidden + self._mixed_preceding(block, preceding)
-        if config.vision is not None and images is not None:
-            features = self.vision(images)  # [group, feature, hidden]
-            placed = jnp.take_along_axis(features, jnp.maximum(block.image_index, 0)[..., None], axis=1)
+        if features is not None:
+            placed = _placed(features, jnp.maximum(block.image_index, 0))
             hidden = jnp.where((block.image_index >= 0)[..., None], placed.astype(hidden.dtype), hidden)
         return hidden
 
@@ -220,6 +234,11 @@ def _decoding_attention(
     own_values = _written_at(context["length"], caches["own_values"], by_row(values).transpose(0, 2, 1, 3), axis=2)
     prefix = (caches["prefix_keys"], caches["prefix_values"], context["prefix_valid"])
     return cached_attention(queries, own_keys, own_values, context["mask"], prefix), own_keys, own_values
+
+
+def _placed(features: Array, index: Array) -> Array:
+    """features [feature, hidden] for all groups, or [group, feature, hidden]; index [group, .., token]."""
+    return features[index] if features.ndim == 2 else jax.vmap(lambda own, at: own[at])(features, index)
 
 
 def _written_at(start: Array, buffer: Array, new: Array, *, axis: int) -> Array:
