@@ -21,9 +21,9 @@ from regrpo_jax.agent.gate import GateDecision, adaptive_threshold, confidence, 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.parse import NO_ERROR, ParsedTurn, parse_turn
 from regrpo_jax.agent.policy import ACTION_OPENING, NO_OPENING, REFLECTION_OPENING, Heard, SampledTurn, Told
-from regrpo_jax.agent.prompt import free_placeholders, observation_text
+from regrpo_jax.agent.prompt import observation_text
 from regrpo_jax.agent.rollout import FAILURES, Label, Opener, Rollout, RolloutTurn
-from regrpo_jax.agent.shown_pictures import ShownPicture
+from regrpo_jax.agent.shown_pictures import ShownPicture, with_pictures
 from regrpo_jax.agent.token_book import TokenBook, code_logprobs, labels_of
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.types import ImageReference, Status
@@ -269,11 +269,8 @@ class EpisodeLoop:
         self._actions += 1
         self._failures += played.status in FAILURES
         self._last, self._last_right = played, self._is_right(played)
-        places = free_placeholders(len(played.pictures), self._images, (*self._said, played.told))
-        names = dict(zip(places, (picture.name for picture in played.pictures), strict=True))
-        paths = (picture.path for picture in played.pictures)
-        images = tuple(ImageReference(place, path) for place, path in zip(places, paths, strict=True))
-        self._told = Told(observation_text(self._actions - 1, played.told, names), images)
+        text, images = with_pictures(played.told, played.pictures, self._images, self._said)
+        self._told = Told(observation_text(self._actions - 1, text), images)
         self._said.append(self._told.text)
         self._images += len(images)
 

@@ -63,14 +63,9 @@ def instruction_text(instruction: str, images: Sequence[str]) -> str:
     return "".join(f"{placeholder}\n" for placeholder in placeholders(images)) + f"Task: {instruction}"
 
 
-def observation_text(step: int, text: str, pictures: Mapping[str, str] | None = None) -> str:
-    """The user turn after a step, as MAT-Agent's and the release's records write it; steps count from 0.
-
-    Args:
-      pictures: placeholder -> name of each picture that came with it, see `free_placeholders`.
-    """
-    shown = "".join(f"\n{name}: {placeholder}" for placeholder, name in (pictures or {}).items())
-    return f"[OUTPUT OF STEP {step}] -> Observation:\n{text}{shown}"
+def observation_text(step: int, text: str) -> str:
+    """The user turn after a step, as MAT-Agent's and the release's records write it; steps count from 0."""
+    return f"[OUTPUT OF STEP {step}] -> Observation:\n{text}"
 
 
 def free_placeholders(count: int, first: int, said: Sequence[str]) -> list[str]:

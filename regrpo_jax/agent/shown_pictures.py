@@ -15,11 +15,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ml_collections import ConfigDict
 from PIL import Image
 
+from regrpo_jax.agent.prompt import free_placeholders
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.opened_images import ImageError, open_image_bytes
 from regrpo_jax.records.picture_words import picture_words
+from regrpo_jax.records.types import ImageReference
 
 _MOST_NAMED = 4  # pictures that are named each when they are not shown
 
@@ -56,6 +59,12 @@ class PictureLimits:
 NO_PICTURES = PictureLimits(0, 0)
 
 
+def configured_limits(agent: ConfigDict) -> PictureLimits:
+    """What `config.agent` says."""
+    of_observation, of_episode, pixels = map(int, agent.observation_images)
+    return PictureLimits(of_observation, of_episode, pixels, agent.blind)
+
+
 def shown_pictures(
     images: Sequence[tuple[str, bytes]], limits: PictureLimits, folder: Path, before: int
 ) -> tuple[tuple[ShownPicture, ...], str]:
@@ -86,6 +95,21 @@ def shown_pictures(
     if untold:
         words.append(_untold(untold, limits, before))
     return tuple(shown), "\n".join(words)
+
+
+def with_pictures(
+    text: str, pictures: Sequence[ShownPicture], first: int, said: Sequence[str]
+) -> tuple[str, tuple[ImageReference, ...]]:
+    """An observation's text with a line for each picture, and the pictures in the order of these lines.
+
+    Args:
+      first: number of the next placeholder.
+      said: the user turns so far; no placeholder is taken that was said already, whatever tools print.
+    """
+    places = free_placeholders(len(pictures), first, (*said, text))
+    lines = [f"{picture.name}: {place}" for picture, place in zip(pictures, places, strict=True)]
+    images = [ImageReference(place, picture.path) for picture, place in zip(pictures, places, strict=True)]
+    return "\n".join((text, *lines)), tuple(images)
 
 
 def _untold(names: Sequence[str], limits: PictureLimits, before: int) -> str:

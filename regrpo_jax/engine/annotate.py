@@ -18,7 +18,7 @@ from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.clauses import body_start, clauses, holds_value, values_in
 from regrpo_jax.records.differences import Difference, difference
 from regrpo_jax.records.reflection import telling_span
-from regrpo_jax.records.types import Reflection
+from regrpo_jax.records.types import Reflection, Status
 
 STYLES = ("short", "sentences")
 _MOST_WORDS = {"short": 14, "sentences": 30}  # of a span
@@ -43,9 +43,12 @@ def annotate(failure: Failure, rng: random.Random, *, style: str) -> Reflection:
     miss, hint = failure.near_miss, failure.near_miss.hint
     changed = failure_difference(failure)
     long = rng.random() < _LONG_SHARE
-    if hint is not None and hint.evidence in failure.failed.text:
-        span = _known_span(hint.evidence, failure.failed.text, _MOST_WORDS[style])
+    told = "\n".join(filter(None, (failure.failed.text, failure.seen)))
+    if hint is not None and hint.evidence in told:
+        span = _known_span(hint.evidence, told, _MOST_WORDS[style])
         facts = hint.facts if long else ()
+    elif failure.failed.status == Status.OK and failure.seen:  # nothing but its picture tells that it failed
+        span, facts = failure.seen.splitlines()[0], ()
     else:
         span, facts = discriminating_span(failure, changed, _MOST_WORDS[style]), ()
     if style == "sentences":

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from regrpo_jax.environments.task import Task
-from regrpo_jax.records.types import ErrorType, Observation
+from regrpo_jax.records.types import ErrorType, ImageReference, Observation
 from regrpo_jax.suites.toolrepair.plan import Repair
 
 
@@ -109,7 +109,8 @@ class Failure:
 
     observations: of all actions in the order they ran: the steps before, the near miss, the clean step, the rest.
     answered: whether the episode ended with the right answer. kind: "executed", or "synthetic" when the observations
-    were made up.
+    were made up. images: pictures that the actions made, as they stand in the observations, in order. seen: what the
+    pixels of the failed observation's pictures say, "" without any.
     """
 
     situation: Situation
@@ -117,6 +118,8 @@ class Failure:
     observations: tuple[Observation, ...]
     answered: bool
     kind: str = "executed"
+    images: tuple[ImageReference, ...] = ()
+    seen: str = ""
 
     @property
     def failed(self) -> Observation:

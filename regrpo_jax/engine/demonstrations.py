@@ -20,22 +20,24 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from regrpo_jax.agent.policy import REFLECTION_OPENING
 from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
+from regrpo_jax.agent.shown_pictures import PictureLimits
 from regrpo_jax.engine.cases import CleanStep
 from regrpo_jax.engine.drills import drills_of
 from regrpo_jax.engine.shards import write_images, write_shards
+from regrpo_jax.engine.showing import Showing, Sight
 from regrpo_jax.engine.suite_source import FINAL_THOUGHT
 from regrpo_jax.engine.tool_shapes import loaded_tools
-from regrpo_jax.engine.writing import image_name
+from regrpo_jax.engine.writing import IMAGE_FOLDER, image_name
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.records.reflection import render_reflection
-from regrpo_jax.records.types import Observation
+from regrpo_jax.records.types import ImageReference, Observation
 from regrpo_jax.sandbox.results import SandboxError
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.toolrepair import LOADERS, Attempt, Plan, Repair, make_suite, plan_of
-from regrpo_jax.suites.toolrepair.plan import call
+from regrpo_jax.suites.toolrepair.plan import call, is_visual
 
 STEM = "demonstrations"
 PROFILE = "compact"  # whose tasks name their tools, so that the system turn is one line
@@ -68,25 +70,30 @@ class Habits:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What was played: assistant turns, and what came back after each but perhaps the last."""
+    """What was played: assistant turns, what came back after each but perhaps the last, and its pictures in order."""
 
     task: Task
     turns: tuple[str, ...]
     observations: tuple[Observation, ...]
+    images: tuple[ImageReference, ...] = ()
 
 
-def script_of(plan: Plan, rng: Random, habits: Habits) -> Script:
+def script_of(plan: Plan, rng: Random, habits: Habits, *, visual: bool = False) -> Script:
     """Yields the turns of a demonstration and is sent the observation of each.
 
     It ends after the answer, or after a repair that failed as well: from there on nothing is worth showing.
+
+    Args:
+      visual: failures are seen in pictures, not told by a status, and so is the answer.
     """
     careful, reflecting = rng.random() < habits.careful, rng.random() < habits.reflecting
     long, thinking = rng.random() < habits.long, habits.diagnosis == "thought"
     said, seen = "", None  # what the next turn says before it acts
     for attempt in plan.attempts:
-        seen = yield _turn(said, attempt.thought, _first_code(attempt, rng, habits))
+        code = _first_code(attempt, rng, habits)
+        seen = yield _turn(said, attempt.thought, code)
         said = ""
-        if seen.status in FAILURES:
+        if seen.status in FAILURES or (visual and attempt.repair is not None and code == attempt.code):
             repair = _repair(attempt, careful)
             told = repair.reflection(long)
             if thinking:
@@ -95,11 +102,11 @@ def script_of(plan: Plan, rng: Random, habits: Habits) -> Script:
                 said = render_reflection(told)
             seen = yield _turn(said, RETRY_THOUGHT, repair.code)
             said = ""
-            if seen.status in FAILURES:
+            if seen.status in FAILURES or (visual and repair is not attempt.repair):
                 return
         if reflecting and rng.random() < habits.needless:
             said = diagnosing_thought(NO_ERROR, seen.text, "go on") if thinking else needless_reflection(seen.text)
-    answer = value_in(seen.text) if seen is not None else plan.answer
+    answer = value_in(seen.text) if seen is not None and not visual else plan.answer
     yield _turn(said, FINAL_THOUGHT, call(FINAL_ANSWER, answer))
 
 
@@ -137,25 +144,28 @@ def _repair(attempt: Attempt, careful: bool) -> Repair:
     return attempt.repair if careful or attempt.hasty is None else attempt.hasty
 
 
-def demonstrate(environment: Environment, task: Task, rng: Random, habits: Habits) -> Demonstration:
+def demonstrate(
+    environment: Environment, task: Task, rng: Random, habits: Habits, showing: Showing | None = None
+) -> Demonstration:
     """Plays a task; the same for the same task and random numbers.
 
     Raises:
       SandboxError: the sandbox failed.
     """
-    script = script_of(plan_of(task), rng, habits)
+    script = script_of(plan_of(task), rng, habits, visual=is_visual(task))
     turns, observations = [next(script)], []
+    sight = Sight(showing, task, instruction_text(task.instruction, task.images))
     with environment.reset(task) as episode:
         while FINAL_ANSWER not in turns[-1]:
             seen = episode.step(turns[-1])
             if episode.done:
                 raise SandboxError(f"the demonstration of task {task.id} ended early: {seen.text}")
-            observations.append(seen)
+            observations.append(sight.seen(episode, seen))
             try:
                 turns.append(script.send(seen))
             except StopIteration:
                 break
-    return Demonstration(task, tuple(turns), tuple(observations))
+    return Demonstration(task, tuple(turns), tuple(observations), tuple(sight.images))
 
 
 def record_of(demonstration: Demonstration, number: int) -> dict[str, Any]:
@@ -170,9 +180,10 @@ def record_of(demonstration: Demonstration, number: int) -> dict[str, Any]:
         if step < len(demonstration.turns) - 1:
             told = observation_text(step, demonstration.observations[step].text)
             conversation.append({"role": "user", "content": told})
+    images = {mark: image_name(task, name) for mark, name in placeholders(task.images).items()}
     return {
         "id": f"demonstration_{number:06d}_{task.family}",
-        "image": {mark: image_name(task, name) for mark, name in placeholders(task.images).items()},
+        "image": images | {one.placeholder: f"{IMAGE_FOLDER}/{Path(one.path).name}" for one in demonstration.images},
         "answer": plan_of(task).answer,
         "conversations": conversation,
     }
@@ -191,6 +202,7 @@ def write_demonstrations(
     habits: Habits | None = None,
     workers: int = 2,
     allow_unisolated: bool = False,
+    pictures: PictureLimits | None = None,
 ) -> list[Path]:
     """Plays `count` tasks of the training split and writes them and their drills, with their images, into a folder.
 
@@ -206,6 +218,7 @@ def write_demonstrations(
       habits: how the agent decides.
       workers: sandboxed processes.
       allow_unisolated: as `SandboxSettings` has it.
+      pictures: which of those that tools make are shown; None for none.
     Returns:
       the shards.
     Raises:
@@ -213,10 +226,11 @@ def write_demonstrations(
     """
     tasks = make_suite("train", count, seed, PROFILE, surprises=surprises, difficulties=difficulties, chosen=families)
     chosen = habits or Habits()
+    showing = None if pictures is None else Showing(pictures, folder / IMAGE_FOLDER)
     sandbox = SandboxSettings(workers=workers, allow_unisolated=allow_unisolated)
 
     def play(number: int) -> Demonstration:
-        return demonstrate(environment, tasks[number], Random(f"{seed}/{number}/demonstration"), chosen)
+        return demonstrate(environment, tasks[number], Random(f"{seed}/{number}/demonstration"), chosen, showing)
 
     with (
         Environment.start(sandbox, loader=LOADERS[PROFILE]) as environment,

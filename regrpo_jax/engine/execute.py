@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
+from regrpo_jax.engine.showing import Showing, Sight, picture_lines
 from regrpo_jax.environments.answers import CheckKind
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.recovery import FAILURES
-from regrpo_jax.records.types import ErrorType, Observation, Status
+from regrpo_jax.records.types import ErrorType, ImageReference, Observation, Status
+from regrpo_jax.suites.toolrepair.plan import is_visual
 
 Check = Callable[[int, Observation, bool], None]  # (number of the step, what came back, is the episode over)
 _TRIES = 3  # of an episode that the sandbox, not the action, let fail
@@ -27,7 +29,9 @@ class _SandboxFailed(Exception):
     """The sandbox failed, which says nothing about the action."""
 
 
-def play_failure(environment: Environment, situation: Situation, near_miss: NearMiss) -> Failure:
+def play_failure(
+    environment: Environment, situation: Situation, near_miss: NearMiss, showing: Showing | None = None
+) -> Failure:
     """Play the steps before, the near miss, the clean step and the rest in one episode.
 
     Refused: the near miss does not fail, the clean step does not repair, or the episode cannot be played. UserError:
@@ -42,27 +46,38 @@ def play_failure(environment: Environment, situation: Situation, near_miss: Near
         last = position == len(turns) - 1
         _check_step(kinds[position], observation, done and not last, near_miss)
 
-    observations, answered = _played(environment, situation, turns, check)
+    observations, answered, sight = _played(environment, situation, turns, check, showing)
     failed, repaired = observations[index], observations[index + 1]
-    if failed.status == Status.OK and failed.text == repaired.text and failed.text.strip():
+    shown, better = sight.pictures[index], sight.pictures[index + 1]
+    same = [picture.digest for picture in shown] == [picture.digest for picture in better]
+    if failed.status == Status.OK and same and failed.text == repaired.text and failed.text.strip():
         raise Refused("near_miss_succeeds: it returned what the right action returns")
-    if failed.status == Status.OK and near_miss.error_type != ErrorType.NON_COMMIT:
-        raise Refused("near_miss_is_silent: the runtime saw no failure, so that no gate would open")
+    seen = {picture.words for picture in shown} - {picture.words for picture in better}
+    if failed.status == Status.OK and near_miss.error_type != ErrorType.NON_COMMIT and not (seen and better):
+        raise Refused("near_miss_is_silent: no status and no picture tells that it failed, so that no gate would open")
     _check_answer(situation, observations, answered, skip=index)
-    return Failure(situation, near_miss, tuple(observations), answered)
+    lines = picture_lines(tuple(picture for picture in shown if picture.words in seen or failed.status != Status.OK))
+    return Failure(situation, near_miss, tuple(observations), answered, images=tuple(sight.images), seen=lines)
 
 
 def play_clean(environment: Environment, situation: Situation) -> tuple[Observation, ...]:
     """The observations of the clean trajectory. Refused when it does not solve its task."""
+    return play_shown(environment, situation, None)[0]
+
+
+def play_shown(
+    environment: Environment, situation: Situation, showing: Showing | None
+) -> tuple[tuple[Observation, ...], tuple[ImageReference, ...]]:
+    """`play_clean`, with the pictures that its actions made."""
     turns = [step.turn() for step in situation.steps]
 
     def check(position: int, observation: Observation, done: bool) -> None:
         if observation.status != Status.OK or (done and position < len(turns) - 1):
             raise Refused(f"clean_step_fails: step {position} of the clean trajectory is {observation.status}")
 
-    observations, answered = _played(environment, situation, turns, check)
+    observations, answered, sight = _played(environment, situation, turns, check, showing)
     _check_answer(situation, observations, answered, skip=-1)
-    return tuple(observations)
+    return tuple(observations), tuple(sight.images)
 
 
 def _check_step(kind: str, observation: Observation, ended: bool, near_miss: NearMiss) -> None:
@@ -87,7 +102,7 @@ def _check_answer(situation: Situation, observations: list[Observation], answere
     if not answered:
         raise Refused("repair_unverified: the episode did not end with the right answer")
     task = situation.task
-    if task.checker.kind == CheckKind.FUNCTION or task.in_a_world:
+    if task.checker.kind == CheckKind.FUNCTION or task.in_a_world or is_visual(task):
         return
     seen = "\n".join(observation.text for at, observation in enumerate(observations) if at != skip)
     values = [str(value) for value in situation.task.checker.values]
@@ -96,25 +111,25 @@ def _check_answer(situation: Situation, observations: list[Observation], answere
 
 
 def _played(
-    environment: Environment, situation: Situation, turns: Sequence[str], check: Check
-) -> tuple[list[Observation], bool]:
+    environment: Environment, situation: Situation, turns: Sequence[str], check: Check, showing: Showing | None
+) -> tuple[list[Observation], bool, Sight]:
     for _ in range(_TRIES):
         try:
-            return _played_once(environment, situation, turns, check)
+            return _played_once(environment, situation, turns, check, showing)
         except _SandboxFailed as error:
             reason = str(error)
     raise Refused(f"infra_error: the sandbox failed {_TRIES} times: {reason}")
 
 
 def _played_once(
-    environment: Environment, situation: Situation, turns: Sequence[str], check: Check
-) -> tuple[list[Observation], bool]:
-    observations: list[Observation] = []
+    environment: Environment, situation: Situation, turns: Sequence[str], check: Check, showing: Showing | None
+) -> tuple[list[Observation], bool, Sight]:
+    observations, sight = list[Observation](), Sight(showing, situation.task, situation.instruction)
     with environment.reset(situation.task) as episode:
         for position, turn in enumerate(turns):
             observation = episode.step(turn)
             if observation.status == Status.INFRA_ERROR or episode.outcome == Outcome.INFRA_ERROR:
                 raise _SandboxFailed(observation.text)
-            observations.append(observation)
+            observations.append(sight.seen(episode, observation))
             check(position, observation, episode.done)
-        return observations, episode.success
+        return observations, episode.success, sight

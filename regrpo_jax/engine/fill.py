@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 from regrpo_jax.engine.annotate import AnnotationRefused
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
-from regrpo_jax.engine.execute import Refused, play_clean, play_failure
+from regrpo_jax.engine.execute import Refused, play_failure, play_shown
 from regrpo_jax.engine.gates import gate_reasons
 from regrpo_jax.engine.journal import Entry
+from regrpo_jax.engine.showing import Showing
 from regrpo_jax.engine.slots import Slot
 from regrpo_jax.engine.synthetic import made_up_failure
 from regrpo_jax.engine.teacher.limits import TeacherRefused
@@ -46,7 +47,7 @@ class Source(Protocol):
 class Workshop:
     """What filling needs. annotate: the teacher, called as annotate(failure, rng). propose: a teacher that finds near
     misses, or None for those of the rules. attempts: most situations tried for a slot. synthetic: make observations up
-    where tools or files are not here."""
+    where tools or files are not here. showing: which pictures that tools make are shown, None for none."""
 
     source: Source
     environment: Environment
@@ -56,6 +57,7 @@ class Workshop:
     attempts: int
     synthetic: bool
     seed: int
+    showing: Showing | None = None
 
 
 def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
@@ -70,7 +72,8 @@ def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
         miss: NearMiss | None = None
         try:
             if slot.error_type is None:
-                record = clean_record(situation, play_clean(shop.environment, situation), number=slot.number)
+                observations, images = play_shown(shop.environment, situation, shop.showing)
+                record = clean_record(situation, observations, images, number=slot.number)
                 return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
             miss = _chosen(shop, situation, slot.error_type, misses, rng)
             if miss is None:
@@ -98,7 +101,7 @@ def _chosen(
 
 def _record(shop: Workshop, situation: Situation, miss: NearMiss, slot: Slot, rng: random.Random) -> dict[str, Any]:
     if situation.executable:
-        failure = play_failure(shop.environment, situation, miss)
+        failure = play_failure(shop.environment, situation, miss, shop.showing)
     elif shop.synthetic:
         failure = made_up_failure(situation, miss, rng)
     else:

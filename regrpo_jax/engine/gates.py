@@ -17,6 +17,7 @@ from regrpo_jax.records.clauses import body_start
 from regrpo_jax.records.confession import confession
 from regrpo_jax.records.conversation import normalise_turns
 from regrpo_jax.records.differences import literal_value
+from regrpo_jax.records.execution import quotable
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.rot import validate_rot
 from regrpo_jax.records.rot_rules import locate_reflection
@@ -44,7 +45,7 @@ def gate_reasons(record: Mapping[str, Any]) -> tuple[str, ...]:
     assert reflection_turn is not None  # validate_rot found it
     before, tools = conversation[:reflection_turn], tools_of_raw(record)
     return (
-        *_evidence_reasons(meta),
+        *_evidence_reasons(meta, record["execution"]),
         *_length_reasons(meta["reflection"]),
         *_leak_reasons(before, meta, tools),
         *_confession_reasons(before, meta),
@@ -58,9 +59,10 @@ def audit_reasons(record: Mapping[str, Any]) -> tuple[str, ...]:
     return validate_rot(record) if record.get("execution") is None else gate_reasons(record)
 
 
-def _evidence_reasons(meta: Meta) -> Iterator[str]:
+def _evidence_reasons(meta: Meta, execution: object) -> Iterator[str]:
     observation = meta["failed_observation"]
-    if not telling_span(meta["reflection"]["evidence"], observation[body_start(observation) :]):
+    observed = quotable(observation[body_start(observation) :], execution)
+    if not telling_span(meta["reflection"]["evidence"], observed):
         yield "evidence_span: the evidence quotes neither two words and eight characters in a row, nor all there is"
 
 

@@ -6,11 +6,15 @@ the record carries. What may have changed since is told apart: the task, a tool,
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+from regrpo_jax.agent.shown_pictures import PictureLimits
 from regrpo_jax.engine.cases import ToolShape
+from regrpo_jax.engine.showing import Showing, Sight, picture_lines
 from regrpo_jax.engine.writing import canonical
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
@@ -20,7 +24,11 @@ from regrpo_jax.records.types import Status
 
 
 def replay_record(
-    environment: Environment, record: Mapping[str, Any], tasks: Mapping[str, Task], shapes: Mapping[str, ToolShape]
+    environment: Environment,
+    record: Mapping[str, Any],
+    tasks: Mapping[str, Task],
+    shapes: Mapping[str, ToolShape],
+    limits: PictureLimits | None = None,
 ) -> tuple[str, ...]:
     """What is different, as "rule: sentence"; () when the record comes out as it was written."""
     execution = record["execution"]
@@ -34,30 +42,47 @@ def replay_record(
     changed = sorted(
         name for name, version in execution["tools"].items() if name not in shapes or shapes[name].version != version
     )
-    differing = tuple(_differing_steps(environment, record, task))
+    differing = tuple(_differing_steps(environment, record, task, limits))
     told = (f"replay_tools: other versions of {', '.join(changed)} than the record was made with",) if changed else ()
     return (*told, *differing) if differing else ()
 
 
-def _differing_steps(environment: Environment, record: Mapping[str, Any], task: Task) -> list[str]:
+def _differing_steps(
+    environment: Environment, record: Mapping[str, Any], task: Task, limits: PictureLimits | None
+) -> list[str]:
     turns = [turn["content"] for turn in record["conversations"] if turn["role"] == "assistant"]
     written = record["execution"]["steps"]
     if len(turns) != len(written):
         return [f"replay_steps: {len(turns)} turns but {len(written)} steps"]
-    with environment.reset(task, record["execution"]["seed"]) as episode:
+    shown = {Path(name).name for name in record["image"].values()} if isinstance(record["image"], dict) else set()
+    asked = next(turn["content"] for turn in record["conversations"] if turn["role"] == "user")
+    with (
+        environment.reset(task, record["execution"]["seed"]) as episode,
+        tempfile.TemporaryDirectory(prefix="regrpo_jax-") as folder,
+    ):
+        sight = Sight(None if limits is None else Showing(limits, Path(folder)), task, asked)
         for position, (turn, told) in enumerate(zip(turns, written, strict=True)):
             if text_sha256(extract_code(turn)) != told["code_sha256"]:
                 return [f"replay_code: the code of step {position} is not the one that was run"]
             if episode.done:
                 return [f"replay_steps: the episode is over before step {position}"]
-            observation = episode.step(turn)
+            observation = sight.seen(episode, episode.step(turn))
             if observation.status != Status(told["status"]):
                 return [f"replay_status: step {position} was {told['status']} and is {observation.status}"]
             if text_sha256(observation.text) != told["observation_sha256"]:
                 return [f"replay_observation: step {position} returned something else"]
+            if not {Path(picture.path).name for picture in sight.pictures[-1]} <= shown:
+                return [f"replay_pictures: step {position} made another picture"]
+            if position == record["execution"]["failed_step"] and not _seen_again(record, sight):
+                return ["replay_seen: the pictures of the failed step do not say what `seen` says"]
         if not episode.success:
             return ["replay_answer: the episode does not end with the right answer"]
     return []
+
+
+def _seen_again(record: Mapping[str, Any], sight: Sight) -> bool:
+    told = record["execution"].get("seen", "").splitlines()
+    return set(told) <= set(picture_lines(sight.pictures[-1]).splitlines())
 
 
 def replay(
@@ -67,11 +92,17 @@ def replay(
     shapes: Mapping[str, ToolShape],
     threads: int,
     progress: Callable[[], None],
+    limits: PictureLimits | None = None,
 ) -> list[tuple[str, ...]]:
-    """`replay_record` of every record, in order; shapes: of the tools as they are now."""
+    """`replay_record` of every record, in order.
+
+    Args:
+      shapes: of the tools as they are now.
+      limits: which pictures that tools make were shown when the records were made.
+    """
 
     def one(record: Mapping[str, Any]) -> tuple[str, ...]:
-        found = replay_record(environment, record, tasks, shapes)
+        found = replay_record(environment, record, tasks, shapes, limits)
         progress()
         return found
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,17 @@ def write_lines(path: Path, values: Iterable[Any]) -> None:
         for value in values:
             stream.write(json.dumps(value, ensure_ascii=False, sort_keys=True) + "\n")
     os.replace(temporary, path)
+
+
+def copy_pictures(kept: Path, folder: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """The pictures of the records that tools made, from where they were kept, beside the records."""
+    for name in sorted({name for record in records for name in record["image"].values()}):
+        source, path = kept / Path(name).name, folder / name
+        if source.exists() and not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(path.name + ".tmp")
+            temporary.write_bytes(source.read_bytes())
+            os.replace(temporary, path)
 
 
 def write_images(folder: Path, tasks: Iterable[Task]) -> None:

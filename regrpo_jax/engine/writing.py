@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from regrpo_jax.agent.prompt import observation_text
@@ -19,7 +21,7 @@ from regrpo_jax.records.complexity import complexity
 from regrpo_jax.records.differences import literal_value
 from regrpo_jax.records.execution import VERSION, complexity_to_dict, text_sha256
 from regrpo_jax.records.reflection import render_reflection
-from regrpo_jax.records.types import Observation, Reflection
+from regrpo_jax.records.types import ImageReference, Observation, Reflection
 
 JsonObject = dict[str, Any]
 IMAGE_FOLDER = "images"  # beside the file of records
@@ -37,8 +39,10 @@ def image_name(task: Task, name: str) -> str:
     return f"{IMAGE_FOLDER}/{file.digest[:32]}.{suffix}"
 
 
-def _images(situation: Situation) -> dict[str, str]:
-    return {placeholder: image_name(situation.task, name) for placeholder, name in situation.images.items()}
+def _images(situation: Situation, made: Sequence[ImageReference]) -> dict[str, str]:
+    """Placeholder -> file beside the records: the task's pictures, then those that tools made."""
+    given = {placeholder: image_name(situation.task, name) for placeholder, name in situation.images.items()}
+    return given | {image.placeholder: f"{IMAGE_FOLDER}/{Path(image.path).name}" for image in made}
 
 
 def _answer(situation: Situation) -> str:
@@ -88,7 +92,7 @@ def rot_record(
     executed = failure.kind == "executed"
     return {
         "id": f"{_plain(situation.source_id)}_rot_s{at}_{kind}_{number:06d}",
-        "image": _images(situation),
+        "image": _images(situation, failure.images),
         "answer": _answer(situation),
         "conversations": _conversation(situation, turns, indices, texts),
         "rot_meta": {
@@ -120,17 +124,20 @@ def rot_record(
             "failed_step": at,
             "repaired": executed and failure.answered,
             "complexity": complexity_to_dict(weighed),
-        },
+        }
+        | ({"seen": failure.seen} if failure.seen else {}),
     }
 
 
-def clean_record(situation: Situation, observations: tuple[Observation, ...], *, number: int) -> JsonObject:
+def clean_record(
+    situation: Situation, observations: Sequence[Observation], images: Sequence[ImageReference] = (), *, number: int
+) -> JsonObject:
     """The record of a clean trajectory, as MAT-Agent's are: no reflection, no failure."""
     turns = [step.turn() for step in situation.steps]
     texts = [observation.text for observation in observations]
     return {
         "id": f"{_plain(situation.source_id)}_{number:06d}",
-        "image": _images(situation),
+        "image": _images(situation, images),
         "answer": _answer(situation),
         "conversations": _conversation(situation, turns, list(range(len(turns))), texts),
     }

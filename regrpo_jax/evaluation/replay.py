@@ -93,7 +93,7 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
                 repairs[index],
                 repaired[index],
                 reflection,
-                reflection is not None and evidence_grounded(reflection.evidence, record.failed_observation),
+                reflection is not None and evidence_grounded(reflection.evidence, record.quotable),
                 alone[index],
                 after[index],
             )

@@ -21,6 +21,7 @@ from regrpo_jax.records.clauses import body_start
 from regrpo_jax.records.complexity import record_complexity
 from regrpo_jax.records.confession import confession
 from regrpo_jax.records.conversation import identity_text
+from regrpo_jax.records.execution import quotable
 from regrpo_jax.records.images import IMAGE_KEYS
 from regrpo_jax.records.reasons import rule_of
 from regrpo_jax.records.reflection import telling_span
@@ -127,7 +128,8 @@ def _warnings(record: Raw) -> list[str]:
     our own); confessing_thought: the failed turn says that it fails; open_ending: the last turn gives no final answer.
     """
     meta, observation = _meta(record), _text(_meta(record), "failed_observation")
-    quoted = telling_span(_text(_reflection(record), "evidence"), observation[body_start(observation) :])
+    observed = quotable(observation[body_start(observation) :], record.get("execution"))
+    quoted = telling_span(_text(_reflection(record), "evidence"), observed)
     found = {
         "corrected_without_tool": _corrected_tool(record) == UNKNOWN,
         "doubled_code_label": _DOUBLED_LABEL.search(_text(meta, "corrected_action")) is not None,

@@ -55,7 +55,7 @@ def _candidate(
     record: RotRecord, label: str, action: str, *, after_failure: bool, strict: bool, reflection: str = ""
 ) -> Candidate:
     success = actions_equivalent(action, record.corrected_action, strict=strict, tools=tools_of(record))
-    grounded = bool(reflection) and cites_observation(record.reflection.evidence, record.failed_observation)
+    grounded = bool(reflection) and cites_observation(record.reflection.evidence, record.quotable)
     # An action is offline a success exactly when it is the planned one, so that answer and plan score alike.
     answer, grounding, plan = float(success), float(grounded and success), float(success)
     value = ANSWER_WEIGHT * answer + GROUNDING_WEIGHT * grounding + PLAN_WEIGHT * plan

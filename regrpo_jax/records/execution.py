@@ -45,7 +45,18 @@ def execution_from_dict(raw: Mapping[str, Any]) -> Execution:
         failed_step=raw["failed_step"],
         repaired=raw["repaired"],
         complexity=complexity,
+        seen=raw.get("seen", ""),
     )
+
+
+def quotable(observation: str, execution: object) -> str:
+    """What evidence may quote of a failed observation: its text, and what the pixels of its pictures say.
+
+    Args:
+      execution: the block of the record as it is written, whatever it is.
+    """
+    seen = execution.get("seen") if isinstance(execution, Mapping) else None
+    return f"{observation}\n{seen}" if isinstance(seen, str) and seen else observation
 
 
 def _step_to_dict(step: ExecutedStep) -> dict[str, str]:
@@ -83,4 +94,4 @@ def execution_to_dict(execution: Execution) -> dict[str, Any]:
         "failed_step": execution.failed_step,
         "repaired": execution.repaired,
         "complexity": complexity_to_dict(execution.complexity),
-    }
+    } | ({"seen": execution.seen} if execution.seen else {})

@@ -40,6 +40,8 @@ def execution_schema_reasons(block: object) -> Iterator[str]:
     for key in _NUMBERS:
         if type(block.get(key)) is not int:
             yield f"execution_schema: `{key}` of `execution` must be a whole number"
+    if not isinstance(block.get("seen", ""), str):
+        yield "execution_schema: `seen` of `execution` must be a text"
     if type(block.get("repaired")) is not bool:
         yield "execution_schema: `repaired` of `execution` must be true or false"
     tools = block.get("tools")
@@ -174,7 +176,7 @@ def _outcome_reasons(execution: Execution, error_type: str) -> Iterator[str]:
     if execution.failed_step + 1 >= len(execution.steps):
         return
     failed, corrected = (execution.steps[execution.failed_step + offset].status for offset in (0, 1))
-    harmless = failed == Status.OK and error_type == ErrorType.NON_COMMIT
+    harmless = failed == Status.OK and (error_type == ErrorType.NON_COMMIT or bool(execution.seen))
     if failed not in FAILURES and not harmless:
         yield f"failed_status: the status of the failed action is {failed.value}, which is no failure of the agent's"
     if corrected != Status.OK:

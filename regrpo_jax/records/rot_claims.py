@@ -15,6 +15,7 @@ from regrpo_jax.records.actions import (
     extract_tool_calls,
     primary_tool,
 )
+from regrpo_jax.records.execution import quotable
 from regrpo_jax.records.observation_text import strip_observation
 from regrpo_jax.records.reasons import printable
 from regrpo_jax.records.reflection import cites_observation, parse_reflection, split_reflection
@@ -104,13 +105,16 @@ def _leaks(conversation: tuple[Turn, ...], reflection_turn: int, corrected_actio
     return any(needle in turn.content for turn in conversation[:reflection_turn])
 
 
-def claim_reasons(conversation: tuple[Turn, ...], meta: Mapping[str, object], tools: frozenset[str]) -> Iterator[str]:
+def claim_reasons(
+    conversation: tuple[Turn, ...], meta: Mapping[str, object], tools: frozenset[str], execution: object = None
+) -> Iterator[str]:
     """Every claim of `rot_meta` that its conversation does not bear out; `tools` are the names of tools."""
     attempts = sum(turn.role == "assistant" for turn in conversation)
     step_index = meta["step_index"]
     if not isinstance(step_index, int) or not 0 <= step_index < attempts:
         yield f"step_index: {printable(step_index)} is no step of a conversation with {attempts} steps"
-    if not cites_observation(_text(meta["reflection"], "evidence"), _text(meta, "failed_observation")):
+    observed = quotable(_text(meta, "failed_observation"), execution)
+    if not cites_observation(_text(meta["reflection"], "evidence"), observed):
         yield "evidence_grounded: the evidence shares no wording with the failed observation"
     yield from _action_reasons(meta, tools)
     reflection_turn = locate_reflection(conversation, meta)

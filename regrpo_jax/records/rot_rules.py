@@ -147,5 +147,7 @@ def validate_rot(obj: object) -> tuple[str, ...]:
     except RecordError as error:
         return error.reasons
     tools = tools_of_raw(obj)
-    reasons = tuple(_role_order_reasons(conversation)) or tuple(claim_reasons(conversation, meta, tools))
+    reasons = tuple(_role_order_reasons(conversation)) or tuple(
+        claim_reasons(conversation, meta, tools, obj.get("execution"))
+    )
     return reasons or tuple(execution_claim_reasons(obj.get("execution"), conversation, meta, tools))

@@ -150,7 +150,8 @@ class Execution:
     source: "oracle", "trajectory" or "policy". proposer: who made the failed action. annotator: who wrote the
     reflection. loader: "package.module:function" that gives the tools. tools: name -> version of every tool the
     episode had. steps: every action in the order it ran. failed_step: which of them failed; the next one mends it.
-    repaired: the correction's status is ok and the episode ended with the right answer.
+    repaired: the correction's status is ok and the episode ended with the right answer. seen: what the pixels of the
+    failed observation's pictures say (`picture_words`), a line a picture; "" without any.
     """
 
     version: int
@@ -167,6 +168,7 @@ class Execution:
     failed_step: int
     repaired: bool
     complexity: Complexity
+    seen: str = ""
 
     @property
     def failed_status(self) -> Status | None:
@@ -203,6 +205,12 @@ class RotRecord:
     def failed_status(self) -> Status | None:
         """The typed status of the failed action; None where only its text was recorded."""
         return None if self.execution is None else self.execution.failed_status
+
+    @property
+    def quotable(self) -> str:
+        """What evidence may quote: the failed observation, and what the pixels of its pictures say."""
+        seen = "" if self.execution is None else self.execution.seen
+        return f"{self.failed_observation}\n{seen}" if seen else self.failed_observation
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ class ShownTurn:
     segments: tuple[Segment, ...]
     status: str
     observation: str
+    images: tuple[ShownImage, ...]
     verdict: str
     gate: str
     gate_open: bool
@@ -120,7 +121,7 @@ def _episode(
         outcome=rollout.outcome,
         success=rollout.success,
         images=tuple(shelf.shown(reference) for reference in group.image_files),
-        turns=tuple(_turn(number, turn) for number, turn in enumerate(rollout.turns, 1)),
+        turns=tuple(_turn(number, turn, shelf) for number, turn in enumerate(rollout.turns, 1)),
         others=tuple(told for one in others if (told := _share_of(one, group.task_id))[2]),
     )
 
@@ -130,13 +131,14 @@ def _share_of(played: Played, task_id: str) -> tuple[str, int, int]:
     return played.title, sum(rollout.success for rollout in counted), len(counted)
 
 
-def _turn(number: int, turn: RolloutTurn) -> ShownTurn:
+def _turn(number: int, turn: RolloutTurn, shelf: ImageShelf) -> ShownTurn:
     verdicts = {True: "right", False: "wrong", None: ""}
     return ShownTurn(
         number=number,
         segments=tuple(turn_segments(turn)),
         status=str(turn.status or ("held back" if turn.held_back else "not run")),
         observation=_cut(turn.observation),
+        images=tuple(shelf.shown(reference) for reference in turn.images),
         verdict=verdicts[turn.right] if turn.status is not None else "",
         gate=_gate_words(turn),
         gate_open=turn.gate is not None and turn.gate.open,

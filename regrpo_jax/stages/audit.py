@@ -19,6 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import Progress
 
+from regrpo_jax.agent.shown_pictures import configured_limits
 from regrpo_jax.engine.gates import audit_reasons
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.records import audit, format_audit, read_records
@@ -120,7 +121,13 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
     ):
         shown = bar.add_task("replay", total=len(records))
         found = replay(
-            environment, records, tasks, shapes_of(tools.loaded), chosen.workers, lambda: bar.update(shown, advance=1)
+            environment,
+            records,
+            tasks,
+            shapes_of(tools.loaded),
+            chosen.workers,
+            lambda: bar.update(shown, advance=1),
+            configured_limits(config.agent),
         )
     return {str(record["id"]): reasons for record, reasons in zip(records, found, strict=True) if reasons}
 

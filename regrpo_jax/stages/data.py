@@ -2,6 +2,7 @@
 
 workdir/config.json                  the configuration, versions and commit of the run
 workdir/journal.jsonl                what became of each slot, as it happened; a start after a crash goes on from it
+workdir/pictures/                    what tools made while records were tried; corpus/images/ gets those that are needed
 workdir/corpus/rot-*.jsonl           RoT records in shards, images/ beside them
 workdir/corpus/synthetic/rot-*.jsonl those whose observations were made up, where config.engine.synthetic allows it
 workdir/corpus/clean-*.jsonl         clean trajectories
@@ -22,6 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from regrpo_jax.agent.shown_pictures import configured_limits
 from regrpo_jax.config.base_config import ERROR_SHARES
 from regrpo_jax.config.fields import shares_of
 from regrpo_jax.engine.demonstrations import STEM, Habits, write_demonstrations
@@ -29,7 +31,8 @@ from regrpo_jax.engine.episode_source import episode_source
 from regrpo_jax.engine.fill import Source, Workshop
 from regrpo_jax.engine.journal import Journal
 from regrpo_jax.engine.schedule import Committed, fill_slots
-from regrpo_jax.engine.shards import is_complete, write_images, write_lines, write_shards
+from regrpo_jax.engine.shards import copy_pictures, is_complete, write_images, write_lines, write_shards
+from regrpo_jax.engine.showing import Showing
 from regrpo_jax.engine.slots import plan_slots
 from regrpo_jax.engine.suite_source import SuiteSource
 from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
@@ -56,6 +59,7 @@ from regrpo_jax.suites.find import suite_of, tools_of
 from regrpo_jax.suites.suite import LOADER
 
 SUITE = "toolrepair"
+PICTURES = "pictures"
 _MOST_STEPS = 64
 _ATTEMPTS = 40  # situations tried for a record, at most
 _SHARD = 1000  # records of a file
@@ -105,7 +109,7 @@ def show_how(config: ConfigDict, folder: Path) -> None:
         folder, chosen.demonstrations, config.seed,
         families=config.suite.families, difficulties=config.suite.difficulties,
         habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
-        allow_unisolated=config.environment.allow_unisolated,
+        allow_unisolated=config.environment.allow_unisolated, pictures=configured_limits(config.agent),
     )  # fmt: skip
     print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -130,6 +134,7 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
             shop = Workshop(
                 source, environment, teachers.name, teachers.annotate, teachers.propose,
                 attempts=_ATTEMPTS, synthetic=chosen.synthetic, seed=config.seed,
+                showing=Showing(configured_limits(config.agent), workdir / PICTURES),
             )  # fmt: skip
             threads = max(config.environment.workers, teachers.threads)
             with _bar(len(slots)) as progress:
@@ -203,6 +208,7 @@ def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard:
     synthetic = [record for record in records if record["execution"]["kind"] != "executed"]
     tasks = _tasks(source, committed)
     write_images(folder, tasks)
+    copy_pictures(workdir / PICTURES, folder, [*executed, *clean])
     write_shards(folder, "rot", executed, per_shard)
     write_shards(folder, "clean", clean, per_shard)
     if synthetic:

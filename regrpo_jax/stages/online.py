@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.rollout import RolloutGroup
-from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, configured_limits
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
@@ -124,8 +124,7 @@ def picture_limits(config: ConfigDict, reader: ConversationReader | None) -> Pic
     Raises:
       UserError: its chat template has no place for them.
     """
-    of_observation, of_episode, pixels = config.agent.observation_images
-    limits = PictureLimits(int(of_observation), int(of_episode), int(pixels), config.agent.blind)
+    limits = configured_limits(config.agent)
     if reader is None or not min(limits.of_observation, limits.of_episode):
         return limits
     if reader.settings is None:
