@@ -163,12 +163,16 @@ def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: Vis
       ValueError: there are images, and the policy is text-only.
     """
     paths = image_paths(group)
-    if group.images is not None and len(group.images.merged_grids) == max(len(paths), len(group.image_files)):
-        return group
     if paths and settings is None:
         raise ValueError(f"the group {group.group} of task {group.task_id} has images, but the policy is text-only")
     opened = [cached_image(path, settings) for path in paths if settings is not None]
     return dataclasses.replace(group, images=pack_images(opened, vision))
+
+
+def lacks_images(group: RolloutGroup) -> bool:
+    """Whether its episodes saw images that are not among its patches; see `with_images`."""
+    known = 0 if group.images is None else len(group.images.merged_grids)
+    return len(image_paths(group)) > max(known, len(group.image_files))
 
 
 def image_paths(group: RolloutGroup) -> list[str]:
@@ -199,7 +203,7 @@ def _prefix(group: RolloutGroup) -> Group:
     paths, count = image_paths(group), None
     if len(paths) > len(group.image_files):
         count = len(group.image_files)
-        if len(paths) != len(group.images.merged_grids):
+        if lacks_images(group):
             raise ValueError(
                 f"the group {group.group} of task {group.task_id} lacks images of rollouts; see `with_images`"
             )

@@ -28,7 +28,7 @@ from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, configured_limits
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.examples import ConversationReader
-from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, with_images
+from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, lacks_images, with_images
 from regrpo_jax.data.rollout_buffer import RolloutBuffer
 from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.environments.environment import Environment
@@ -258,7 +258,7 @@ def update_batch(
             "(config.player.extended=True), `transformers serve` does not"
         )
     return collate_rollouts(
-        [with_images(group, reader.settings, reader.vision) for group in groups],
+        [with_images(group, reader.settings, reader.vision) if lacks_images(group) else group for group in groups],
         rows=online.tasks,
         branches=online.branches,
         credit=credit_settings(online),
