@@ -193,7 +193,8 @@ def describe_briefly(toolset: Mapping[str, Tool]) -> str:
 def describe(toolset: Mapping[str, Tool]) -> str:
     """The tools for a prompt, one line each: signature with types and choices, what it does, and its arguments."""
     return "\n".join(
-        f"- {signature_of(tool)}: {_one_line(tool.description)}{_arguments(tool)}" for tool in toolset.values()
+        f"- {signature_of(tool)}: {_one_line(tool.description)}{_returned(tool)}{_arguments(tool)}"
+        for tool in toolset.values()
     )
 
 
@@ -201,6 +202,10 @@ def _arguments(tool: Tool) -> str:
     told = {name: _one_line(declared.get("description") or "").rstrip(".") for name, declared in tool.inputs.items()}
     words = "; ".join(f"{name}: {text}" for name, text in told.items() if text)
     return f" ({words})" if words else ""
+
+
+def _returned(tool: Tool) -> str:
+    return " Returns the name of the new image." if tool.output_type == "image" else ""
 
 
 def _one_line(text: str) -> str:
