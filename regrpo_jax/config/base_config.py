@@ -17,6 +17,7 @@ from regrpo_jax.config.fields import (
     pair,
     places,
     server,
+    servers,
     share,
     shares,
     some_of,
@@ -330,6 +331,9 @@ def _tools() -> ConfigDict:
     tools.search = server(model=False, or_path=True)
     tools.vision = server()  # an OpenAI-compatible vision-language model, for visualizer and math_ocr
     tools.images = server()  # an OpenAI-compatible image model, for image_generator and text_to_image
+    # models of your own behind text_to_bbox, objectlocation and count_objects ("detect=ADDRESS"), image_description and
+    # describe_region ("caption=ADDRESS"), and segment ("segment=ADDRESS"); docs/tools.md has what they are sent
+    tools.endpoints = servers("detect", "segment", "caption")
     return tools
 
 

@@ -7,6 +7,7 @@ variable API_KEY. The key itself stands in no config: a config is written to the
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from regrpo_jax.errors import UserError
@@ -27,6 +28,20 @@ class Server(NamedTuple):
 def is_address(text: str) -> bool:
     """Whether a text begins as one of a server does, and no path."""
     return text.startswith(("http://", "https://"))
+
+
+def servers_of(texts: Sequence[str], known: Sequence[str]) -> dict[str, Server]:
+    """Servers by what they do, of texts such as "detect=http://localhost:9000/detect KEY_VARIABLE". UserError."""
+    found: dict[str, Server] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        if name not in known or name in found:
+            raise UserError(
+                f"{name.partition(' ')[0]!r}: write NAME=ADDRESS or 'NAME=ADDRESS KEY_VARIABLE', "
+                f"each of {', '.join(known)} once"
+            )
+        found[name] = server_of(rest, model=False)
+    return found
 
 
 def server_of(text: str, *, model: bool = True) -> Server:

@@ -52,17 +52,15 @@ class SentPicture(NamedTuple):
     part: Box
     picture: Image
 
-    def in_picture(self, box: Box) -> Box:
-        """A box of what was sent, in pixels of the whole picture; it keeps a pixel at least."""
+    def in_picture(self, edges: tuple[float, float, float, float]) -> Box:
+        """x1, y1, x2, y2 in pixels of what was sent, as a box of the whole picture; it keeps a pixel at least."""
         across, down = (
             (self.part.right - self.part.left) / self.size[0],
             (self.part.bottom - self.part.top) / self.size[1],
         )
-        left, top = (
-            min(self.part.right - 1, self.part.left + round(box.left * across)),
-            min(self.part.bottom - 1, self.part.top + round(box.top * down)),
-        )
-        right, bottom = self.part.left + round(box.right * across), self.part.top + round(box.bottom * down)
+        left = min(self.part.right - 1, self.part.left + round(edges[0] * across))
+        top = min(self.part.bottom - 1, self.part.top + round(edges[1] * down))
+        right, bottom = self.part.left + round(edges[2] * across), self.part.top + round(edges[3] * down)
         return Box(left, top, max(left + 1, right), max(top + 1, bottom))
 
     def as_sent(self, box: Box) -> list[int]:
