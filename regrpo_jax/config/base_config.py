@@ -5,6 +5,7 @@ Override any field on the command line: `--config.objective.eta=0.05`. An unknow
 
 from ml_collections import ConfigDict
 
+from regrpo_jax.config.servers import ENDPOINTS
 from regrpo_jax.config.fields import (
     above_zero,
     any_of,
@@ -16,6 +17,7 @@ from regrpo_jax.config.fields import (
     optional,
     places,
     server,
+    servers,
     share,
     shares,
     some_of,
@@ -334,8 +336,11 @@ def _tools() -> ConfigDict:
     tools.mcp = ()  # MCP servers, each "name=command with arguments" or "name=https://address"
     # what search looks through: a folder, a .jsonl file, or a search engine "ADDRESS", "ADDRESS KEY_VARIABLE"
     tools.search = server(model=False, or_path=True)
-    tools.vision = server()  # an OpenAI-compatible vision-language model, for visualizer and math_ocr
-    tools.images = server()  # an OpenAI-compatible image model, for image_generator and text_to_image
+    # models behind tools. OpenAI-compatible ones: "vision=ADDRESS MODEL" for visualizer and math_ocr, "images=ADDRESS
+    # MODEL" for image_generator and text_to_image. Your own: "detect=ADDRESS" for text_to_bbox, objectlocation and
+    # count_objects, "caption=ADDRESS" for image_description and describe_region, "segment=ADDRESS" for segment;
+    # docs/tools.md has what they are sent
+    tools.endpoints = servers(**ENDPOINTS)
     return tools
 
 

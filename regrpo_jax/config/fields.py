@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
-from regrpo_jax.config.servers import FORM, FORM_WITHOUT_MODEL, is_address, server_of
+from regrpo_jax.config.servers import FORM, FORM_WITHOUT_MODEL, is_address, server_of, servers_of
 from regrpo_jax.errors import UserError
 
 
@@ -89,6 +89,20 @@ def server(*, model: bool = True, or_path: bool = False) -> Field:
 
     remedy = f"write {form}, or '' for none"
     return Field("", holds, remedy, told=lambda text: text.partition(" ")[0])  # what follows may be a key
+
+
+def servers(**known: bool) -> Field:
+    """Servers by what they do, see `servers.servers_of`; none to begin with. known: whether a model is named."""
+
+    def holds(texts: Any) -> bool:
+        try:
+            return servers_of(texts, known) is not None
+        except (UserError, AttributeError):
+            return False
+
+    forms = (f"{name}=ADDRESS{' MODEL' if model else ''}" for name, model in known.items())
+    remedy = f"list some of {', '.join(forms)}, each once; a KEY_VARIABLE may follow"
+    return Field((), holds, remedy, told=lambda texts: tuple(str(text).partition(" ")[0] for text in texts))
 
 
 def together(default: tuple[float, ...], holds: Callable[..., bool], remedy: str) -> Field:

@@ -32,6 +32,10 @@ def _search(corpus: str | None, url: str | None, key_variable: str | None) -> st
     return _server(url, key_variable) or corpus or ""
 
 
+def _endpoints(vision: str | None, images: str | None) -> list[str]:
+    return [f"{name}={text}" for name, text in (("vision", vision), ("images", images)) if text]
+
+
 def _list(*values: Any) -> list[Any]:
     return list(values)
 
@@ -54,11 +58,13 @@ def _credit(success: str | None, first_attempt: str | None) -> str:
 
 
 _SERVER = "'ADDRESS MODEL KEY_VARIABLE'"
+_ENDPOINTS = "tools.endpoints=('vision=ADDRESS MODEL KEY_VARIABLE', 'images=ADDRESS MODEL KEY_VARIABLE')"
 FORMER = (
     *(Former((f"{section}.base_url", f"{section}.model", f"{section}.key_variable"), f"{section}.server={_SERVER}",
              _server) for section in ("player", "teacher")),
-    *(Former((f"{tool}.url", f"{tool}.model", f"{tool}.key_variable"), f"{tool}={_SERVER}", _server)
-      for tool in ("tools.vision", "tools.images")),
+    Former(tuple(f"tools.{tool}.{part}" for tool in ("vision", "images") for part in ("url", "model", "key_variable")),
+           _ENDPOINTS, lambda *parts: _endpoints(_server(*parts[:3]), _server(*parts[3:]))),
+    Former(("tools.vision", "tools.images"), _ENDPOINTS, lambda vision, images: _endpoints(vision, images)),
     Former(("tools.corpus", "tools.search.url", "tools.search.key_variable"), "tools.search=PATH, or "
            "'ADDRESS KEY_VARIABLE'", _search),
     Former(("tools.search.model",), "tools.search='ADDRESS KEY_VARIABLE'"),

@@ -7,12 +7,15 @@ variable API_KEY. The key itself stands in no config: a config is written to the
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from regrpo_jax.errors import UserError
 
 FORM = "'ADDRESS MODEL' or 'ADDRESS MODEL KEY_VARIABLE', such as 'http://localhost:8000/v1 Qwen2-VL-7B'"
 FORM_WITHOUT_MODEL = "'ADDRESS' or 'ADDRESS KEY_VARIABLE', such as 'http://localhost:8080'"
+ENDPOINTS = {"vision": True, "images": True, "detect": False, "segment": False, "caption": False}
+"""Models that may stand behind tools, and whether a model is named with the address."""
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -27,6 +30,26 @@ class Server(NamedTuple):
 def is_address(text: str) -> bool:
     """Whether a text begins as one of a server does, and no path."""
     return text.startswith(("http://", "https://"))
+
+
+def servers_of(texts: Sequence[str], known: Mapping[str, bool]) -> dict[str, Server]:
+    """Servers by what they do, of texts such as "detect=http://localhost:9000/detect KEY_VARIABLE".
+
+    Args:
+      known: what they may do -> whether a model is named with them.
+    Raises:
+      UserError: a text is none of these, or says again what one before it said.
+    """
+    found: dict[str, Server] = {}
+    for text in texts:
+        name, _, rest = text.partition("=")
+        if name not in known or name in found:
+            raise UserError(
+                f"{name.partition(' ')[0]!r}: write NAME=ADDRESS or 'NAME=ADDRESS KEY_VARIABLE', with a MODEL after "
+                f"the address where one is named, each of {', '.join(known)} once"
+            )
+        found[name] = server_of(rest, model=known[name])
+    return found
 
 
 def server_of(text: str, *, model: bool = True) -> Server:

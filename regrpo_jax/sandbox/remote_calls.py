@@ -20,7 +20,9 @@ from regrpo_jax.sandbox.protocol import Header, ProtocolError
 from regrpo_jax.sandbox.results import RemoteCall, SandboxError, Tape
 from regrpo_jax.sandbox.tool_calls import described
 from regrpo_jax.toolbox.failures import ToolFailure
+from regrpo_jax.toolbox.host_files import kept
 from regrpo_jax.toolbox.observation import truncate
+from regrpo_jax.toolbox.returned_pictures import names_for_pictures
 
 MOST_CALLS = 64  # of one action
 _ANSWER_BYTES = 2**19
@@ -149,6 +151,7 @@ class RemoteCalls:
         on_host: Callable[..., Any] | None = getattr(tool, "run_on_host", None)
         try:
             value = on_host(workspace, *arguments, **keywords) if on_host else tool(*arguments, **keywords)
+            value = names_for_pictures(value, name, lambda image, tool: kept(workspace, tool, image))
             return {"value": whole(value, _ANSWER_BYTES)}
         except TooLarge as error:
             return _failed(Status.TOOL_ERROR, f"{name}: what it returned is too large: {error}")

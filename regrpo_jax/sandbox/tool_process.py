@@ -32,6 +32,7 @@ from regrpo_jax.sandbox.tool_calls import FINAL_ANSWER, MOST_RUNS, asked, descri
 from regrpo_jax.sandbox.values import Reader, Wrong
 from regrpo_jax.toolbox import behind, solutions
 from regrpo_jax.toolbox.failures import ToolError, ToolFailure
+from regrpo_jax.toolbox.returned_pictures import names_for_pictures, pictures_for_names
 
 _ANSWER_BYTES = 2**18
 _ASKED_BYTES = 2**18  # of the arguments of a call of the host, and again of those given by name
@@ -192,7 +193,8 @@ class ToolProcess:
         reply: Header = {"number": self.calls}
         packed, printed = b"", Output(self.settings.text_characters)
         try:
-            result = _with_output(printed, tool, arguments, keywords)
+            result = _with_output(printed, tool, *pictures_for_names(tool, arguments, keywords))
+            result = result if name == FINAL_ANSWER else names_for_pictures(result, name)
             answer = [_whole_answer(result)] if name == FINAL_ANSWER else []
             reply, packed = self._packed(reply, result)
             fine = name == FINAL_ANSWER or not is_nothing(result) or (result is None and name in self.procedures)

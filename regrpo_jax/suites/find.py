@@ -10,7 +10,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.prompt import RELEASE, TOOLS
-from regrpo_jax.config.servers import is_address, server_of
+from regrpo_jax.config.servers import ENDPOINTS, is_address, server_of, servers_of
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites import folder, python
@@ -18,7 +18,7 @@ from regrpo_jax.suites.suite import LOADER, Suite, SuiteTools
 from regrpo_jax.suites.toolrepair import suite as toolrepair
 from regrpo_jax.toolbox.mcp_tools import McpServer
 from regrpo_jax.toolbox.remote_tools import Endpoint
-from regrpo_jax.toolbox.toolset import BUILTIN, ToolsetSettings
+from regrpo_jax.toolbox.toolset import BUILTIN, BY_ENDPOINT, ToolsetSettings
 
 ALL, GTA = "all", "gta_names"  # what `config.tools.builtin` may list beside names of tools
 
@@ -97,15 +97,16 @@ def toolset_settings(tools: ConfigDict) -> ToolsetSettings:
     """The tools that `config.tools` asks for. UserError for a server that is neither a command nor an address."""
     own = [name for name in (*tools.builtin, "final_answer") if name not in (ALL, GTA)]
     searched = tools.search
+    models = {name: Endpoint(*server) for name, server in servers_of(tools.endpoints, ENDPOINTS).items()}
+    every = (*BUILTIN, *(name for name in BY_ENDPOINT if name in models))
     return ToolsetSettings(
-        builtin=tuple(BUILTIN) if ALL in tools.builtin else tuple(dict.fromkeys(own)),
+        builtin=every if ALL in tools.builtin else tuple(dict.fromkeys(own)),
         user_tools=tuple(tools.user),
         mcp_servers=tuple(_server(number, words) for number, words in enumerate(tools.mcp)),
         corpus=str(Path(searched).resolve()) if searched and not is_address(searched) else "",
-        vision=_endpoint(tools.vision),
-        images=_endpoint(tools.images),
         search_engine=_endpoint(searched, model=False) if is_address(searched) else None,
         gta_names=GTA in tools.builtin,
+        **models,
     )
 
 

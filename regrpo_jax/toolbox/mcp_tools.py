@@ -17,6 +17,7 @@ from typing import Any
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Status
 from regrpo_jax.toolbox.failures import ServerLost, ToolError, ToolFailure
+from regrpo_jax.toolbox.host_files import Workspace, free_name, stored
 from regrpo_jax.toolbox.json_schemas import argument, resolved
 from regrpo_jax.toolbox.mcp_connections import (
     RESTART_SECONDS,
@@ -29,7 +30,8 @@ from regrpo_jax.toolbox.mcp_connections import (
     is_connected,
 )
 from regrpo_jax.toolbox.mcp_names import python_names
-from regrpo_jax.toolbox.remote_tools import RemoteTool, Workspace, free_name, stored
+from regrpo_jax.toolbox.remote_tools import RemoteTool
+from regrpo_jax.toolbox.returned_pictures import MOST_PICTURES
 
 __all__ = ["McpServer", "McpTool", "McpToolDescription", "close_connections", "describe_server"]
 _MOST_PAGES = 1000
@@ -133,13 +135,18 @@ class McpTool(RemoteTool):
             raise ToolError(f"{self.name}: {error}") from error
         except Lost as error:
             raise ServerLost(f'MCP server "{server.name}": {error}') from error
+        files = sum(map(_is_file, reply.content))
+        if files > MOST_PICTURES:
+            raise ToolError(
+                f"{self.name}: the server sent {files} files; at most {MOST_PICTURES} are kept of one call."
+            )
         said = [words for part in reply.content if (words := self._told(part, workspace))]
         structured = reply.structured_content
         if reply.is_error:
             if structured is not None and not _repeats(said, structured):
                 said.append(_json(structured))
             raise ToolError(f"{self.name}: " + ("\n".join(said) or "the server reports an error"))
-        if structured is None or any(_is_file(part) for part in reply.content):
+        if structured is None or files:
             if structured is not None and not any(getattr(part, "type", "") == "text" for part in reply.content):
                 said.insert(0, _json(structured))
             return "\n".join(said) or None

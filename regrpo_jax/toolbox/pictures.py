@@ -22,7 +22,7 @@ DOCUMENT_SUFFIXES = frozenset(
 
 def open_image(name: str) -> Image:
     """The image file `name` as RGB, upright; ToolError when it is missing, no image, damaged or too large."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, UnidentifiedImageError
 
     path = existing_file(name)
     try:
@@ -32,7 +32,7 @@ def open_image(name: str) -> Image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
                     raise ToolError(f'"{name}" has {width} x {height} pixels; at most {MOST_PIXELS:,} are opened.')
-                return _on_white(ImageOps.exif_transpose(image))
+                return as_rgb(image)
     except UnidentifiedImageError as error:
         raise ToolError(_no_image(name)) from error
     except Image.DecompressionBombError as error:
@@ -49,19 +49,36 @@ def _no_image(name: str) -> str:
     return f'"{name}" is no image that can be read ({known}).'
 
 
-def _on_white(image: Image) -> Image:
-    """RGB; what was transparent becomes white, as on paper."""
-    from PIL import Image
+def as_rgb(image: Image) -> Image:
+    """The picture upright and in RGB: white where it was transparent, as on paper; greys beyond 8 bits are stretched.
 
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    ValueError where it has no such form, OSError where its file is damaged or gone.
+    """
+    from PIL import Image, ImageOps
+
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _stretched(image)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in ("RGBA", "RGBa", "LA", "PA") or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         paper = Image.new("RGBA", with_alpha.size, "white")
         return Image.alpha_composite(paper, with_alpha).convert("RGB")
-    if image.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
-        low, high = (float(value) for value in image.getextrema())  # type: ignore[arg-type]
-        scale = 255.0 / (high - low) if high > low else 0.0
-        return image.convert("F").point(lambda value: (value - low) * scale).convert("L").convert("RGB")
     return image.convert("RGB")
+
+
+def _stretched(image: Image) -> Image:
+    """Greys from the darkest, which becomes black, to the lightest, which becomes white."""
+    import numpy
+    from PIL import Image
+
+    values = numpy.asarray(image).astype(numpy.float64)
+    if not numpy.isfinite(values).all():
+        raise ValueError("some of its pixels are nan or inf")
+    low, high = values.min(), values.max()
+    scale = 255.0 / (high - low) if high > low else 0.0
+    return Image.fromarray(((values - low) * scale).astype(numpy.uint8)).convert("RGB")
 
 
 def save_image(image: Image, tool: str) -> str:

@@ -9,20 +9,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.toolbox.boxes import REGION_WORDS, parse_region
+from regrpo_jax.toolbox.boxes import REGION_WORDS
 from regrpo_jax.toolbox.chat_api import Api, ApiError, BadReply, body_of, choice_of, text_of
-from regrpo_jax.toolbox.failures import EmptyResult, ToolError, Unavailable
-from regrpo_jax.toolbox.files import quoted, workspace_files
+from regrpo_jax.toolbox.failures import EmptyResult, Unavailable
+from regrpo_jax.toolbox.host_files import CurrentDirectory, Workspace, sent_picture, stored
 from regrpo_jax.toolbox.http_client import HttpClient, key_of
-from regrpo_jax.toolbox.pictures import FORMATS, MOST_PIXELS
 from regrpo_jax.toolbox.search_tools import MOST_HITS, QUERY
 from regrpo_jax.toolbox.signatures import CheckedTool, check_call
 from regrpo_jax.toolbox.vision_tools import IMAGE
@@ -47,29 +44,6 @@ class Endpoint:
     kind: str = "searxng"
     longest_side: int = 1536
     most_tokens: int = 512
-
-
-class Workspace(Protocol):
-    """The files of the episode that calls; the sandbox's session is one."""
-
-    def read_file(self, name: str) -> bytes: ...
-
-    def write_file(self, name: str, data: bytes) -> None: ...
-
-    def files(self) -> Iterable[str]: ...
-
-
-class CurrentDirectory:
-    """The current directory as a workspace, for calls outside a sandbox."""
-
-    def read_file(self, name: str) -> bytes:
-        return Path(name).read_bytes()
-
-    def write_file(self, name: str, data: bytes) -> None:
-        Path(name).write_bytes(data)
-
-    def files(self) -> list[str]:
-        return workspace_files()
 
 
 class RemoteTool(CheckedTool):
@@ -112,7 +86,7 @@ class RemoteTool(CheckedTool):
         return self.endpoint
 
 
-def _asked(
+def asked(
     tool: str,
     endpoint: Endpoint,
     route: str,
@@ -134,30 +108,6 @@ def _asked(
             raise Unavailable(f"{tool} is unavailable: {error}.") from None
 
 
-def _image_url(workspace: Workspace, name: str, region: Any, longest_side: int) -> str:
-    """The image (or its region) as a data URL, in PNG."""
-    from PIL import Image, ImageOps
-
-    try:
-        data = workspace.read_file(name)
-    except OSError as error:
-        here = quoted(sorted(file for file in workspace.files() if not file.startswith(".")))
-        raise ToolError(f'File not found: "{name}". Files here: {here}.') from error
-    try:
-        opened = Image.open(io.BytesIO(data), formats=FORMATS)
-        if opened.width * opened.height > MOST_PIXELS:
-            raise ToolError(f'"{name}" has {opened.width} x {opened.height} pixels; at most {MOST_PIXELS:,} are sent.')
-        image: Image.Image = ImageOps.exif_transpose(opened).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ToolError(f'"{name}" is no image that can be read.') from error
-    if region is not None:
-        image = image.crop(parse_region(region, image.size))
-    image.thumbnail((longest_side, longest_side))
-    buffer = io.BytesIO()
-    image.save(buffer, format="PNG")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 class Visualizer(RemoteTool):
     name = "visualizer"
     description = "Answers a question about an image, by a vision-language model."
@@ -176,7 +126,7 @@ class Visualizer(RemoteTool):
 
     def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
-        url = _image_url(workspace, arguments["image_path"], arguments.get("bbox"), endpoint.longest_side)
+        url = sent_picture(workspace, arguments["image_path"], arguments.get("bbox"), endpoint.longest_side).url
         return self.ask(endpoint, arguments["question"], url)
 
     def ask(self, endpoint: Endpoint, question: str, image_url: str) -> str:
@@ -188,7 +138,7 @@ class Visualizer(RemoteTool):
             "seed": 0,
             "max_tokens": endpoint.most_tokens,
         }
-        text = _asked(self.name, endpoint, "/chat/completions", body, _answer_text)
+        text = asked(self.name, endpoint, "/chat/completions", body, _answer_text)
         if not text:
             raise EmptyResult(f"No answer returned by {endpoint.model}.")
         return text
@@ -205,7 +155,7 @@ class MathOcr(Visualizer):
 
     def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
-        url = _image_url(workspace, arguments["image"], None, endpoint.longest_side)
+        url = sent_picture(workspace, arguments["image"], None, endpoint.longest_side).url
         return self.ask(endpoint, "Write the formula in this image as LaTeX. Answer with the LaTeX only.", url)
 
 
@@ -220,7 +170,7 @@ class ImageGenerator(RemoteTool):
     def answer(self, workspace: Workspace, /, **arguments: Any) -> str:
         endpoint = self.configured()
         body = {"model": endpoint.model, "prompt": next(iter(arguments.values())), "n": 1}
-        data = _asked(self.name, endpoint, "/images/generations", body | {"response_format": "b64_json"}, _image_data)
+        data = asked(self.name, endpoint, "/images/generations", body | {"response_format": "b64_json"}, _image_data)
         if not data:
             raise EmptyResult(f"No image returned by {endpoint.model}.")
         return stored(workspace, self.name, data, "the image model")
@@ -234,32 +184,6 @@ def _image_data(reply: str) -> bytes:
         return base64.b64decode(text_of(first.get("b64_json")) if isinstance(first, dict) else "", validate=True)
     except (binascii.Error, ValueError):
         return b""
-
-
-def stored(workspace: Workspace, tool: str, data: bytes, sender: str) -> str:
-    """The image that was sent, written into the workspace as PNG under a name that counts up."""
-    from PIL import Image
-
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > MOST_PIXELS:
-            raise ToolError(f"{tool}: {sender} sent {image.width} x {image.height} pixels.")
-        buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, format="PNG")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ToolError(f"{tool}: {sender} sent something that is no image.") from error
-    name = free_name(workspace, tool, ".png")
-    workspace.write_file(name, buffer.getvalue())
-    return name
-
-
-def free_name(workspace: Workspace, tool: str, ending: str) -> str:
-    """The first name that counts up and that no file has."""
-    taken = set(workspace.files())
-    number = 1
-    while f"{tool}_{number}{ending}" in taken:
-        number += 1
-    return f"{tool}_{number}{ending}"
 
 
 class TextToImage(ImageGenerator):
@@ -295,8 +219,8 @@ class RemoteAskSearchAgent(RemoteSearch):
 def _engine_results(name: str, endpoint: Endpoint, query: str, most: int) -> list[tuple[str, str]]:
     """(title, passage) of each result of a SearXNG or Serper endpoint."""
     if endpoint.kind == "serper":
-        return _asked(name, endpoint, "", {"q": query, "num": most}, _serper_results, key_header="X-API-KEY")
-    return _asked(name, endpoint, f"?{urlencode({'q': query, 'format': 'json'})}", None, _searxng_results)
+        return asked(name, endpoint, "", {"q": query, "num": most}, _serper_results, key_header="X-API-KEY")
+    return asked(name, endpoint, f"?{urlencode({'q': query, 'format': 'json'})}", None, _searxng_results)
 
 
 def _serper_results(reply: str) -> list[tuple[str, str]]:

@@ -60,7 +60,8 @@ def signature_of(tool: Tool) -> str:
             default = f" = {declared.get('default')!r}"
         choices = " | ".join(map(repr, declared.get("enum") or ()))
         pieces.append(f"{name}: {choices or _type_text(declared['type'])}{default}")
-    return f"{tool.name}({', '.join(pieces)}) -> {_type_text(tool.output_type)}"
+    returned = "str" if tool.output_type == "image" else _type_text(tool.output_type)  # the name of the picture's file
+    return f"{tool.name}({', '.join(pieces)}) -> {returned}"
 
 
 def _accepts(declared: str | Sequence[str], value: object) -> bool:

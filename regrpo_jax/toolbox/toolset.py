@@ -54,11 +54,28 @@ BUILTIN: dict[str, str] = {
     "text_to_image": "regrpo_jax.toolbox.remote_tools:TextToImage",
     "final_answer": "regrpo_jax.toolbox.final_answer:FinalAnswer",
 }
-_ENGINE = {
-    "search": "regrpo_jax.toolbox.remote_tools:RemoteSearch",
-    "ask_search_agent": "regrpo_jax.toolbox.remote_tools:RemoteAskSearchAgent",
+MODELS = ("detect", "segment", "caption")
+"""Fields of the settings that hold a model of the protocol in docs/tools.md."""
+BY_ENDPOINT = {"segment": "regrpo_jax.toolbox.endpoint_tools:Segment"}
+"""Built-in tools that are of no use without the endpoint of their name, so that "all" means them only where it is."""
+# What takes a tool's place where an endpoint is configured: the field of the settings, and the tool.
+_INSTEAD = {
+    "search": ("search_engine", "regrpo_jax.toolbox.remote_tools:RemoteSearch"),
+    "ask_search_agent": ("search_engine", "regrpo_jax.toolbox.remote_tools:RemoteAskSearchAgent"),
+    "objectlocation": ("detect", "regrpo_jax.toolbox.endpoint_tools:DetectedLocation"),
+    "text_to_bbox": ("detect", "regrpo_jax.toolbox.endpoint_tools:DetectedBbox"),
+    "count_objects": ("detect", "regrpo_jax.toolbox.endpoint_tools:DetectedCount"),
+    "image_description": ("caption", "regrpo_jax.toolbox.endpoint_tools:CaptionedImage"),
+    "describe_region": ("caption", "regrpo_jax.toolbox.endpoint_tools:CaptionedRegion"),
 }
-_ENDPOINTS = {"visualizer": "vision", "math_ocr": "vision", "image_generator": "images", "text_to_image": "images"}
+_SEARCHING = ("search", "ask_search_agent")
+_ENDPOINTS = {
+    "visualizer": "vision",
+    "math_ocr": "vision",
+    "image_generator": "images",
+    "text_to_image": "images",
+    "segment": "segment",
+}
 
 
 @dataclass(frozen=True)
@@ -68,7 +85,8 @@ class ToolsetSettings:
     builtin: names of built-in tools (GTA's names work too). user_tools: "package.module:name". mcp_servers: whose
     tools are added. mcp_tools: what `with_server_tools` found there; leave it empty. corpus: a folder or .jsonl
     file to search, absolute, or relative to the workspace. vision: an OpenAI-compatible vision-language model for
-    visualizer and math_ocr. images: an OpenAI-compatible image model. search_engine: takes the corpus's place.
+    visualizer and math_ocr. images: an OpenAI-compatible image model. search_engine: takes the corpus's place. detect,
+    segment, caption: models of the small protocol in docs/tools.md; the tools that can use one do.
     gta_names: add GTA's names as aliases of the tools chosen. world: "package.module:Class" of a world with a state,
     see `toolbox.world`; its `act` joins the tools, and it says what `final_answer` comes to.
     """
@@ -81,6 +99,9 @@ class ToolsetSettings:
     vision: Endpoint | None = None
     images: Endpoint | None = None
     search_engine: Endpoint | None = None
+    detect: Endpoint | None = None
+    segment: Endpoint | None = None
+    caption: Endpoint | None = None
     gta_names: bool = False
     world: str = ""
 
@@ -110,7 +131,7 @@ def settings_from_dict(values: Mapping[str, Any]) -> ToolsetSettings:
             raise UserError(f"{kind.__name__}: {error}") from error
 
     found = dict(values)
-    for name in ("vision", "images", "search_engine"):
+    for name in ("vision", "images", "search_engine", *MODELS):
         if isinstance(found.get(name), Mapping):
             found[name] = built(Endpoint, found[name])
     found["mcp_servers"] = tuple(built(McpServer, server) for server in found.get("mcp_servers", ()))
@@ -137,14 +158,16 @@ def _suggestion(name: str, known: Iterable[str]) -> str:
 
 def _builtin(name: str, settings: ToolsetSettings) -> Tool:
     own = GTA_NAMES.get(name, name)
-    if own not in BUILTIN:
-        raise UserError(f'there is no built-in tool "{name}"{_suggestion(name, [*BUILTIN, *GTA_NAMES])}')
-    engine = settings.search_engine is not None and own in _ENGINE
-    module, _, class_name = (_ENGINE[own] if engine else BUILTIN[own]).partition(":")
+    known = BUILTIN | BY_ENDPOINT
+    if own not in known:
+        raise UserError(f'there is no built-in tool "{name}"{_suggestion(name, [*known, *GTA_NAMES])}')
+    setting, instead = _INSTEAD.get(own, ("", ""))
+    endpoint = getattr(settings, setting) if setting else None
+    module, _, class_name = (instead if endpoint else known[own]).partition(":")
     kind = getattr(importlib.import_module(module), class_name)
-    if engine:
-        tool = kind(settings.search_engine)
-    elif own in _ENGINE:
+    if endpoint:
+        tool = kind(endpoint)
+    elif own in _SEARCHING:
         tool = kind(settings.corpus)
     elif own in _ENDPOINTS:
         tool = kind(getattr(settings, _ENDPOINTS[own]))
@@ -193,7 +216,8 @@ def describe_briefly(toolset: Mapping[str, Tool]) -> str:
 def describe(toolset: Mapping[str, Tool]) -> str:
     """The tools for a prompt, one line each: signature with types and choices, what it does, and its arguments."""
     return "\n".join(
-        f"- {signature_of(tool)}: {_one_line(tool.description)}{_arguments(tool)}" for tool in toolset.values()
+        f"- {signature_of(tool)}: {_one_line(tool.description)}{_returned(tool)}{_arguments(tool)}"
+        for tool in toolset.values()
     )
 
 
@@ -201,6 +225,10 @@ def _arguments(tool: Tool) -> str:
     told = {name: _one_line(declared.get("description") or "").rstrip(".") for name, declared in tool.inputs.items()}
     words = "; ".join(f"{name}: {text}" for name, text in told.items() if text)
     return f" ({words})" if words else ""
+
+
+def _returned(tool: Tool) -> str:
+    return " Returns the name of the new image." if tool.output_type == "image" else ""
 
 
 def _one_line(text: str) -> str:

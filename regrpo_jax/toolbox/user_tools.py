@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
+import typing
 from typing import Any
 
 from smolagents.tools import Tool, tool
@@ -38,13 +40,34 @@ def load_user_tool(reference: str) -> Tool:
     """
     found = imported(reference)
     if isinstance(found, Tool):
-        return found
+        return _with_images(found)
     try:
         if inspect.isclass(found) and issubclass(found, Tool):
-            return found()
+            return _with_images(found())
         if inspect.isfunction(found):
-            return tool(found)
+            return _with_images(tool(found))
     except Exception as error:  # smolagents raises five kinds, assertions among them
         words = str(error).split("\n")[0]
         raise UserError(f'user tool "{reference}" is no tool: {words} ({_DOCSTRING})') from error
     raise UserError(f'user tool "{reference}" is {type(found).__name__}; write a function, a Tool class or a Tool')
+
+
+def _with_images(made: Tool) -> Tool:
+    """The tool, what its types say are pictures called images: smolagents takes their type for a dict."""
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(type(made).forward))
+    except Exception:  # of names that are imported for a type checker alone
+        return made
+    if made.output_type == "object" and _is_picture_type(hints.get("return")):
+        made.output_type = "image"
+    wanted = {
+        name for name, told in made.inputs.items() if told["type"] == "object" and _is_picture_type(hints.get(name))
+    }
+    if wanted:
+        made.inputs = {name: told | ({"type": "image"} if name in wanted else {}) for name, told in made.inputs.items()}
+    return made
+
+
+def _is_picture_type(hint: Any) -> bool:
+    module = sys.modules.get("PIL.Image")
+    return module is not None and inspect.isclass(hint) and issubclass(hint, module.Image)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.checks import check_config
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.own_check import own_check
 from regrpo_jax.environments.starting import start_environment
@@ -17,7 +18,7 @@ from regrpo_jax.suites.find import suite_of, toolset_settings
 from regrpo_jax.suites.python import LoadedSuite, python_suite
 from regrpo_jax.suites.suite import Suite
 from regrpo_jax.toolbox.remote_tools import Endpoint
-from regrpo_jax.toolbox.toolset import ToolsetSettings
+from regrpo_jax.toolbox.toolset import BUILTIN, ToolsetSettings
 
 SUITE = "tests.suites.own_suite"
 NONE = ToolsetSettings(builtin=("final_answer",))
@@ -142,6 +143,10 @@ def test_a_check_that_cannot_be_had_or_raises_is_told() -> None:
     [
         ({"suite.name": "gaia"}, "config.suite.name is 'gaia'; choose 'toolrepair', a folder"),
         ({"suite.name": "configs"}, r"tasks\.jsonl: cannot be read .*config\.suite\.name names a folder"),
+        (
+            {"suite.name": "configs", "tools.endpoints": ("detekt=http://localhost:9000",)},
+            "'detekt': write NAME=ADDRESS .*, each of detect, segment, caption once",
+        ),
         ({"suite.name": "configs", "tools.mcp": ("shop=",)}, "config.tools.mcp has 'shop='"),
     ],
 )
@@ -156,7 +161,7 @@ def test_tools_of_a_config() -> None:
     config = base_config()
     config.tools.builtin = ("crop", "gta_names")
     config.tools.search = "https://search.example/api SEARCH_KEY"
-    config.tools.vision = "http://localhost:8000/v1 wise"
+    config.tools.endpoints = ("vision=http://localhost:8000/v1 wise",)
     config.tools.user = ("tests.suites.own_tools:add",)
     config.tools.mcp = ("shop=python server.py --fast", "https://tools.example/mcp")
     settings = toolset_settings(config.tools)
@@ -167,3 +172,39 @@ def test_tools_of_a_config() -> None:
     first, second = settings.mcp_servers
     assert (first.name, first.command) == ("shop", ("python", "server.py", "--fast"))
     assert (second.name, second.url) == ("server2", "https://tools.example/mcp")
+    assert (settings.detect, settings.segment, settings.caption) == (None, None, None)
+
+
+def test_models_behind_the_tools_of_a_config() -> None:
+    config = base_config()
+    assert "segment" not in toolset_settings(config.tools).builtin
+    config.tools.endpoints = (
+        "detect=http://localhost:9000/detect",
+        "segment=https://x.example/segment?a=b SEGMENT_KEY",
+    )
+    check_config(config)
+    settings = toolset_settings(config.tools)
+    assert settings.detect == Endpoint("http://localhost:9000/detect")
+    assert settings.segment == Endpoint("https://x.example/segment?a=b", key_variable="SEGMENT_KEY")
+    assert settings.caption is None and set(settings.builtin) == {*BUILTIN, "segment"}
+
+
+@pytest.mark.parametrize(
+    "endpoints",
+    [
+        ("detect",),
+        ("detect=",),
+        ("paint=http://localhost:9000",),
+        ("detect=localhost:9000",),
+        ("detect=http://a", "detect=http://b"),
+        ("detect=http://a sk-not-a-variable-123",),
+    ],
+)
+def test_endpoints_that_are_none_are_refused(endpoints: tuple[str, ...]) -> None:
+    config = base_config()
+    config.tools.endpoints = endpoints
+    with pytest.raises(
+        UserError, match="config.tools.endpoints .*list some of detect=ADDRESS, segment=ADDRESS"
+    ) as refused:
+        check_config(config)
+    assert "sk-not" not in str(refused.value)

@@ -41,6 +41,7 @@ NOTHING: dict[str, Any] = {"type": "object"}
 TOOLS = {"echo": SCHEMA, "get-value": NOTHING, "get_value": NOTHING, "get.value": NOTHING, "import": NOTHING,
          "2nd": NOTHING, "print": NOTHING, "天气": NOTHING, "picture": NOTHING, "resources": NOTHING, "wrong": NOTHING,
          "silent": NOTHING, "blank": NOTHING, "nothing": NOTHING, "empty": NOTHING, "both": NOTHING, "broken": NOTHING,
+         "gallery": NOTHING, "measured": NOTHING, "album": NOTHING,
          "size": {"type": "object", "properties": {"what": {}}, "required": ["what"]},
          "long": {"type": "object", "properties": {"items": {"type": "integer"}}, "required": ["items"]},
          "flaky": NOTHING, "dies": NOTHING}  # fmt: skip
@@ -65,6 +66,13 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "both": {"content": [text("2 of 9 rows")], "structuredContent": {"rows": [1, 2]}},
     "broken": {"content": [{"type": "image", "data": "AAAA", "mimeType": "image/png"}]},
     "flaky": {"content": [text("here again")]},
+    "gallery": {"content": [
+        {"type": "image", "data": PIXEL, "mimeType": "image/png"}, text("Two charts and a sketch."),
+        {"type": "image", "data": PIXEL, "mimeType": "image/jpeg"},
+        {"type": "resource", "resource": {"uri": "file:///c.png", "blob": PIXEL, "mimeType": "image/png"}}]},
+    "measured": {"content": [{"type": "image", "data": PIXEL, "mimeType": "image/png"}],
+                 "structuredContent": {"width": 2}},
+    "album": {"content": [{"type": "image", "data": PIXEL, "mimeType": "image/png"}] * 65},
 }  # fmt: skip
 
 

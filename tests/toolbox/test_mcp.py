@@ -185,6 +185,9 @@ IN_THE_SANDBOX = (
     ("blank()\nnothing()", Status.OK, ""),
     ("empty()", Status.EMPTY, "[]"),
     ("print(picture())", Status.OK, "A chart.\npicture_1.png"),
+    ("print(gallery())", Status.OK, "gallery_1.png\nTwo charts and a sketch.\ngallery_2.png\ngallery_3.png"),
+    ("print(measured())", Status.OK, '{"width": 2}\nmeasured_1.png'),
+    ("album()", Status.TOOL_ERROR, "album: the server sent 65 files; at most 64 are kept of one call."),
     (f"print(size(what={LONG!r}))", Status.OK, "40000"),
     ("print(size(what=list(range(20_000))))", Status.OK, "20000"),
     ("print(long(20_000) == list(range(20_000)))", Status.OK, "True"),
@@ -197,6 +200,12 @@ IN_THE_SANDBOX = (
     ("final_answer(list(range(20_000)))", Status.OK, ""),
 )
 
+WRITTEN = {
+    "print(picture())": ("picture_1.png",),
+    "print(gallery())": ("gallery_1.png", "gallery_2.png", "gallery_3.png"),
+    "print(measured())": ("measured_1.png",),
+}
+
 
 def test_all_of_it_from_the_action_to_the_server_and_back(tmp_path: Path) -> None:
     users = (f"{user_tools_example.__name__}:note",)
@@ -206,7 +215,7 @@ def test_all_of_it_from_the_action_to_the_server_and_back(tmp_path: Path) -> Non
         for code, status, words in IN_THE_SANDBOX:
             result = session.run(code)
             assert (result.status, words in result.text) == (status, True), (code[:60], result.text[:300])
-            if "picture" in code:
-                assert result.images == ("picture_1.png",)
+            assert result.images == WRITTEN.get(code, ()), code
+            assert all(name in result.text for name in result.images)
         assert result.final_answer == list(range(20_000))
     close_connections()
