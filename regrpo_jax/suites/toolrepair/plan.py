@@ -14,15 +14,19 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from regrpo_jax.environments.task import OracleStep
+from regrpo_jax.environments.task import OracleStep, Task
+from regrpo_jax.records.picture_words import picture_words
 from regrpo_jax.records.types import ErrorType, Reflection
+
+VISUAL = "visual"  # in a task's metadata: its failure is seen, not told
 
 
 @dataclass(frozen=True)
 class Repair:
     """The reflection on a failed action and the action that follows it.
 
-    evidence: words that stand in the failed observation, character by character. facts: what is read off the
+    evidence: words that stand in the failed observation, character by character; where that is a picture, what
+    `told_with_pictures` says of it. facts: what is read off the
     evidence on the way to the fix, hop by hop (or off the picture, where that decides). fix: the next move in a few
     words. code: the action.
     """
@@ -92,8 +96,24 @@ def oracle_steps(plan: Plan, *, long: bool = False) -> tuple[OracleStep, ...]:
     return (*steps, final_step(plan.answer))
 
 
+def is_visual(task: Task) -> bool:
+    """Whether the failure of a task is seen, not told: the failed step is OK, and what it wrote is a picture."""
+    return bool(task.metadata.get(VISUAL, False))
+
+
+def told_with_pictures(observation: str, pictures: Mapping[str, bytes]) -> str:
+    """The text of an observation, then a line such as `zoom_1.png shows only grey` for each picture (contents by name).
+
+    Evidence of a visual failure stands there.
+    """
+    return "\n".join((observation, *(f"{name} {picture_words(content)}" for name, content in pictures.items())))
+
+
 def evidence_span(repair: Repair, observation: str) -> tuple[int, int]:
     """Where the evidence stands in the observation: first character and the one after the last.
+
+    Args:
+      observation: its text; with its pictures, as `told_with_pictures` has them, where the failure is visual.
 
     ValueError when it does not, which means that the task and its tools disagree.
     """
