@@ -2,6 +2,7 @@
 
 make_task(family, split, seed, difficulty, profile) -> Task
 make_suite(split, count, seed, profile) -> list of Task, balanced over families and difficulties
+families(profile), visual_families(profile): their names; the visual ones are played where they are chosen by name
 plan_of(task) -> Plan: natural first actions, and for each that fails evidence, facts, fix and repaired action
 BASELINES: oracle, never_repairs, random; LOADERS: the sandbox's loader of each profile's tools
 """
@@ -11,13 +12,21 @@ from __future__ import annotations
 from regrpo_jax.environments.task import Task
 from regrpo_jax.suites.suite import SPLITS
 from regrpo_jax.suites.toolrepair.baselines import BASELINES, Policy
-from regrpo_jax.suites.toolrepair.plan import Attempt, Plan, Repair, evidence_span, plan_from_json
-from regrpo_jax.suites.toolrepair.registry import PROFILES, families, make_suite, make_task
+from regrpo_jax.suites.toolrepair.plan import (
+    Attempt,
+    Plan,
+    Repair,
+    evidence_span,
+    is_visual,
+    plan_from_json,
+    told_with_pictures,
+)
+from regrpo_jax.suites.toolrepair.registry import PROFILES, families, make_suite, make_task, visual_families
 from regrpo_jax.suites.toolrepair.suite import LOADERS
 
 __all__ = [
     "BASELINES", "LOADERS", "PROFILES", "SPLITS", "Attempt", "Plan", "Policy", "Repair", "evidence_span", "families",
-    "make_suite", "make_task", "plan_of",
+    "is_visual", "make_suite", "make_task", "plan_of", "told_with_pictures", "visual_families",
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from random import Random
 
 from regrpo_jax.environments.task import OracleStep, Task
 from regrpo_jax.records.types import Status, Step
-from regrpo_jax.suites.toolrepair.plan import call, final_step, plan_from_json
+from regrpo_jax.suites.toolrepair.plan import Plan, call, final_step, is_visual, plan_from_json
 
 Policy = Callable[[Task, Sequence[Step]], str]
 UNKNOWN = "unknown"
@@ -32,6 +32,8 @@ def never_repairs(task: Task, steps: Sequence[Step]) -> str:
     """The oracle's first actions until one fails; then the last number it was shown, or that it does not know."""
     plan = plan_from_json(task.metadata["plan"])
     last = steps[-1].observation if steps else None
+    if is_visual(task) and _seen_failures(plan, len(steps)):
+        return final_step(UNKNOWN).turn()
     if last is not None and last.status != Status.OK:
         shown = _numbers_shown(steps)
         return final_step(shown[-1] if shown else UNKNOWN).turn()
@@ -39,6 +41,11 @@ def never_repairs(task: Task, steps: Sequence[Step]) -> str:
         attempt = plan.attempts[len(steps)]
         return OracleStep(attempt.thought, attempt.code).turn()
     return final_step(plan.answer).turn()
+
+
+def _seen_failures(plan: Plan, steps: int) -> bool:
+    """Whether one of the first actions that were taken met a surprise, which no status says."""
+    return any(attempt.repair is not None for attempt in plan.attempts[:steps])
 
 
 def random_policy(task: Task, steps: Sequence[Step]) -> str:

@@ -15,11 +15,15 @@ from regrpo_jax.suites.toolrepair.plan import Plan
 
 @dataclass(frozen=True)
 class Ask:
-    """What is wanted of a family: a surprise or none, how hard (1-3), of the held-out split or not."""
+    """What is wanted of a family: a surprise or none, how hard (1-3), of the held-out split or not.
+
+    fits: whether the split owns a combination of names; for families whose drawing is too dear to be done in vain.
+    """
 
     surprise: bool
     difficulty: int
     held_out: bool
+    fits: Callable[[tuple[str, ...]], bool] = lambda names: True
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Draft:
     open it would find the repair there without ever having failed. names: what makes it the same as another to who
     learns by heart; decides the split. surprise: the kind of the surprise, "" for none. images: the files that the
     policy is shown. faults: what is injected into the tools, as the fields of a fault each; most surprises lie in what
-    the tools look up and need none. answer_kind: how answers are compared.
+    the tools look up and need none. answer_kind: how answers are compared. visual: the surprise stands in a picture
+    that the first action makes; its status is OK and its text tells nothing.
     """
 
     instruction: str
@@ -42,6 +47,7 @@ class Draft:
     faults: tuple[Mapping[str, Any], ...] = field(default=())
     answer_kind: str = "exact"
     behind: Mapping[str, bytes] = field(default_factory=dict)
+    visual: bool = False
 
 
 Family = Callable[[Random, Ask], Draft]

@@ -20,13 +20,15 @@ from regrpo_jax.suites.toolrepair import (
     compact_desk_families,
     compact_picture_families,
     compact_text_families,
+    compact_visual_families,
     full_chain_families,
     full_document_families,
     full_picture_families,
     full_record_families,
+    full_visual_families,
 )
 from regrpo_jax.suites.toolrepair.draft import Ask, Draft, Family
-from regrpo_jax.suites.toolrepair.plan import oracle_steps, plan_to_json
+from regrpo_jax.suites.toolrepair.plan import VISUAL, oracle_steps, plan_to_json
 from regrpo_jax.suites.toolrepair.words import split_of
 from regrpo_jax.suites.toolrepair_tools.compact_tools import HELD_OUT_OPENERS, OPENERS
 from regrpo_jax.suites.toolrepair_tools.compact_toolset import HELD_OUT_TOOLS, TRAINING_TOOLS
@@ -43,13 +45,18 @@ class Profile:
     """A set of families and the tools that their tasks have, of the usual splits and of the held-out one.
 
     of_family: where a task has few tools, those of its family in the two kinds of splits; a task has them and
-    `_OTHERS` more. Empty where every task has all tools.
+    `_OTHERS` more. Empty where every task has all tools. visual: families whose failure is seen, not told; they are
+    chosen by name and are none of `families`. visual_tools: their tools, as of_family has them. beside: in the two
+    kinds of splits, tools that do not help them, of which a task has `_OTHERS`; none of them looks at a picture.
     """
 
     families: Mapping[str, Family]
     tools: frozenset[str]
     held_out_tools: frozenset[str]
     of_family: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
+    visual: Mapping[str, Family] = field(default_factory=dict)
+    visual_tools: Mapping[str, tuple[Sequence[str], Sequence[str]]] = field(default_factory=dict)
+    beside: tuple[Sequence[str], Sequence[str]] = ((), ())
 
 
 PROFILES: Mapping[str, Profile] = {
@@ -78,6 +85,13 @@ PROFILES: Mapping[str, Profile] = {
             "ballot": (("votes", "file"), ("bids", "pledge")),
             "chain": (("where", "total", "fee", "levy", "toll", "add"), ("trace", "amount", "plus")),
         },
+        {
+            "zoom": compact_visual_families.zoom,
+            "plot": compact_visual_families.plot,
+            "compare": compact_visual_families.compare,
+        },
+        {"zoom": (("zoom",), ("loupe",)), "plot": (("chart",), ("graph",)), "compare": (("pair",), ("match",))},
+        (("read", "search", "where", "add"), ("unfold", "consult", "trace", "plus")),
     ),
     "full": Profile(
         {
@@ -93,13 +107,29 @@ PROFILES: Mapping[str, Profile] = {
         },
         FULL_TRAINING_TOOLS,
         FULL_HELD_OUT_TOOLS,
+        visual={
+            "zoom": full_visual_families.zoom,
+            "plot": full_visual_families.plot,
+            "compare": full_visual_families.compare,
+        },
+        visual_tools={
+            "zoom": (("crop",), ("magnify",)),
+            "plot": (("draw_chart",), ("plot_register",)),
+            "compare": (("side_by_side",), ("collate",)),
+        },
+        beside=(("calculator", "search", "list_files"), ("solver", "sign_off", "json_value")),
     ),
 }
 
 
 def families(profile: str) -> tuple[str, ...]:
-    """The names of a profile's families. UserError for an unknown profile."""
+    """The names of a profile's families but the visual ones. UserError for an unknown profile."""
     return tuple(_of(PROFILES, profile, "profile").families)
+
+
+def visual_families(profile: str) -> tuple[str, ...]:
+    """The names of the families whose failure is seen, not told. UserError for an unknown profile."""
+    return tuple(_of(PROFILES, profile, "profile").visual)
 
 
 def _of(known: Mapping[str, Any], name: str, what: str) -> Any:
@@ -123,7 +153,7 @@ def make_task(
     UserError for a family, split, difficulty or profile that does not exist.
     """
     chosen = _of(PROFILES, profile, "profile")
-    build = _of(chosen.families, family, "family")
+    build = _of({**chosen.families, **chosen.visual}, family, "family")
     if split not in SPLITS:
         raise UserError(f"split {split!r} is not in the ToolRepair suite; choose one of {', '.join(SPLITS)}")
     if difficulty not in DIFFICULTIES:
@@ -131,10 +161,14 @@ def make_task(
     if not 0 <= surprises <= 1:
         raise UserError(f"the share of surprises is {surprises}; it must be between 0 and 1")
     rng = Random(f"{profile}/{family}/{split}/{seed}/{difficulty}")
-    ask = Ask(rng.random() < surprises, difficulty, split == "held_out")
+
+    def fits(names: tuple[str, ...]) -> bool:
+        return split_of((family, *names)) == split
+
+    ask = Ask(rng.random() < surprises, difficulty, split == "held_out", fits)
     for _ in range(_MOST_DRAWS):
         draft = build(rng, ask)
-        if split_of((family, *draft.names)) == split:
+        if fits(draft.names):
             break
     else:
         raise RuntimeError(f"family {family} has too few combinations of names for the split {split}")
@@ -144,6 +178,8 @@ def make_task(
 
 def _tools(profile: Profile, family: str, held_out: bool, rng: Random) -> frozenset[str]:
     """The tools of a task: all of the split's, or its family's and some that do not help."""
+    if family in profile.visual:
+        return frozenset((*profile.visual_tools[family][held_out], *rng.sample(profile.beside[held_out], _OTHERS)))
     known = profile.held_out_tools if held_out else profile.tools
     if family not in profile.of_family:
         return known
@@ -173,6 +209,7 @@ def _task(draft: Draft, name: str, family: str, split: str, seed: int, ask: Ask,
             "surprise": draft.surprise,
             "plan": plan_to_json(draft.plan),
             "names": list(draft.names),
+            **({VISUAL: True} if draft.visual else {}),
         },
     )
 
@@ -189,7 +226,7 @@ def make_suite(
 ) -> list[Task]:
     """`count` different tasks, family after family in turn and difficulties in turn.
 
-    chosen: only these families; () is all of the profile. UserError as in `make_task`.
+    chosen: only these families, visual ones perhaps; () is `families(profile)`. UserError as in `make_task`.
     """
     names = tuple(chosen) or families(profile)
     if count < 1 or not difficulties:

@@ -25,7 +25,8 @@ USAGE = "usage.csv"  # the order of count's arguments, where it differs
 PAINTS = "paints.csv"  # colour, what tally calls it
 
 
-def _known(word: str, words: Any, kind: str) -> str:
+def known(word: str, words: Any, kind: str) -> str:
+    """The word. ToolError that lists the words when it is none of them."""
     if word not in words:
         raise ToolError(f"Unknown {kind} {q(word)}. {listed(map(q, words))}")
     return word
@@ -53,7 +54,7 @@ class Crop(PictureTool):
     output_type = "string"
 
     def forward(self, region: str) -> str:
-        part = quadrant(picture(), _known(region, REGIONS, "region"))
+        part = quadrant(picture(), known(region, REGIONS, "region"))
         found = card_in(part)
         if found is None:
             raise EmptyResult(f"Empty. nothing at {q(region)}.")
@@ -73,7 +74,7 @@ class Spot(PictureTool):
     output_type = "string"
 
     def forward(self, colour: str) -> str:
-        found = card_in(picture(), _known(colour, COLOURS, "colour"))
+        found = card_in(picture(), known(colour, COLOURS, "colour"))
         if found is None:
             raise EmptyResult(f"Empty. no {q(colour)} card.")
         if found[1] is None:
@@ -100,7 +101,7 @@ class Count(PictureTool):
             raise ToolError(f"Usage. {q(self.name)} wants {wanted}.")
         else:
             kind, shape = more, colour
-        return f"number {q(count_shapes(picture(), _known(kind, COLOURS, 'colour'), shape))}"
+        return f"number {q(count_shapes(picture(), known(kind, COLOURS, 'colour'), shape))}"
 
 
 class Tally(PictureTool):
@@ -113,4 +114,4 @@ class Tally(PictureTool):
         paints = {paint: name for name, paint in pairs_of(PAINTS)}
         if paints and colour not in paints:
             raise ToolError("Renamed. " + listed(f"{q(name)} is {q(paint)}" for paint, name in paints.items()))
-        return f"number {q(count_shapes(picture(), paints.get(colour) or _known(colour, COLOURS, 'colour')))}"
+        return f"number {q(count_shapes(picture(), paints.get(colour) or known(colour, COLOURS, 'colour')))}"

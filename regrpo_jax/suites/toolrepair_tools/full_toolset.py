@@ -7,6 +7,7 @@ from typing import Any
 from smolagents.tools import Tool
 
 from regrpo_jax.suites.toolrepair_tools.full_tools import FindLines, JsonValue, Lookup, SignOff, SubmitFigure
+from regrpo_jax.suites.toolrepair_tools.full_visual_tools import Collate, DrawChart, Magnify, PlotRegister, SideBySide
 from regrpo_jax.toolbox.toolset import ToolsetSettings, load_toolset
 
 LOADER = f"{__name__}:load_full_tools"
@@ -16,13 +17,14 @@ _BUILTIN = ("ocr", "text_to_bbox", "count_objects", "crop", "inspect_file_as_tex
 _BUILTIN_HELD_OUT = ("objectlocation", "describe_region", "solver")
 _OURS = (SubmitFigure,)
 _OURS_HELD_OUT = (FindLines, JsonValue, Lookup, SignOff)
+_VISUAL = (DrawChart, Magnify, SideBySide, Collate, PlotRegister)  # only the visual families have them
 
 
 def load_full_tools(settings: Any = None) -> dict[str, Tool]:
     """Every tool of the full profile, held-out ones included; `settings` is not used."""
     builtin = (*_BUILTIN, *_BUILTIN_HELD_OUT, "final_answer")
     loaded: dict[str, Tool] = dict(load_toolset(ToolsetSettings(builtin=builtin, corpus=LIBRARY)))
-    return loaded | {kind.name: kind() for kind in (*_OURS, *_OURS_HELD_OUT)}
+    return loaded | {kind.name: kind() for kind in (*_OURS, *_OURS_HELD_OUT, *_VISUAL)}
 
 
 FULL_TRAINING_TOOLS = frozenset({*_BUILTIN, *(kind.name for kind in _OURS)})

@@ -17,11 +17,11 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls
 from regrpo_jax.records.reflection import parse_reflection, render_reflection
 from regrpo_jax.records.types import ErrorType, Status
-from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, families, make_suite, make_task, plan_of
+from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, families, make_suite, make_task, plan_of, visual_families
 from regrpo_jax.suites.toolrepair.plan import oracle_steps, plan_from_json, plan_to_json
 from regrpo_jax.suites.toolrepair.words import split_of
 
-MEMBERS = [(profile, family) for profile in PROFILES for family in families(profile)]
+MEMBERS = [(profile, family) for profile in PROFILES for family in (*families(profile), *visual_families(profile))]
 COUNT = 90  # tasks of a suite: each family at each difficulty several times
 
 
@@ -180,8 +180,10 @@ def test_the_picture_decides_where_the_hint_is_wrong() -> None:
 def test_tasks_do_not_depend_on_the_process() -> None:
     code = (
         "import hashlib, json\n"
-        "from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, make_suite\n"
+        "from regrpo_jax.suites.toolrepair import PROFILES, SPLITS, make_suite, visual_families\n"
         "tasks = [task.to_json() for p in PROFILES for s in SPLITS for task in make_suite(s, 27, 4, p)]\n"
+        "named = [(p, visual_families(p)) for p in PROFILES]\n"
+        "tasks += [task.to_json() for p, chosen in named for task in make_suite('test', 9, 4, p, chosen=chosen)]\n"
         "print(hashlib.sha256(json.dumps(tasks).encode()).hexdigest())"
     )
     found = {
