@@ -5,7 +5,6 @@ Override any field on the command line: `--config.objective.eta=0.05`. An unknow
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.config.servers import ENDPOINTS
 from regrpo_jax.config.fields import (
     above_zero,
     any_of,
@@ -23,6 +22,7 @@ from regrpo_jax.config.fields import (
     some_of,
     together,
 )
+from regrpo_jax.config.servers import ENDPOINTS
 from regrpo_jax.records.types import ErrorType
 
 # Name -> share of one that stands alone: the paper's, of error types among its records.

@@ -27,7 +27,7 @@ from regrpo_jax.engine.shards import write_images, write_shards
 from regrpo_jax.engine.showing import Showing, Sight
 from regrpo_jax.engine.suite_source import FINAL_THOUGHT
 from regrpo_jax.engine.tool_shapes import loaded_tools
-from regrpo_jax.engine.writing import IMAGE_FOLDER, image_name
+from regrpo_jax.engine.writing import IMAGE_FOLDER, images_of
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
@@ -180,10 +180,9 @@ def record_of(demonstration: Demonstration, number: int) -> dict[str, Any]:
         if step < len(demonstration.turns) - 1:
             told = observation_text(step, demonstration.observations[step].text)
             conversation.append({"role": "user", "content": told})
-    images = {mark: image_name(task, name) for mark, name in placeholders(task.images).items()}
     return {
         "id": f"demonstration_{number:06d}_{task.family}",
-        "image": images | {one.placeholder: f"{IMAGE_FOLDER}/{Path(one.path).name}" for one in demonstration.images},
+        "image": images_of(task, placeholders(task.images), demonstration.images, conversation),
         "answer": plan_of(task).answer,
         "conversations": conversation,
     }

@@ -25,6 +25,7 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.records.types import Observation
 from regrpo_jax.suites.toolrepair import Repair, plan_of
 from regrpo_jax.suites.toolrepair.compact_desk_families import KEYS, MEANINGS
+from regrpo_jax.suites.toolrepair.plan import is_visual
 from regrpo_jax.suites.toolrepair.words import CITIES, PEOPLE, STEMS
 from regrpo_jax.suites.toolrepair_tools.compact_pictures import COLOURS, REGIONS, card_in, frame_colour, quadrant
 from regrpo_jax.suites.toolrepair_tools.compact_tools import OPENERS
@@ -124,8 +125,11 @@ def tell(instruction: str, observation: str, repair: Repair) -> Exercise:
 
 
 def cards_of(task: Task) -> dict[str, str]:
-    """Region -> colour of the cards in the task's picture, read off its pixels; empty without a picture of cards."""
-    if not task.images:
+    """Region -> colour of the cards in the task's picture, read off its pixels; empty without a picture of cards.
+
+    Cards that are too small for a policy to see are none: naming them would teach to make them up.
+    """
+    if not task.images or is_visual(task):
         return {}
     with Image.open(io.BytesIO(task.file(task.images[0]))) as opened:
         image = opened.convert("RGB")

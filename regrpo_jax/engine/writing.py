@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,20 @@ def image_name(task: Task, name: str) -> str:
     return f"{IMAGE_FOLDER}/{file.digest[:32]}.{suffix}"
 
 
-def _images(situation: Situation, made: Sequence[ImageReference]) -> dict[str, str]:
-    """Placeholder -> file beside the records: the task's pictures, then those that tools made."""
-    given = {placeholder: image_name(situation.task, name) for placeholder, name in situation.images.items()}
-    return given | {image.placeholder: f"{IMAGE_FOLDER}/{Path(image.path).name}" for image in made}
+def images_of(
+    task: Task, given: Mapping[str, str], made: Sequence[ImageReference], conversation: Sequence[JsonObject]
+) -> dict[str, str]:
+    """Placeholder -> file beside the records: the task's pictures, then those that tools made and that were told.
+
+    Args:
+      given: placeholder -> name of the task's.
+      conversation: as it is written; the last action's observation is not, nor are its pictures.
+    """
+    told = "\n".join(turn["content"] for turn in conversation if turn["role"] == "user")
+    shown = {
+        image.placeholder: f"{IMAGE_FOLDER}/{Path(image.path).name}" for image in made if image.placeholder in told
+    }
+    return {placeholder: image_name(task, name) for placeholder, name in given.items()} | shown
 
 
 def _answer(situation: Situation) -> str:
@@ -90,11 +100,12 @@ def rot_record(
     weighed = complexity(failed_action, corrected, failure.failed.text, reflection, tuple(texts[:at]), names)
     steps = [_step_json(turn, one) for turn, one in zip(turns, failure.observations, strict=True)]
     executed = failure.kind == "executed"
+    conversation = _conversation(situation, turns, indices, texts)
     return {
         "id": f"{_plain(situation.source_id)}_rot_s{at}_{kind}_{number:06d}",
-        "image": _images(situation, failure.images),
+        "image": images_of(situation.task, situation.images, failure.images, conversation),
         "answer": _answer(situation),
-        "conversations": _conversation(situation, turns, indices, texts),
+        "conversations": conversation,
         "rot_meta": {
             "src_id": situation.source_id,
             "step_index": at,
@@ -135,11 +146,12 @@ def clean_record(
     """The record of a clean trajectory, as MAT-Agent's are: no reflection, no failure."""
     turns = [step.turn() for step in situation.steps]
     texts = [observation.text for observation in observations]
+    conversation = _conversation(situation, turns, list(range(len(turns))), texts)
     return {
         "id": f"{_plain(situation.source_id)}_{number:06d}",
-        "image": _images(situation, images),
+        "image": images_of(situation.task, situation.images, images, conversation),
         "answer": _answer(situation),
-        "conversations": _conversation(situation, turns, list(range(len(turns))), texts),
+        "conversations": conversation,
     }
 
 

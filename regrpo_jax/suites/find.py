@@ -106,7 +106,11 @@ def toolset_settings(tools: ConfigDict) -> ToolsetSettings:
         corpus=str(Path(searched).resolve()) if searched and not is_address(searched) else "",
         search_engine=_endpoint(searched, model=False) if is_address(searched) else None,
         gta_names=GTA in tools.builtin,
-        **models,
+        vision=models.get("vision"),
+        images=models.get("images"),
+        detect=models.get("detect"),
+        segment=models.get("segment"),
+        caption=models.get("caption"),
     )
 
 

@@ -145,7 +145,7 @@ def test_a_check_that_cannot_be_had_or_raises_is_told() -> None:
         ({"suite.name": "configs"}, r"tasks\.jsonl: cannot be read .*config\.suite\.name names a folder"),
         (
             {"suite.name": "configs", "tools.endpoints": ("detekt=http://localhost:9000",)},
-            "'detekt': write NAME=ADDRESS .*, each of detect, segment, caption once",
+            "'detekt': write NAME=ADDRESS .*, each of vision, images, detect, segment, caption once",
         ),
         ({"suite.name": "configs", "tools.mcp": ("shop=",)}, "config.tools.mcp has 'shop='"),
     ],
@@ -204,7 +204,8 @@ def test_endpoints_that_are_none_are_refused(endpoints: tuple[str, ...]) -> None
     config = base_config()
     config.tools.endpoints = endpoints
     with pytest.raises(
-        UserError, match="config.tools.endpoints .*list some of detect=ADDRESS, segment=ADDRESS"
+        UserError,
+        match="config.tools.endpoints .*list some of vision=ADDRESS MODEL, .* detect=ADDRESS, segment=ADDRESS",
     ) as refused:
         check_config(config)
     assert "sk-not" not in str(refused.value)
