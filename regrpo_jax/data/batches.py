@@ -6,10 +6,12 @@ import numpy as np
 from flax import struct
 
 from regrpo_jax.data.groups import Group
-from regrpo_jax.data.images import PackedImages
+from regrpo_jax.data.images import PackedImages, power_of_two
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
+
+LEAST_BLOCK = 128  # patches of a block of images: kernels of attention want as many
 
 
 @struct.dataclass
@@ -153,12 +155,10 @@ def fed_places(
     Raises:
       UserError: image tokens and features disagree.
     """
-    features = images.features_of(pictures)
-    check_image_tokens(name, tokens, len(features), image_token_id)
+    check_image_tokens(name, tokens, sum(images.token_counts[picture] for picture in pictures), image_token_id)
     is_image = tokens == image_token_id
     own = lead + 1 + rotary_positions(is_image, [images.merged_grids[index] for index in pictures])  # [token, 3]
-    index = np.full(len(tokens), -1, np.int32)
-    index[is_image] = features
+    index = images.image_index(is_image, pictures)
     size = len(tokens)
     after = own[-1].max() if size else lead + 1
     positions = np.empty((length, 3), np.int32)
@@ -190,24 +190,36 @@ def collate_prefixes(
         tokens[row, -len(body) :] = body
         valid[row, -len(body) :] = 1
         positions[row, -len(body) :] = group.positions[:-1]
-        image_index[row, -len(body) :] = image_indices(body == image_token_id)
+        shown = range(len(group.images.merged_grids))[: group.prefix_images]
+        image_index[row, -len(body) :] = group.images.image_index(body == image_token_id, shown)
     return TokenBlock(tokens, valid, positions, image_index), collate_images([group.images for group in groups])
 
 
 def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
-    """Pads each row's patches to a power of two times 16; None when no row has an image."""
-    length = patch_length(max(len(packed.patches) for packed in images))
+    """Each row's images at their `starts`, padded to a power of two times 16; None when no row has an image."""
+    length = patch_length(max(_aligned_length(packed) for packed in images))
     if not length:
         return None
+    largest = max(count for packed in images for count in packed.patch_counts)
     shape = (len(images), length)
     patches = np.zeros((*shape, images[0].patches.shape[-1]), np.float32)
     positions = np.zeros((*shape, 2), np.int32)
     segment_ids, windows = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for row, packed in enumerate(images):
-        size = len(packed.patches)
-        patches[row, :size], positions[row, :size] = packed.patches, packed.positions
-        segment_ids[row, :size], windows[row, :size] = packed.segment_ids, packed.window_ids
-    return ImagePatches(patches, segment_ids, positions, windows)
+        counts = packed.patch_counts
+        at = np.concatenate(
+            [start + np.arange(count) for start, count in zip(packed.starts, counts, strict=True)] or [[]]
+        )
+        at = at.astype(np.int64)
+        patches[row, at], positions[row, at] = packed.patches, packed.positions
+        segment_ids[row, at], windows[row, at] = packed.segment_ids, packed.window_ids
+    return ImagePatches(
+        patches, segment_ids, positions, windows, block=min(length, max(LEAST_BLOCK, power_of_two(largest)))
+    )
+
+
+def _aligned_length(images: PackedImages) -> int:
+    return images.starts[-1] + images.patch_counts[-1] if images.merged_grids else 0
 
 
 def patch_length(longest: int) -> int:
@@ -224,7 +236,7 @@ def padded_shape(group: Group, *, prefix_buckets: Sequence[int], branch_buckets:
     return (
         bucket_length(len(group.prefix) - 1, prefix_buckets, "config.data.prefix_buckets"),
         bucket_length(max(len(b.tokens) for b in group.branches), branch_buckets, "config.data.branch_buckets"),
-        patch_length(len(group.images.patches)),
+        patch_length(_aligned_length(group.images)),
     )
 
 

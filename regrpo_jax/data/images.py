@@ -96,11 +96,49 @@ class PackedImages:
         """Number of image tokens, which is the number of merged features, of each image."""
         return tuple(rows * columns for rows, columns in self.merged_grids)
 
+    @property
+    def patch_counts(self) -> tuple[int, ...]:
+        """Number of patches of each image."""
+        return tuple(count * self._patches_of_a_token for count in self.token_counts)
+
+    @property
+    def _patches_of_a_token(self) -> int:
+        return len(self.patches) // sum(self.token_counts) if self.merged_grids else 1
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Where each image begins in a row of aligned images: at a multiple of the power of two that holds it."""
+        found, end = [], 0
+        for count in self.patch_counts:
+            size = power_of_two(count)
+            found.append(-(-end // size) * size)
+            end = found[-1] + count
+        return tuple(found)
+
     def features_of(self, which: Sequence[int]) -> np.ndarray:
-        """int32, the features of these images one after another, by their index among all.  # [image token]"""
-        starts = np.concatenate([[0], np.cumsum(self.token_counts)]).astype(np.int32)
-        parts = [np.arange(starts[image], starts[image + 1], dtype=np.int32) for image in which]
-        return np.concatenate([np.zeros(0, np.int32), *parts])
+        """int32, the features of these images one after another, by their place in a row of aligned images.
+
+        # [image token]
+        """
+        firsts = [start // self._patches_of_a_token for start in self.starts]
+        parts = [firsts[image] + np.arange(self.token_counts[image], dtype=np.int32) for image in which]
+        return np.concatenate([np.zeros(0, np.int32), *parts]).astype(np.int32)
+
+    def image_index(self, is_image: np.ndarray, which: Sequence[int] | None = None) -> np.ndarray:
+        """int32, the feature of each image token of a sequence, -1 of text.  # [token]
+
+        Args:
+          is_image: bool, which tokens stand for image features.  # [token]
+          which: images that the sequence shows, in order; None for all.
+        """
+        index = np.full(len(is_image), -1, np.int32)
+        index[is_image] = self.features_of(range(len(self.merged_grids)) if which is None else which)
+        return index
+
+
+def power_of_two(count: int) -> int:
+    """The smallest power of two, from 16 on, that is not below `count`."""
+    return max(16, 1 << (count - 1).bit_length())
 
 
 def pack_images(images: Sequence[PatchedImage], config: VisionConfig | None) -> PackedImages:

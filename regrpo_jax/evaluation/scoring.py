@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from regrpo_jax.agent.gate import confidence
-from regrpo_jax.data.batches import collate_images, image_indices
+from regrpo_jax.data.batches import collate_images
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.models.inputs import ImagePatches, TokenBlock
@@ -47,13 +47,13 @@ def recorded_confidences(
         padded = chosen + [chosen[-1]] * (batch - len(chosen))
         shape = (batch, length)
         tokens, valid, mask = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
-        positions = np.zeros((*shape, 3), np.int32)
-        for row, (chat, place, _) in enumerate(padded):
+        positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
+        for row, (chat, place, images) in enumerate(padded):
             size = len(chat.tokens)
             tokens[row, :size], valid[row, :size], positions[row, :size] = chat.tokens, 1, place
             mask[row, :size] = chat.segments > 0
-        is_image = (tokens == reader.renderer.image_token_id) & (valid > 0)
-        block = TokenBlock(tokens, valid, positions, image_indices(is_image))
+            image_index[row, :size] = images.image_index(chat.tokens == reader.renderer.image_token_id)
+        block = TokenBlock(tokens, valid, positions, image_index)
         logprobs = np.asarray(score(variables, block, collate_images([c[2] for c in padded]), mask))
         for row, (chat, _, _) in enumerate(chosen):
             values = []

@@ -38,12 +38,14 @@ class ImagePatches:
       positions: int32 row and column of the patch in its image.  # [group, patch, 2]
       window_ids: int32, which attention window of the row a patch belongs to, 0 at padding; the segment ids for a
         tower without windows.  # [group, patch]
+      block: no image crosses a multiple of so many patches, so that a tower may run block by block; 0 for whole rows.
     """
 
     patches: Array
     segment_ids: Array
     positions: Array
     window_ids: Array
+    block: int = struct.field(pytree_node=False, default=0)
 
 
 @struct.dataclass

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -59,7 +60,7 @@ class FeatureTable:
             part = packed[first : first + ENCODED_AT_ONCE]
             patches = collate_images([*part, longest])  # all parts are padded alike
             assert patches is not None
-            rows = type(patches)(*(array[: len(part)] for array in vars(patches).values()))
+            rows = jax.tree.map(lambda array, count=len(part): array[:count], patches)
             parts.append(encode_images(functions, variables, rows))
         features = jnp.concatenate(parts)  # [image, feature, hidden]
         self._width = features.shape[1]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regrpo_jax.core.losses import regrpo_loss
-from regrpo_jax.data.batches import GroupBatch, collate_groups, collate_images, image_indices
+from regrpo_jax.data.batches import GroupBatch, collate_groups, collate_images
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.groups import Branch, Group
 from regrpo_jax.data.images import PackedImages, PatchedImage, pack_images, patch_positions
@@ -102,7 +102,7 @@ def whole_sequence(config: PolicyConfig, group: Group, branch: Branch) -> tuple[
         tokens[None],
         np.ones((1, len(tokens)), np.int32),
         rotary_positions(is_image, group.images.merged_grids)[None],
-        image_indices(is_image)[None],
+        group.images.image_index(is_image)[None],
     )
     return block, collate_images([group.images])
 
@@ -277,20 +277,20 @@ def test_packed_conversations_are_each_alone(wide_config: PolicyConfig, random_v
     is_image = tokens == IMAGE
     segment_ids = np.concatenate([np.full(15, 1), np.full(12, 2), np.zeros(3, int)]).astype(np.int32)
     positions = np.concatenate([first.positions, second.positions, np.zeros((3, 3), np.int32)])
-    block = TokenBlock(tokens[None], segment_ids[None], positions[None], image_indices(is_image)[None])
     images = PackedImages(
         np.concatenate([first.images.patches, second.images.patches]),
         np.concatenate([first.images.positions, second.images.positions]),
         *[np.concatenate([first.images.segment_ids, second.images.segment_ids + 2])] * 2,
         first.images.merged_grids + second.images.merged_grids,
     )
+    block = TokenBlock(tokens[None], segment_ids[None], positions[None], images.image_index(is_image)[None])
     packed, _ = run(variables, block, collate_images([images]))
     for group, here in ((first, slice(0, 15)), (second, slice(15, 27))):
         alone = TokenBlock(
             group.prefix[None],
             np.ones((1, len(group.prefix)), np.int32),
             group.positions[None],
-            image_indices(group.prefix == IMAGE)[None],
+            group.images.image_index(group.prefix == IMAGE)[None],
         )
         hidden, _ = run(variables, alone, collate_images([group.images]))
         np.testing.assert_allclose(packed[0, here], hidden[0], atol=1e-9)

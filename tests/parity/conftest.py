@@ -21,7 +21,7 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
 )
 
-from regrpo_jax.data.batches import collate_images, image_indices
+from regrpo_jax.data.batches import collate_images
 from regrpo_jax.data.images import PackedImages, PatchedImage, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.huggingface import load_policy
@@ -180,7 +180,7 @@ def make_batch(functions: PolicyFunctions, samples: Sequence[Sample], seed: int 
     positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
     for row, (own, images) in enumerate(rows):
         here = (row, slice(shape[1] - len(own), None))
-        tokens[here], valid[here], image_index[here] = own, 1, image_indices(own == IMAGE_TOKEN)
+        tokens[here], valid[here], image_index[here] = own, 1, images.image_index(own == IMAGE_TOKEN)
         positions[here] = rotary_positions(own == IMAGE_TOKEN, images.merged_grids)
     block = TokenBlock(tokens, valid, positions, image_index)
     patches = collate_images([images for _, images in rows])

@@ -74,6 +74,8 @@ class VisionTower(nn.Module):
     def __call__(self, images: ImagePatches) -> Array:
         """Returns merged features.  # [row, patch / merge^2, hidden]"""
         policy, config = self.policy, _vision(self.policy)
+        rows = images.patches.shape[0]
+        images = _by_block(images)
         patches = images.patches.astype(policy.dtype)
         hidden = _linear(policy, "patch_embed", config.embed_dim, use_bias=False)(patches)
         if config.learned_grid:
@@ -93,7 +95,7 @@ class VisionTower(nn.Module):
         sees_image = np.isin(np.arange(config.depth), config.full_attention_blocks)  # [block]
         hidden, _ = blocks(policy, name="blocks")(hidden, sees_image, context)
         merged_width = config.embed_dim * config.spatial_merge_size**2
-        merged = _norm(policy, "merger_norm")(hidden).reshape(hidden.shape[0], -1, merged_width)
+        merged = _norm(policy, "merger_norm")(hidden).reshape(rows, -1, merged_width)
         inner = jax.nn.gelu(_linear(policy, "merger_fc1", merged_width, use_bias=True)(merged), approximate=False)
         return _linear(policy, "merger_fc2", policy.hidden_size, use_bias=True)(inner)
 
@@ -106,6 +108,13 @@ class VisionTower(nn.Module):
         )
         row, column = jnp.moveaxis(jnp.minimum(positions, config.learned_grid - 1), -1, 0)
         return table[row, column]
+
+
+def _by_block(images: ImagePatches) -> ImagePatches:
+    """Each block of a row as a row of its own: what patches of other blocks would be asked, they never answer."""
+    if not images.block:
+        return images
+    return jax.tree.map(lambda array: array.reshape(-1, images.block, *array.shape[2:]), images)
 
 
 def _vision(policy: PolicyConfig) -> VisionConfig:
