@@ -77,7 +77,7 @@ def zoom(rng: Random, ask: Ask) -> Draft:
     Difficulty 1: one number beside. 2: others lie about. 3: also one that is void, which is what the first part shows
     where there is a surprise.
     """
-    tool = "magnify" if ask.held_out else "crop"
+    tool = "magnify" if ask.held_out else "cut_out"
     void = (STRUCK if ask.held_out else CROSSED) if ask.difficulty > 2 else ""
     mark = void or (BLOT if ask.held_out and ask.surprise else "")
     others = 4 if ask.difficulty > 1 else 0

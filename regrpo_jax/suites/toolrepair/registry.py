@@ -113,7 +113,7 @@ PROFILES: Mapping[str, Profile] = {
             "compare": full_visual_families.compare,
         },
         visual_tools={
-            "zoom": (("crop",), ("magnify",)),
+            "zoom": (("cut_out",), ("magnify",)),
             "plot": (("draw_chart",), ("plot_register",)),
             "compare": (("side_by_side",), ("collate",)),
         },

@@ -1,6 +1,7 @@
 """The small tools of the compact profile whose results are pictures: they say where the picture is and nothing more.
 
-A blank place is no error to them. What went wrong can be seen, and only there.
+A blank place is no error to them. What went wrong can be seen, and only there. A picture is called after the arguments:
+its name tells nothing else, and the same call is the same observation, however many were made before.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from regrpo_jax.suites.toolrepair_tools.compact_vision import PictureTool, known
 from regrpo_jax.suites.toolrepair_tools.quoting import q
 from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.failures import ToolError
-from regrpo_jax.toolbox.files import next_name
 
 SHEET_FILE = "sheet.png"
 _PAPER, _INK = "paper", "ink"
@@ -41,9 +41,9 @@ def bars_name(note: str) -> str:
     return f"{note}.bars.csv"
 
 
-def written(image: Image.Image, tool: str) -> str:
-    """The name of the new file. It is not compressed, so that its size is the same whatever it shows."""
-    name = next_name(tool)
+def written(image: Image.Image, *words: str) -> str:
+    """The name of the file, made of the words. It is not compressed: its size is the same whatever it shows."""
+    name = f"{'_'.join(words)}.png"
     image.save(name, format="PNG", compress_level=0)
     return name
 
@@ -63,7 +63,7 @@ class Zoom(PictureTool):
 
     def forward(self, region: str) -> str:
         known(region, REGIONS, "region")
-        return written(magnified(_sheet(), region), self.name)
+        return written(magnified(_sheet(), region), self.name, region)
 
 
 class Loupe(Zoom):
@@ -78,7 +78,7 @@ class Pair(PictureTool):
 
     def forward(self, first: str, second: str) -> str:
         regions = [known(region, REGIONS, "region") for region in (first, second)]
-        return written(paired(_sheet(), *regions), self.name)
+        return written(paired(_sheet(), *regions), self.name, *sorted(regions))
 
 
 class Match(Pair):
@@ -95,7 +95,7 @@ class Chart(PictureTool):
         content = behind.read(bars_name(note))
         if content is None:
             raise ToolError(f"NotFound. no {q(note)}.")
-        return written(charted(bars_of(content)), self.name)
+        return written(charted(bars_of(content)), self.name, note)
 
 
 class Graph(Chart):

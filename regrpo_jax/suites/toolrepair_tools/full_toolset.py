@@ -7,7 +7,14 @@ from typing import Any
 from smolagents.tools import Tool
 
 from regrpo_jax.suites.toolrepair_tools.full_tools import FindLines, JsonValue, Lookup, SignOff, SubmitFigure
-from regrpo_jax.suites.toolrepair_tools.full_visual_tools import Collate, DrawChart, Magnify, PlotRegister, SideBySide
+from regrpo_jax.suites.toolrepair_tools.full_visual_tools import (
+    Collate,
+    CutOut,
+    DrawChart,
+    Magnify,
+    PlotRegister,
+    SideBySide,
+)
 from regrpo_jax.toolbox.toolset import ToolsetSettings, load_toolset
 
 LOADER = f"{__name__}:load_full_tools"
@@ -17,7 +24,7 @@ _BUILTIN = ("ocr", "text_to_bbox", "count_objects", "crop", "inspect_file_as_tex
 _BUILTIN_HELD_OUT = ("objectlocation", "describe_region", "solver")
 _OURS = (SubmitFigure,)
 _OURS_HELD_OUT = (FindLines, JsonValue, Lookup, SignOff)
-_VISUAL = (DrawChart, Magnify, SideBySide, Collate, PlotRegister)  # only the visual families have them
+_VISUAL = (CutOut, Magnify, DrawChart, PlotRegister, SideBySide, Collate)  # only the visual families have them
 
 
 def load_full_tools(settings: Any = None) -> dict[str, Tool]:

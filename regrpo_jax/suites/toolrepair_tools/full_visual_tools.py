@@ -1,4 +1,7 @@
-"""Tools of the full profile whose results are pictures, beside the toolbox's own `crop`; see `compact_visual_tools`."""
+"""Tools of the full profile whose results are pictures; they say no more than `compact_visual_tools` do.
+
+`cut_out` does what the toolbox's `crop` does, but for the name of the picture, which is made of its box.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+from PIL.Image import Image
+
 from regrpo_jax.suites.toolrepair_tools.full_sheets import draw_chart, enlarged, side_by_side
 from regrpo_jax.toolbox import behind
 from regrpo_jax.toolbox.boxes import REGION_WORDS, parse_region
 from regrpo_jax.toolbox.failures import ToolError
 from regrpo_jax.toolbox.files import quoted
-from regrpo_jax.toolbox.pictures import open_image, save_image
+from regrpo_jax.toolbox.pictures import open_image
 from regrpo_jax.toolbox.signatures import CheckedTool
 from regrpo_jax.toolbox.vision_tools import IMAGE
 
@@ -28,15 +33,30 @@ def register_file(rows: Sequence[tuple[str, int]], *, draft: bool = False) -> by
     return stream.getvalue().encode()
 
 
-class Magnify(CheckedTool):
-    name = "magnify"
-    description = "Enlarges a part of an image and returns the name of the new image."
+def _written(image: Image, *words: object) -> str:
+    name = f"{'_'.join(map(str, words))}.png"
+    image.save(name, format="PNG")
+    return name
+
+
+class CutOut(CheckedTool):
+    name = "cut_out"
+    description = "Cuts a part out of an image and returns the name of the new image."
     inputs = {"image": IMAGE, "region": _PART}
     output_type = "string"
+    enlarges = False
 
     def forward(self, image: str, region: Any) -> str:
         picture = open_image(image)
-        return save_image(enlarged(picture.crop(parse_region(region, picture.size))), self.name)
+        box = parse_region(region, picture.size)
+        part = picture.crop(box)
+        return _written(enlarged(part) if self.enlarges else part, self.name, *box)
+
+
+class Magnify(CutOut):
+    name = "magnify"
+    description = "Enlarges a part of an image and returns the name of the new image."
+    enlarges = True
 
 
 class SideBySide(CheckedTool):
@@ -47,8 +67,9 @@ class SideBySide(CheckedTool):
 
     def forward(self, image: str, first: Any, second: Any) -> str:
         picture = open_image(image)
-        parts = [picture.crop(parse_region(region, picture.size)) for region in (first, second)]
-        return save_image(side_by_side(parts), self.name)
+        boxes = [parse_region(region, picture.size) for region in (first, second)]
+        words = (word for box in sorted(boxes) for word in box)
+        return _written(side_by_side([picture.crop(box) for box in boxes]), self.name, *words)
 
 
 class Collate(SideBySide):
@@ -68,7 +89,7 @@ class DrawChart(CheckedTool):
             raise ToolError(f'There is no register "{register}". Registers: {quoted(known) or "none"}.')
         header, *rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""))
         bars = [(name, int(height)) for name, height in rows]
-        return save_image(draw_chart(bars, labelled=header[0] != DRAFT), self.name)
+        return _written(draw_chart(bars, labelled=header[0] != DRAFT), self.name, register.removesuffix(".csv"))
 
 
 class PlotRegister(DrawChart):
