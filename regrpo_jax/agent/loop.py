@@ -269,8 +269,9 @@ class EpisodeLoop:
         self._actions += 1
         self._failures += played.status in FAILURES
         self._last, self._last_right = played, self._is_right(played)
-        places = free_placeholders(len(played.pictures), self._images, (*self._said, played.told))
-        names = dict(zip(places, (picture.name for picture in played.pictures), strict=True))
+        called = [picture.name for picture in played.pictures]  # a file may be called like a placeholder
+        places = free_placeholders(len(called), self._images, (*self._said, played.told, *called))
+        names = dict(zip(places, called, strict=True))
         paths = (picture.path for picture in played.pictures)
         images = tuple(ImageReference(place, path) for place, path in zip(places, paths, strict=True))
         self._told = Told(observation_text(self._actions - 1, played.told, names), images)

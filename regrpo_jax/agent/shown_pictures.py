@@ -18,7 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.opened_images import ImageError, open_image_bytes
+from regrpo_jax.records.opened_images import LONGEST_ASPECT, ImageError, open_image_bytes
 from regrpo_jax.records.picture_words import picture_words
 
 _MOST_NAMED = 4  # pictures that are named each when they are not shown
@@ -104,8 +104,10 @@ def _as_shown(content: bytes, limits: PictureLimits) -> bytes:
     image = open_image_bytes(content)
     share = (limits.pixels / (image.width * image.height)) ** 0.5
     if share < 1:
-        size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        width, height = max(1, int(image.width * share)), max(1, int(image.height * share))
+        short = min(width, height)  # which is at least a pixel, or lost more than its share
+        longest = min(LONGEST_ASPECT * short, limits.pixels // short)
+        image = image.resize((min(width, longest), min(height, longest)), Image.Resampling.BICUBIC)
     if limits.blind:
         image = Image.new("RGB", image.size)
     stream = io.BytesIO()
