@@ -253,16 +253,21 @@ class EpisodeLoop:
     def _same_step_goes_on(self) -> bool:
         return self._waits or (self._last is not None and self._last.status in FAILURES)
 
+    def _saw_another_picture(self) -> bool:
+        last = self._last
+        return last is not None and bool(last.pictures) and last.status == Status.OK and self._last_right is False
+
     def _enter_step(self, parsed: ParsedTurn) -> None:
         """Which step a turn belongs to.
 
-        A step goes on after a failure, and after a wrong result that the policy itself corrects in a reflection.
+        A step goes on after a failure, after a wrong result that the policy itself corrects in a reflection, and after
+        a picture that is not the right one, which no status tells.
         """
         corrects = parsed.reflects and parsed.error_type != NO_ERROR and self._last_right is False and self._blocks == 0
-        if self._same_step_goes_on() or corrects:
+        if self._same_step_goes_on() or corrects or self._saw_another_picture():
             self._blocks += parsed.reflects
-        else:
-            self._step, self._failures, self._blocks = self._step + 1, 0, 0
+        else:  # a block counts wherever it stands, or what may be said next would tell whether it was called for
+            self._step, self._failures, self._blocks = self._step + 1, 0, int(parsed.reflects)
         self._waits = False
 
     def _judge(self, played: Played) -> None:

@@ -79,6 +79,11 @@ class RolloutTurn:
         """Whether its action ran and did what its step asks for, as far as anybody knows."""
         return self.status == Status.OK and self.right is not False and not self.held_back
 
+    @property
+    def fell(self) -> bool:
+        """Whether its action failed: by its status, or by a picture that is not the right one."""
+        return self.status in FAILURES or (self.status == Status.OK and self.right is False and bool(self.images))
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; -inf of the gate's threshold is None."""
         told = dict(vars(self)) | {"status": None if self.status is None else str(self.status)}
@@ -157,7 +162,7 @@ class Rollout:
     @property
     def failed(self) -> bool:
         """Whether an action of the policy failed."""
-        return bool(FAILURES.intersection(self.statuses))
+        return any(turn.fell for turn in self.turns)
 
     @property
     def first_attempt_success(self) -> bool:

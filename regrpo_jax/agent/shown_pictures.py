@@ -20,7 +20,7 @@ from PIL import Image
 
 from regrpo_jax.agent.prompt import free_placeholders
 from regrpo_jax.errors import UserError
-from regrpo_jax.records.opened_images import ImageError, open_image_bytes
+from regrpo_jax.records.opened_images import LONGEST_ASPECT, ImageError, open_image_bytes
 from regrpo_jax.records.picture_words import picture_words
 from regrpo_jax.records.types import ImageReference
 
@@ -106,7 +106,8 @@ def with_pictures(
       first: number of the next placeholder.
       said: the user turns so far; no placeholder is taken that was said already, whatever tools print.
     """
-    places = free_placeholders(len(pictures), first, (*said, text))
+    names = [picture.name for picture in pictures]  # a file may be called like a placeholder
+    places = free_placeholders(len(pictures), first, (*said, text, *names))
     lines = [f"{picture.name}: {place}" for picture, place in zip(pictures, places, strict=True)]
     images = [ImageReference(place, picture.path) for picture, place in zip(pictures, places, strict=True)]
     return "\n".join((text, *lines)), tuple(images)
@@ -128,8 +129,10 @@ def _as_shown(content: bytes, limits: PictureLimits) -> bytes:
     image = open_image_bytes(content)
     share = (limits.pixels / (image.width * image.height)) ** 0.5
     if share < 1:
-        size = (max(1, int(image.width * share)), max(1, int(image.height * share)))
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        width, height = max(1, int(image.width * share)), max(1, int(image.height * share))
+        short = min(width, height)  # which is at least a pixel, or lost more than its share
+        longest = min(LONGEST_ASPECT * short, limits.pixels // short)
+        image = image.resize((min(width, longest), min(height, longest)), Image.Resampling.BICUBIC)
     if limits.blind:
         image = Image.new("RGB", image.size)
     stream = io.BytesIO()

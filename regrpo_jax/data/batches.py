@@ -206,16 +206,12 @@ def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
     positions = np.zeros((*shape, 2), np.int32)
     segment_ids, windows = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     for row, packed in enumerate(images):
-        counts = packed.patch_counts
-        at = np.concatenate(
-            [start + np.arange(count) for start, count in zip(packed.starts, counts, strict=True)] or [[]]
-        )
-        at = at.astype(np.int64)
+        places = zip(packed.starts, packed.patch_counts, strict=True)
+        at = np.array([start + order for start, count in places for order in range(count)], np.int64)  # [patch]
         patches[row, at], positions[row, at] = packed.patches, packed.positions
         segment_ids[row, at], windows[row, at] = packed.segment_ids, packed.window_ids
-    return ImagePatches(
-        patches, segment_ids, positions, windows, block=min(length, max(LEAST_BLOCK, power_of_two(largest)))
-    )
+    block = min(length, max(LEAST_BLOCK, power_of_two(largest)))
+    return ImagePatches(patches, segment_ids, positions, windows, block=block)
 
 
 def _aligned_length(images: PackedImages) -> int:

@@ -192,7 +192,8 @@ class ChatRenderer:
             words = "writes earlier turns anew as the conversation grows; use one that only adds to the end"
             raise ChatError(f"{self._name}: the chat template {words}")
         self._check_no_control_tokens((turn,))
-        piece, said = self._pieces((*_EXCHANGE, turn), images, True)[-1], turn.content.strip()
+        piece, said = self._pieces((*_EXCHANGE, turn), images, True)[-1], turn.content.lstrip()
+        said = said if said in piece else said.strip()  # some templates trim
         tokens = np.array(self._closing_ids(piece)[1:], np.int32)
         if images:
             return self._with_observed_images(turn, tokens, image_lengths)

@@ -52,7 +52,7 @@ def _values(rollout: Rollout) -> dict[str, float | None]:
     """needless: of its turns after an action that went well, those which reflect."""
     fell = rollout.failed
     turns = zip(rollout.turns, rollout.turns[1:], strict=False)
-    well = [after.reflection != Opener.NOBODY for before, after in turns if before.status == "ok"]
+    well = [after.reflection != Opener.NOBODY for before, after in turns if before.status == "ok" and not before.fell]
     return {
         "success": float(rollout.success),
         "first_attempt_success": float(rollout.first_attempt_success),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from regrpo_jax.agent.rollout import FAILURES, Label, Opener, Rollout, RolloutGroup, RolloutTurn
+from regrpo_jax.agent.rollout import Label, Opener, Rollout, RolloutGroup
 from regrpo_jax.environments.recovery import MOST_DROPPED
 
 _MOST_TRUNCATED, _MOST_MALFORMED = 0.5, 0.5
@@ -35,8 +35,8 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, lost: int = 0) -> dict[str, 
     counted = [rollout for rollout in rollouts if not rollout.dropped]
     fallen = [rollout for rollout in counted if rollout.failed]
     turns = [pair for rollout in counted for pair in zip(rollout.turns, rollout.turns[1:], strict=False)]
-    after_failure = [after for before, after in turns if _failed(before)]
-    after_success = [after for before, after in turns if before.status is not None and not _failed(before)]
+    after_failure = [after for before, after in turns if before.fell]
+    after_success = [after for before, after in turns if before.status is not None and not before.fell]
     gated = [(before, after) for before, after in turns if after.reflection == Opener.GATE]
     blocks = [turn for rollout in counted for turn in rollout.reflections]
     reflected = sum(rollout.reflection_tokens() for rollout in counted)
@@ -53,7 +53,7 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, lost: int = 0) -> dict[str, 
         "repair_at_1": share(repaired_at_once(rollout) for rollout in fallen),
         "reflections": share(len(rollout.reflections) for rollout in counted),
         "needless": share(turn.reflection != Opener.NOBODY for turn in after_success),
-        "trigger_precision": share(_failed(before) for before, _ in gated),
+        "trigger_precision": share(before.fell for before, _ in gated),
         "trigger_recall": share(turn.reflection != Opener.NOBODY for turn in after_failure),
         "grounded": share(turn.grounded for turn in blocks if not turn.needless),
         "malformed": share(turn.malformed for turn in blocks),
@@ -65,14 +65,10 @@ def rollout_metrics(rollouts: Sequence[Rollout], *, lost: int = 0) -> dict[str, 
     }
 
 
-def _failed(turn: RolloutTurn) -> bool:
-    return turn.status in FAILURES
-
-
 def repaired_at_once(rollout: Rollout) -> bool:
     """Whether the action after the first failed one was right."""
     run = [turn for turn in rollout.turns if turn.status is not None]
-    first = next(number for number, turn in enumerate(run) if _failed(turn))
+    first = next(number for number, turn in enumerate(run) if turn.fell)
     return first + 1 < len(run) and bool(run[first + 1].right)
 
 

@@ -12,7 +12,7 @@ from regrpo_jax.data.batches import collate_images
 from regrpo_jax.data.images import PatchedImage, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.decoding_state import Pictures
-from regrpo_jax.models.inputs import Array
+from regrpo_jax.models.inputs import Array, ImagePatches
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Variables, encode_images
 
@@ -60,8 +60,7 @@ class FeatureTable:
             part = packed[first : first + ENCODED_AT_ONCE]
             patches = collate_images([*part, longest])  # all parts are padded alike
             assert patches is not None
-            rows = jax.tree.map(lambda array, count=len(part): array[:count], patches)
-            parts.append(encode_images(functions, variables, rows))
+            parts.append(encode_images(functions, variables, _first_rows(patches, len(part))))
         features = jnp.concatenate(parts)  # [image, feature, hidden]
         self._width = features.shape[1]
         self.features: Array = features.reshape(-1, features.shape[-1])  # [feature, hidden]
@@ -69,6 +68,10 @@ class FeatureTable:
     def index(self, feature: tuple[str, int] | None) -> int:
         """Where a feature is in the table; -1 of text."""
         return -1 if feature is None else self._rows[feature[0]] * self._width + feature[1]
+
+
+def _first_rows(patches: ImagePatches, count: int) -> ImagePatches:
+    return jax.tree.map(lambda array: array[:count], patches)
 
 
 def pictures_of(
