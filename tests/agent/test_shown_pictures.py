@@ -17,7 +17,7 @@ from regrpo_jax.agent.loop import EpisodeLoop, Played
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.agent.policy import Told
 from regrpo_jax.agent.prompt import free_placeholders, observation_text
-from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, ShownPicture, shown_pictures
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, ShownPicture, shown_pictures, with_pictures
 from regrpo_jax.data.image_parts import image_order, with_image_parts
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import load_image
@@ -232,8 +232,9 @@ def test_placeholders_are_those_that_nobody_said() -> None:
 
 def test_the_text_of_an_observation_names_its_pictures() -> None:
     assert observation_text(2, "17") == "[OUTPUT OF STEP 2] -> Observation:\n17"
-    told = observation_text(0, "", {"<image_01>": "a.png", "<image_02>": "b.png"})
-    assert told == "[OUTPUT OF STEP 0] -> Observation:\n\na.png: <image_01>\nb.png: <image_02>"
+    text, images = with_pictures("", [picture("a.png"), picture("b.png")], 1, ["Task: <image_00>"])
+    assert text == "\na.png: <image_01>\nb.png: <image_02>"
+    assert images == (ImageReference("<image_01>", "/a.png"), ImageReference("<image_02>", "/b.png"))
 
 
 def replayed(*observations: Played, asked: Told | None = None) -> list[Told]:

@@ -88,8 +88,7 @@ def check(batch: GroupBatch, groups: Sequence[Group]) -> None:
         np.testing.assert_array_equal(batch.prefix.image_index[row, :left], -1)
         indices = batch.prefix.image_index[row, left:]
         np.testing.assert_array_equal(indices >= 0, group.prefix[:-1] == IMAGE)
-        features = sum(rows * columns for rows, columns in group.images.merged_grids)
-        np.testing.assert_array_equal(indices[indices >= 0], np.arange(features))
+        np.testing.assert_array_equal(indices[indices >= 0], placed(group.images)[::4] // 4)
         for column, branch in enumerate(group.branches):
             check_branch(batch, (row, column), group, branch)
 
@@ -111,6 +110,12 @@ def check_branch(batch: GroupBatch, place: tuple[int, int], group: Group, branch
     whole = rotary_positions(is_image, group.images.merged_grids)
     np.testing.assert_array_equal(group.positions, whole[: len(group.prefix)])
     np.testing.assert_array_equal(batch.branches.positions[place][:size], whole[len(group.prefix) - 1 :])
+
+
+def placed(images: PackedImages) -> np.ndarray:
+    """Where the patches of a row stand.  # [patch]"""
+    places = zip(images.starts, images.patch_counts, strict=True)
+    return np.concatenate([np.zeros(0, int), *(start + np.arange(count) for start, count in places)])
 
 
 class TestGroups:
@@ -170,7 +175,7 @@ class TestGroups:
         assert [int((row >= 0).sum()) for row in batch.prefix.image_index] == [7, 0]
         assert batch.images is not None
         np.testing.assert_array_equal((batch.images.segment_ids > 0).sum(axis=1), [4 * 7, 0])
-        np.testing.assert_array_equal(batch.images.patches[0, : 4 * 7], groups[0].images.patches)
+        np.testing.assert_array_equal(batch.images.patches[0, placed(groups[0].images)], groups[0].images.patches)
 
 
 class TestRefusals:
@@ -213,16 +218,26 @@ class TestImages:
         assert images.patches.shape == (2, length, PATCH_DIM)
         assert images.segment_ids.shape == (2, length) and images.positions.shape == (2, length, 2)
 
-    def test_patches_are_packed_on_the_left(self) -> None:
+    def test_images_stand_aligned_in_their_rows(self) -> None:
         rows = [packed_images([(1, 2), (2, 2)], 1), packed_images([]), packed_images([(1, 1)], 2)]
         images = collate_images(rows)
         assert images is not None
         for row, packed in enumerate(rows):
-            size = len(packed.patches)
-            np.testing.assert_array_equal(images.patches[row, :size], packed.patches)
-            np.testing.assert_array_equal(images.positions[row, :size], packed.positions)
-            np.testing.assert_array_equal(images.segment_ids[row, :size], packed.segment_ids)
-            assert not images.segment_ids[row, size:].any() and not images.patches[row, size:].any()
+            at = placed(packed)
+            np.testing.assert_array_equal(images.patches[row, at], packed.patches)
+            np.testing.assert_array_equal(images.positions[row, at], packed.positions)
+            np.testing.assert_array_equal(images.segment_ids[row, at], packed.segment_ids)
+            rest = np.setdiff1d(np.arange(images.patches.shape[1]), at)
+            assert not images.segment_ids[row, rest].any() and not images.patches[row, rest].any()
+
+    @given(st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6))
+    def test_no_image_crosses_a_block(self, grids: list[tuple[int, int]]) -> None:
+        packed = packed_images(grids)
+        images = collate_images([packed])
+        assert images is not None and images.patches.shape[1] % images.block == 0
+        for start, count in zip(packed.starts, packed.patch_counts, strict=True):
+            assert start // images.block == (start + count - 1) // images.block
+        assert len(set(placed(packed).tolist())) == len(packed.patches)
 
     def test_no_images_at_all(self) -> None:
         assert collate_images([packed_images([]), packed_images([])]) is None

@@ -169,6 +169,7 @@ def check_equal(first: Any, second: Any) -> None:
         for name in first.__dataclass_fields__:
             check_equal(getattr(first, name), getattr(second, name))
         return
+    first, second = np.asarray(first), np.asarray(second)
     assert (first.dtype, first.shape, first.tobytes()) == (second.dtype, second.shape, second.tobytes())
 
 

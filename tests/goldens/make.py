@@ -45,7 +45,11 @@ def case_of(model: Any, batch: Batch) -> dict[str, np.ndarray]:
     last = batch.last_row().theirs()
     greedy = model.generate(**last, do_sample=False, max_new_tokens=NEW_TOKENS, pad_token_id=PAD)
     block = {f"block/{name}": np.asarray(array) for name, array in vars(batch.block).items()}
-    images = {} if batch.images is None else {f"images/{name}": a for name, a in vars(batch.images).items()}
+    images = (
+        {}
+        if batch.images is None
+        else {f"images/{name}": a for name, a in vars(batch.images).items() if name != "block"}
+    )
     return {
         **block,
         **images,

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from regrpo_jax.config.base_config import base_config
@@ -52,7 +53,8 @@ def played(
 def bits(batch: Any) -> Any:
     if dataclasses.is_dataclass(batch):
         return {field.name: bits(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
-    return batch.dtype, batch.shape, batch.tobytes()
+    array = np.asarray(batch)
+    return array.dtype, array.shape, array.tobytes()
 
 
 def test_the_batches_are_those_that_were_trained_on(
