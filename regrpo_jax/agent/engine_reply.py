@@ -32,12 +32,14 @@ class SaidToken:
 @dataclass(frozen=True)
 class Said:
     """A turn. finished: it has an end, else the tokens were used up. tokens: () where the engine does not tell them.
-    counted: tokens that the engine says it sampled, None where it does not say."""
+    counted: tokens that the engine says it sampled; prompt: those that it says the conversation before has. None where
+    it does not say."""
 
     text: str
     finished: bool
     tokens: tuple[SaidToken, ...]
     counted: int | None
+    prompt: int | None = None
 
 
 def read_said(text: str, most: int) -> Said:
@@ -56,7 +58,7 @@ def read_said(text: str, most: int) -> Said:
     tokens = _tokens(choice.get("logprobs"))
     if len(tokens) > most:
         raise BadReply(f"the engine wrote {len(tokens)} tokens where at most {most} were asked for")
-    return Said(said, reason == "stop", tokens, _count(body.get("usage")))
+    return Said(said, reason == "stop", tokens, _count(body, "completion_tokens"), _count(body, "prompt_tokens"))
 
 
 def _words(message: dict[str, Any]) -> str:
@@ -121,6 +123,7 @@ def _encoded(text: str) -> bytes:
         raise BadReply(f"the engine's words hold half a character: {printable(text)!r}") from None
 
 
-def _count(usage: object) -> int | None:
-    found = usage.get("completion_tokens") if isinstance(usage, dict) else None
+def _count(body: dict[str, Any], name: str) -> int | None:
+    usage = body.get("usage")
+    found = usage.get(name) if isinstance(usage, dict) else None
     return found if type(found) is int else None

@@ -85,6 +85,7 @@ class RemoteSession:
             (group, branch): list(messages) for group, messages in enumerate(first) for branch in range(branches)
         }
         self._endless: set[Branch] = set()  # whose last turn came without the token that ends it
+        self._pictured = {branch for branch in self._messages if prompts[branch[0]].images}
         self._lengths = dict.fromkeys(self._messages, 0)  # tokens after the prompt
         self._served = False  # whether the engine has understood anything yet
         self._api = engine_api(policy.settings)
@@ -123,6 +124,7 @@ class RemoteSession:
             if heard is not None:
                 self._lengths[branch] += len(heard.tokens)
                 self._messages[branch] += chat_messages([Turn("user", told.text)], told.images)
+                self._pictured |= {branch} if told.images else set()
             found.append(heard)
         return found
 
@@ -147,6 +149,8 @@ class RemoteSession:
         except ApiError as error:
             # The engine's own limit is the end of this episode, as a budget of ours would be.
             return _no_turn(str(error), no_room=True) if error.verdict.rule == TOO_LONG else error
+        if words := self._other_pictures(request.branch, len(opened), said):
+            return _no_turn(words)
         turn = self._sampled(opening, opened, said)
         if turn.error:
             return turn
@@ -158,6 +162,16 @@ class RemoteSession:
         if said.finished and (not len(turn.tokens) or turn.tokens[-1] != self._policy.tokens.end_of_turn):
             self._endless.add(request.branch)
         return turn
+
+    def _other_pictures(self, branch: Branch, opened: int, said: Said) -> str:
+        """What is wrong where the engine cuts pictures into another number of tokens; "" where nothing is."""
+        known = len(self.prefixes[branch[0]].tokens) + self._lengths[branch] + opened
+        if branch not in self._pictured or not self._policy.tokens.named or said.prompt in (None, known):
+            return ""
+        return (
+            f"the engine made {said.prompt} tokens of a conversation with pictures that has {known}: it resizes pictures "
+            "in another way; give it the image processor settings of the model (min_pixels, max_pixels)"
+        )
 
     def _body(self, branch: Branch, opening: str, most: int) -> dict[str, Any]:
         settings, messages = self._policy.settings, self._messages[branch]

@@ -31,12 +31,13 @@ RESULTS_FILE, TASKS_FOLDER = "results.jsonl", "tasks"
 
 @dataclass(frozen=True)
 class _Played:
-    """A turn of a recorded episode."""
+    """A turn of a recorded episode. fell: it failed, by its status or by what its picture shows."""
 
     thought: str
     code: str
     status: Status
     text: str
+    fell: bool
 
 
 def episode_source(
@@ -54,9 +55,7 @@ def episode_source(
     for number, line in enumerate(_lines(folder / RESULTS_FILE), 1):
         try:
             task = tasks[line["id"]]
-            steps = [
-                _Played(*split_action(one["text"]), Status(one["status"]), one["observation"]) for one in line["steps"]
-            ]
+            steps = [_played(one) for one in line["steps"]]
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{folder / RESULTS_FILE}, line {number}: no episode of these tasks ({error})") from error
         own = tools or tools_of_task(task)
@@ -95,10 +94,17 @@ def _lines(path: Path) -> Iterator[Mapping[str, Any]]:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from error
 
 
+def _played(told: Mapping[str, Any]) -> _Played:
+    status = Status(told["status"])
+    return _Played(
+        *split_action(told["text"]), status, told["observation"], status in FAILURES or bool(told.get("fell"))
+    )
+
+
 def _of_episode(
     task: Task, tools: SuiteTools, steps: Sequence[_Played], success: bool, failures_only: bool
 ) -> Iterator[Situation]:
-    first_failure = next((at for at, step in enumerate(steps) if step.status in FAILURES), None)
+    first_failure = next((at for at, step in enumerate(steps) if step.fell), None)
     situation = situation_of(task, tools, brief=_is_brief(task))
     if first_failure is None and success and not failures_only:
         clean = tuple(CleanStep(step.thought, step.code) for step in steps)

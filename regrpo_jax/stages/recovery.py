@@ -202,7 +202,7 @@ def write_episodes(folder: Path, tasks: Sequence[Task], groups: Sequence[Rollout
 def result_of(rollout: Rollout) -> dict[str, Any]:
     """An episode as a line of results.jsonl, as far as `engine.episode_source` reads it."""
     steps = [
-        {"text": turn.text, "status": str(turn.status), "observation": turn.observation}
+        {"text": turn.text, "status": str(turn.status), "observation": turn.observation, "fell": turn.fell}
         for turn in rollout.turns
         if turn.status is not None
     ]
