@@ -169,8 +169,8 @@ class RemoteSession:
         if branch not in self._pictured or not self._policy.tokens.named or said.prompt in (None, known):
             return ""
         return (
-            f"the engine made {said.prompt} tokens of a conversation with pictures that has {known}: it resizes pictures "
-            "in another way; give it the image processor settings of the model (min_pixels, max_pixels)"
+            f"the engine made {said.prompt} tokens of a conversation with pictures that has {known}: it resizes "
+            "pictures in another way; give it the image processor settings of the model (min_pixels, max_pixels)"
         )
 
     def _body(self, branch: Branch, opening: str, most: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from regrpo_jax.agent.policy import REFLECTION_OPENING
 from regrpo_jax.agent.prompt import instruction_text, observation_text, placeholders, system_text
 from regrpo_jax.agent.shown_pictures import PictureLimits
 from regrpo_jax.engine.cases import CleanStep
-from regrpo_jax.engine.drills import drills_of
+from regrpo_jax.engine.drills import drills_of, seen_drills
 from regrpo_jax.engine.shards import write_images, write_shards
 from regrpo_jax.engine.showing import Showing, Sight
 from regrpo_jax.engine.suite_source import FINAL_THOUGHT
@@ -241,6 +241,7 @@ def write_demonstrations(
     for number, demonstration in enumerate(played):
         records.append(record_of(demonstration, number))
         rng = Random(f"{seed}/{number}/drills")
+        records += seen_drills(demonstration.images, number)
         records += drills_of(demonstration.task, demonstration.observations, number, rng, drills, pictured)
     write_images(folder, tasks)
     return write_shards(folder, STEM, records, _SHARD_RECORDS)

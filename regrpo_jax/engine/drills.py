@@ -13,16 +13,18 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 from typing import Any
 
 from PIL import Image
 
 from regrpo_jax.agent.prompt import BRIEF, placeholders
-from regrpo_jax.engine.writing import image_name
+from regrpo_jax.engine.writing import IMAGE_FOLDER, image_name
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.environments.task import Task
-from regrpo_jax.records.types import Observation
+from regrpo_jax.records.picture_words import picture_words
+from regrpo_jax.records.types import ImageReference, Observation
 from regrpo_jax.suites.toolrepair import Repair, plan_of
 from regrpo_jax.suites.toolrepair.compact_desk_families import KEYS, MEANINGS
 from regrpo_jax.suites.toolrepair.plan import is_visual
@@ -71,6 +73,30 @@ def drills_of(
     chosen += [rng.choice(of_picture) for _ in range(_drawn(pictured, rng) if of_picture else 0)]
     made = [maker(rng) for maker in chosen]
     return [_record(task, exercise, f"drill_{number:06d}_{at}") for at, exercise in enumerate(made)]
+
+
+def seen_drills(images: Sequence[ImageReference], number: int) -> list[dict[str, Any]]:
+    """What the pixels of pictures say that tools made, an exercise for each: evidence is worded so.
+
+    Args:
+      images: as they stand in a demonstration; number: makes the ids unique.
+    """
+    records = []
+    for at, path in enumerate(dict.fromkeys(Path(image.path) for image in images)):
+        answer = picture_words(path.read_bytes())
+        records.append(
+            {
+                "id": f"drill_{number:06d}_seen_{at}",
+                "image": {"<image_00>": f"{IMAGE_FOLDER}/{path.name}"},
+                "answer": answer,
+                "conversations": [
+                    {"role": "system", "content": BRIEF},
+                    {"role": "user", "content": "<image_00>\nSay what it shows."},
+                    {"role": "assistant", "content": f"It {answer}."},
+                ],
+            }
+        )
+    return records
 
 
 def _drawn(mean: float, rng: Random) -> int:
