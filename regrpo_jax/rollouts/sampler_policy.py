@@ -143,7 +143,8 @@ class SamplerSession:
         return self._openings[text]
 
     def _said(self, told: Told) -> Heard | None:
-        if told not in self._heard:
+        gone = any(image.path not in self._images for image in told.images)
+        if told not in self._heard or (gone and self._heard[told] is not None):
             try:
                 heard, images = self._policy.reader.read_told(told)
             except ChatError:
@@ -237,6 +238,7 @@ class SamplerSession:
                 self._waiting[branch] = self._waiting[branch][width:]
             pictures = None if table is None else pictures_of(chunks, self._rows.places, shape, table)
             self._decoding, _ = append(policy.functions, policy.variables, decoding, tokens, lengths, pictures)
+        self._images.clear()
 
     def _draw(self, budgets: dict[Branch, int]) -> dict[Branch, tuple[list[int], list[float], bool]]:
         """Tokens, their log-probs, and whether the turn has an end, of each branch that has a budget."""

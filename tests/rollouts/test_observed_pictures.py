@@ -20,7 +20,7 @@ from regrpo_jax.agent.policy import EpisodePrompt, Told, WriteRequest
 from regrpo_jax.agent.prompt import instruction_text
 from regrpo_jax.agent.rollout import Label, Rollout, RolloutGroup, check_rollout
 from regrpo_jax.agent.shown_pictures import PictureLimits, shown_pictures
-from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, image_paths, with_images
+from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, image_paths, lacks_images, with_images
 from regrpo_jax.data.rollout_credit import CreditSettings
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.records.types import ImageReference, Status, Turn
@@ -120,7 +120,7 @@ def played(policy: SamplerPolicy, tmp_path_factory: pytest.TempPathFactory) -> l
 def collate(groups: list[RolloutGroup], policy: SamplerPolicy) -> OnlineBatch:
     reader = policy.reader
     return collate_rollouts(
-        [with_images(group, reader.settings, reader.vision) for group in groups],
+        [with_images(group, reader.settings, reader.vision) if lacks_images(group) else group for group in groups],
         rows=2,
         branches=BRANCHES,
         credit=CreditSettings("step", "shared", normalize=True),
