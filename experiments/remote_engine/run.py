@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from PIL import Image
 
 from experiments.remote_engine.checkpoint import FAMILIES, LARGEST, SMALLEST
-from regrpo_jax.agent.policy import EpisodePrompt, Policy
+from regrpo_jax.agent.policy import EpisodePrompt, Policy, Told, WriteRequest
 from regrpo_jax.agent.remote_engine import EngineSettings, post
 from regrpo_jax.agent.remote_policy import RemotePolicy, chat_messages
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
@@ -38,6 +39,7 @@ from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
+from regrpo_jax.records.types import ImageReference
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
@@ -112,6 +114,27 @@ def prompt_lengths(policy: RemotePolicy, groups: Sequence[RolloutGroup], prompts
     return found
 
 
+def observed_lengths(policy: RemotePolicy, prompts: Sequence[EpisodePrompt], folder: Path) -> str:
+    """Of conversations that went on with pictures of several sizes, how many the server counts as we do."""
+    sizes = ((56, 56), (200, 90), (90, 300))
+    images = []
+    for number, size in enumerate(sizes):
+        path = folder / f"observed-{number}.png"
+        Image.new("RGB", size, (40 * number, 80, 120)).save(path)
+        images.append(ImageReference(f"<image_{90 + number}>", str(path)))
+    agreed = 0
+    for number, prompt in enumerate(prompts):
+        session = policy.start([prompt], 1, seed=0)
+        session.write([WriteRequest((0, 0), "", 16)])
+        shown = images[: 1 + number % len(images)]
+        lines = "".join(f"\na.png: {image.placeholder}" for image in shown)
+        session.observe([((0, 0), Told(f"[OUTPUT OF STEP 0] -> Observation:\nok{lines}", tuple(shown)))])
+        (turn,) = session.write([WriteRequest((0, 0), "", 4)])  # says so where the counts differ
+        print(turn.error) if turn.error else None
+        agreed += not turn.error
+    return f"{agreed} of {len(prompts)}"
+
+
 def texts(rollout: Rollout) -> list[str]:
     return [turn.text for turn in rollout.turns]
 
@@ -159,6 +182,9 @@ def main() -> None:
             greedy = remote(0.0, 1)
             groups, told["greedy, remote"] = play(environment, greedy, tasks, settings[1], 0)
             told["prompt tokens: ours, the server's, pictures"] = prompt_lengths(greedy.policy, groups, greedy.prompts)
+            told["observed pictures: as many tokens here and there"] = observed_lengths(
+                greedy.policy, greedy.prompts, Path(work)
+            )
             here = SamplerPolicy(
                 functions, variables, reader, prefix_buckets=(256,), branch_tokens=384, temperature=0.0
             )
