@@ -60,7 +60,7 @@ class Played:
     @property
     def words(self) -> str:
         """What evidence may quote: the text, and what the pixels of the pictures say."""
-        return "\n".join((self.told, *(f"{picture.name} {picture.words}" for picture in self.pictures)))
+        return "\n".join((self.told, *(f"{picture.name}: {picture.words}" for picture in self.pictures)))
 
 
 class Move(enum.Enum):

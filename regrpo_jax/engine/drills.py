@@ -92,7 +92,7 @@ def seen_drills(images: Sequence[ImageReference], number: int) -> list[dict[str,
                 "conversations": [
                     {"role": "system", "content": BRIEF},
                     {"role": "user", "content": "<image_00>\nSay what it shows."},
-                    {"role": "assistant", "content": f"It {answer}."},
+                    {"role": "assistant", "content": f"It shows {answer}."},
                 ],
             }
         )

@@ -51,4 +51,4 @@ class Sight:
 
 def picture_lines(pictures: tuple[ShownPicture, ...]) -> str:
     """What the pixels of an observation's pictures say, a line each."""
-    return "\n".join(f"{picture.name} {picture.words}" for picture in pictures)
+    return "\n".join(f"{picture.name}: {picture.words}" for picture in pictures)

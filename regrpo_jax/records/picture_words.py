@@ -1,7 +1,8 @@
 """What the pixels of a picture say, in words: what a reflection may quote of an observation that is a picture.
 
 Nobody can look up what a policy sees. What can be looked up is measured: which colours fill how much of the picture. So
-evidence is grounded in a picture if it repeats these words, as it is grounded in a text if it repeats that.
+evidence is grounded in a picture if it repeats these words, as it is grounded in a text if it repeats that. They are
+colours and little else, so that repeating what is said of every picture grounds nothing.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _LOOKED_AT = 256  # pixels of a side
 
 
 def picture_words(content: bytes) -> str:
-    """ "shows only grey", or "shows grey, red" from the largest part to the smallest.
+    """ "only grey", or "grey, red" from the largest part to the smallest.
 
     Args:
       content: of an image file that can be read, RGB.
@@ -36,9 +37,9 @@ def picture_words(content: bytes) -> str:
     names, counts = np.unique(_colour_names(np.asarray(image)), return_counts=True)
     shares = sorted(zip(counts / counts.sum(), names.tolist(), strict=True), key=lambda part: (-part[0], part[1]))
     if shares[0][0] >= ALMOST_ALL:
-        return f"shows only {shares[0][1]}"
+        return f"only {shares[0][1]}"
     told = [name for share, name in shares if share >= LEAST_SHARE][:_MOST_NAMES]
-    return f"shows {', '.join(told)}"
+    return ", ".join(told)
 
 
 def _colour_names(pixels: np.ndarray) -> np.ndarray:

@@ -55,7 +55,7 @@ def test_a_picture_is_a_file_under_the_hash_of_what_it_holds(tmp_path: Path) -> 
         assert Path(picture.path).parent == folder and Path(picture.path).name == f"{digest(held)}.png"
         assert picture.digest == digest(content)
         np.testing.assert_array_equal(np.asarray(opened(picture)), np.asarray(Image.open(io.BytesIO(content))))
-    assert [one.words for one in shown] == ["shows only red", "shows only red", "shows only green"]
+    assert [one.words for one in shown] == ["only red", "only red", "only green"]
     assert len(list(folder.iterdir())) == 2, "and no unfinished file"
 
 
@@ -104,7 +104,7 @@ def test_large_pictures_are_made_smaller_and_keep_their_shape(tmp_path: Path) ->
     assert wide.size == (20_000, 200)
     (shown,), note = shown_pictures([("wide.png", encoded(wide))], PictureLimits(pixels=40_000), tmp_path, 0)
     image = opened(shown)
-    assert note == "" and image.size == (2000, 20) and shown.words == "shows blue, red"
+    assert note == "" and image.size == (2000, 20) and shown.words == "blue, red"
     assert image.getpixel((1000, 2)) == RED and image.getpixel((1000, 18)) == BLUE
     for size in ((1001, 999), (3000, 17), (5, 900)):
         (shown,), _ = shown_pictures([("a.png", card(size=size))], PictureLimits(pixels=3000), tmp_path, 0)
@@ -193,7 +193,7 @@ def test_a_blind_policy_is_shown_black_of_the_same_size(tmp_path: Path) -> None:
     assert [one.digest for one in blind] == [one.digest for one in seeing], (
         "what a tool made is judged, not what is shown"
     )
-    assert [one.words for one in blind] == ["shows only black"] * 2 and blind[0].path == blind[1].path
+    assert [one.words for one in blind] == ["only black"] * 2 and blind[0].path == blind[1].path
 
 
 @pytest.mark.parametrize("numbers", [(-1, 1, 1), (1, -1, 1), (1, 1, 0)])
@@ -243,7 +243,7 @@ def replayed(*observations: Played, asked: Told | None = None) -> list[Told]:
 
 
 def picture(name: str) -> ShownPicture:
-    return ShownPicture(name, "digest", f"/{name}", "shows red")
+    return ShownPicture(name, "digest", f"/{name}", "red")
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_no_text_and_no_name_of_a_file_stands_for_a_picture(text: str, names: tu
 
 
 def test_what_evidence_may_quote_and_what_tells_observations_apart() -> None:
-    one = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d1", "/x.png", "shows only red"),), note="(note)")
-    other = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d2", "/x.png", "shows only red"),), note="(note)")
-    assert one.words == "17\n(note)\na.png shows only red" == other.words
+    one = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d1", "/x.png", "only red"),), note="(note)")
+    other = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d2", "/x.png", "only red"),), note="(note)")
+    assert one.words == "17\n(note)\na.png: only red" == other.words
     assert one.seen == "17\n(note)\na.png: d1" != other.seen
     assert Played(Status.OK, "17").seen == Played(Status.OK, "17").words == "17"
 

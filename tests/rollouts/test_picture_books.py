@@ -60,7 +60,7 @@ def played_by(chance: random.Random, pictures: list[str]) -> Played:
     outcome = "answered" if status == Status.OK and chance.random() < 0.1 else ""
     words = " ".join([some_words(chance), *chance.choices(SPELLINGS, k=chance.randint(0, 2))])
     made = tuple(
-        ShownPicture(chance.choice(NAMES), f"digest {path}", path, "shows red")
+        ShownPicture(chance.choice(NAMES), f"digest {path}", path, "red")
         for path in chance.choices(pictures, k=chance.choice([0, 1, 1, 2, 3]))
     )
     note = "(not shown, as a step shows at most 3 pictures: b.png)" if chance.random() < 0.2 else ""

@@ -102,11 +102,11 @@ def is_visual(task: Task) -> bool:
 
 
 def told_with_pictures(observation: str, pictures: Mapping[str, bytes]) -> str:
-    """The text of an observation, then a line such as `zoom_topleft.png shows only grey` for each of its pictures.
+    """The text of an observation, then a line such as `zoom_topleft.png: only grey` for each of its pictures.
 
     Evidence of a visual failure stands there. pictures: contents by name.
     """
-    return "\n".join((observation, *(f"{name} {picture_words(content)}" for name, content in pictures.items())))
+    return "\n".join((observation, *(f"{name}: {picture_words(content)}" for name, content in pictures.items())))
 
 
 def evidence_span(repair: Repair, observation: str) -> tuple[int, int]:

@@ -183,7 +183,7 @@ def test_a_sheet_does_not_show_its_cards_as_a_policy_sees_it(
         paper = int(next(name for name in task.metadata["names"] if name.isdigit()))
         with Image.open(io.BytesIO(task.file(SHEET_FILE))) as opened:
             sheet = opened.convert("RGB")
-        assert sheet.size == (compact_sheets.SHEET,) * 2 and picture_words(task.file(SHEET_FILE)) == "shows only grey"
+        assert sheet.size == (compact_sheets.SHEET,) * 2 and picture_words(task.file(SHEET_FILE)) == "only grey"
         seen = np.asarray(sheet.resize((SIDE, SIDE), filtered))
         for colour, region, left, top in re.findall(r"\b(\w+)@(\w+)/(\d+)/(\d+)", " ".join(task.metadata["names"])):
             if colour not in COLOURS:
