@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     config.engine.records = 0
     config.engine.demonstrations = 3000
     config.sft.clean_ratio = 1.0
-    config.sft.steps = 400
+    config.sft.steps = 200
     config.sft.batch_rows = 16
     config.sft.row_length = 384
     config.sft.row_patches = 192
@@ -40,6 +40,6 @@ def get_config() -> ConfigDict:
     config.optimizer.final_learning_rate_share = 1.0
     config.agent.turn_tokens = 80
     config.agent.episode_tokens = 240
-    config.online.steps = 40
+    config.online.steps = 24
     config.online.learning_rate = 2e-4
     return config

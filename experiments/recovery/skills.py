@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from regrpo_jax.config.base_config import base_config
-from regrpo_jax.data.batches import collate_images, image_indices
+from regrpo_jax.data.batches import collate_images
 from regrpo_jax.data.corpus import Corpus
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.images import PackedImages
@@ -193,13 +193,14 @@ def _logprobs(
     """log pi of every token, 0 for the first.  # [row, token]"""
     shape = (ROWS, LENGTH)
     tokens, valid, positions = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros((*shape, 3), np.int32)
+    image_index = np.full(shape, -1, np.int32)
     for row, probe in enumerate(probes):
         size = len(probe.tokens)
         tokens[row, :size], valid[row, :size], positions[row, :size] = probe.tokens, 1, probe.positions
+        image_index[row, :size] = probe.images.image_index(probe.tokens == reader.renderer.image_token_id)
     filled = [*probes, *[probes[0]] * (ROWS - len(probes))]
     images = collate_images([probe.images for probe in filled])
-    is_image = (tokens == reader.renderer.image_token_id) & (valid > 0)
-    block = TokenBlock(tokens, valid, positions, image_indices(is_image))
+    block = TokenBlock(tokens, valid, positions, image_index)
     return np.asarray(_scored(functions, variables, block, images))
 
 

@@ -23,7 +23,7 @@ from regrpo_jax.agent.parse import NO_ERROR, ParsedTurn, parse_turn
 from regrpo_jax.agent.policy import ACTION_OPENING, NO_OPENING, REFLECTION_OPENING, Heard, SampledTurn, Told
 from regrpo_jax.agent.prompt import observation_text
 from regrpo_jax.agent.rollout import FAILURES, Label, Opener, Rollout, RolloutTurn
-from regrpo_jax.agent.shown_pictures import ShownPicture, with_pictures
+from regrpo_jax.agent.shown_pictures import ShownPicture, told_apart, with_pictures
 from regrpo_jax.agent.token_book import TokenBook, code_logprobs, labels_of
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.types import ImageReference, Status
@@ -35,7 +35,8 @@ HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
 @dataclass(frozen=True)
 class Played:
     """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer.
-    pictures: those that the policy is shown; note: what it is told of those that it is not.
+    pictures: those that the policy is shown; note: what it is told of those that it is not. made: name and SHA-256 of
+    every picture that the action made.
     """
 
     status: Status
@@ -46,6 +47,7 @@ class Played:
     error: str = ""
     pictures: tuple[ShownPicture, ...] = ()
     note: str = ""
+    made: tuple[tuple[str, str], ...] = ()
 
     @property
     def told(self) -> str:
@@ -54,8 +56,8 @@ class Played:
 
     @property
     def seen(self) -> str:
-        """What tells observations apart: the text, and which pictures came with it."""
-        return "\n".join((self.told, *(f"{picture.name}: {picture.digest}" for picture in self.pictures)))
+        """What tells observations apart, whatever is shown of them; see `told_apart`."""
+        return told_apart(self.text, self.made)
 
     @property
     def words(self) -> str:
@@ -196,6 +198,7 @@ class EpisodeLoop:
             status=played.status,
             observation=played.told,
             images=self._told.images,
+            pictured=bool(played.made),
             right=self._last_right,
             tool_calls=played.tool_calls,
             gate=self._gate,
@@ -255,7 +258,7 @@ class EpisodeLoop:
 
     def _saw_another_picture(self) -> bool:
         last = self._last
-        return last is not None and bool(last.pictures) and last.status == Status.OK and self._last_right is False
+        return last is not None and bool(last.made) and last.status == Status.OK and self._last_right is False
 
     def _enter_step(self, parsed: ParsedTurn) -> None:
         """Which step a turn belongs to.
@@ -263,11 +266,13 @@ class EpisodeLoop:
         A step goes on after a failure, after a wrong result that the policy itself corrects in a reflection, and after
         a picture that is not the right one, which no status tells.
         """
+        goes_on = self._same_step_goes_on()  # what the policy can know
         corrects = parsed.reflects and parsed.error_type != NO_ERROR and self._last_right is False and self._blocks == 0
-        if self._same_step_goes_on() or corrects or self._saw_another_picture():
-            self._blocks += parsed.reflects
-        else:  # a block counts wherever it stands, or what may be said next would tell whether it was called for
-            self._step, self._failures, self._blocks = self._step + 1, 0, int(parsed.reflects)
+        if not (goes_on or corrects or self._saw_another_picture()):
+            self._step += 1
+        # What the gate, the openings and the retries count by must not depend on what only an oracle knows.
+        self._failures, blocks = (self._failures, self._blocks) if goes_on else (0, 0)
+        self._blocks = blocks + parsed.reflects
         self._waits = False
 
     def _judge(self, played: Played) -> None:

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,8 @@ class RemoteSession:
         self._endless: set[Branch] = set()  # whose last turn came without the token that ends it
         self._pictured = {branch for branch in self._messages if prompts[branch[0]].images}
         self._lengths = dict.fromkeys(self._messages, 0)  # tokens after the prompt
+        self._spelt = dict.fromkeys(self._messages, 0)  # the same as an engine reads them, which is given words
+        self._warned = False
         self._served = False  # whether the engine has understood anything yet
         self._api = engine_api(policy.settings)
 
@@ -123,6 +125,7 @@ class RemoteSession:
                 heard = None
             if heard is not None:
                 self._lengths[branch] += len(heard.tokens)
+                self._spelt[branch] += len(heard.tokens)
                 self._messages[branch] += chat_messages([Turn("user", told.text)], told.images)
                 self._pictured |= {branch} if told.images else set()
             found.append(heard)
@@ -130,7 +133,7 @@ class RemoteSession:
 
     def finish(self, branches: Sequence[Branch]) -> None:
         for branch in branches:
-            del self._messages[branch], self._lengths[branch]
+            del self._messages[branch], self._lengths[branch], self._spelt[branch]
         if not self._messages:
             self._api.close()
 
@@ -149,29 +152,36 @@ class RemoteSession:
         except ApiError as error:
             # The engine's own limit is the end of this episode, as a budget of ours would be.
             return _no_turn(str(error), no_room=True) if error.verdict.rule == TOO_LONG else error
-        if words := self._other_pictures(request.branch, len(opened), said):
-            return _no_turn(words)
         turn = self._sampled(opening, opened, said)
         if turn.error:
             return turn
+        if self._counts_otherwise(request.branch, len(opened), said):
+            turn = replace(turn, scored=False)
         if len(opened) + len(turn.tokens) > room:  # words whose tokens it does not tell may be more of ours
             return _no_turn("the episode has no room for the turn that the engine wrote", no_room=True)
         self._lengths[request.branch] += len(opened) + len(turn.tokens)
+        ended = len(turn.tokens) and turn.tokens[-1] == self._policy.tokens.end_of_turn
+        self._spelt[request.branch] += len(self._policy.tokens.encode(turn.text)) + bool(ended)
         self._messages[request.branch].append({"role": "assistant", "content": turn.text})
         self._endless.discard(request.branch)
         if said.finished and (not len(turn.tokens) or turn.tokens[-1] != self._policy.tokens.end_of_turn):
             self._endless.add(request.branch)
         return turn
 
-    def _other_pictures(self, branch: Branch, opened: int, said: Said) -> str:
-        """What is wrong where the engine cuts pictures into another number of tokens; "" where nothing is."""
-        known = len(self.prefixes[branch[0]].tokens) + self._lengths[branch] + opened
+    def _counts_otherwise(self, branch: Branch, opened: int, said: Said) -> bool:
+        """Whether the engine makes other tokens of a conversation with pictures; said once, and never trained on."""
+        known = len(self.prefixes[branch[0]].tokens) + self._spelt[branch] + opened
         if branch not in self._pictured or not self._policy.tokens.named or said.prompt in (None, known):
-            return ""
-        return (
-            f"the engine made {said.prompt} tokens of a conversation with pictures that has {known}: it resizes "
-            "pictures in another way; give it the image processor settings of the model (min_pixels, max_pixels)"
-        )
+            return False
+        if not self._warned:
+            self._warned = True
+            print(
+                f"the engine made {said.prompt} tokens of a conversation with pictures that has {known} here; such "
+                "episodes count and are not trained on. Give it the model's own image processor settings (min_pixels, "
+                "max_pixels)",
+                flush=True,
+            )
+        return True
 
     def _body(self, branch: Branch, opening: str, most: int) -> dict[str, Any]:
         settings, messages = self._policy.settings, self._messages[branch]

@@ -45,12 +45,13 @@ class RolloutTurn:
     start, sampled_from, end: its tokens are [start, end) of the rollout, those from `sampled_from` on are its own.
     text: the turn as written, opening included. step: which step of the task (local trajectory) it belongs to.
     status: of its action; None when that was never run (held back, or the turn has no end). observation: the text
-    that came back; images: the pictures that came with it, as files. right: whether the action did what its step asks
-    for; None when nobody knows. reflection: who opened its block. error_type: the one it names ("None" and unknown
-    words included). malformed: its block lacks a field or is out of order. needless: it reflects although nothing had
-    gone wrong. grounded: its evidence quotes the observation that it reflects on. held_back: the action was withdrawn
-    before it ran. gate: the decision taken on the action; None when there was nothing to decide. confidence: u_i.
-    tool_calls: final_answer left out. problems: what is wrong with its format.
+    that came back; images: the pictures that were shown with it, as files; pictured: whether any was made. right:
+    whether the action did what its step asks for; None when nobody knows. reflection: who opened its block.
+    error_type: the one it names ("None" and unknown words included). malformed: its block lacks a field or is out of
+    order. needless: it reflects although nothing had gone wrong. grounded: its evidence quotes the observation that it
+    reflects on. held_back: the action was withdrawn before it ran. gate: the decision taken on the action; None when
+    there was nothing to decide. confidence: u_i. tool_calls: final_answer left out. problems: what is wrong with its
+    format.
     """
 
     start: int
@@ -61,6 +62,7 @@ class RolloutTurn:
     status: Status | None = None
     observation: str = ""
     images: tuple[ImageReference, ...] = ()
+    pictured: bool = False
     right: bool | None = None
     reflection: Opener = Opener.NOBODY
     reflection_tokens: int = 0
@@ -82,7 +84,7 @@ class RolloutTurn:
     @property
     def fell(self) -> bool:
         """Whether its action failed: by its status, or by a picture that is not the right one."""
-        return self.status in FAILURES or (self.status == Status.OK and self.right is False and bool(self.images))
+        return self.status in FAILURES or (self.status == Status.OK and self.right is False and self.pictured)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data; -inf of the gate's threshold is None."""

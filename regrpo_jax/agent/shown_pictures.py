@@ -22,9 +22,11 @@ from regrpo_jax.agent.prompt import free_placeholders
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.opened_images import LONGEST_ASPECT, ImageError, open_image_bytes
 from regrpo_jax.records.picture_words import picture_words
+from regrpo_jax.records.reasons import printable
 from regrpo_jax.records.types import ImageReference
 
 _MOST_NAMED = 4  # pictures that are named each when they are not shown
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -82,19 +84,33 @@ def shown_pictures(
     untold: list[str] = []
     words: list[str] = []
     for name, content in images:
-        if len(shown) >= most:
+        if len(shown) >= most or len(words) >= _MOST_NAMED:
             untold.append(name)
             continue
         try:
             picture = _as_shown(content, limits)
         except ImageError as error:
-            words.append(f"({name} is not shown: {error})")
+            words.append(f"({printable(name, _LONGEST_NAME)} is not shown: {printable(error, 120)})")
             continue
         digest = hashlib.sha256(content).hexdigest()
         shown.append(ShownPicture(name, digest, str(_kept(picture, folder)), picture_words(picture)))
     if untold:
         words.append(_untold(untold, limits, before))
     return tuple(shown), "\n".join(words)
+
+
+def told_apart(text: str, made: Sequence[tuple[str, str]]) -> str:
+    """An observation as it is compared with another: its text, and which pictures came with it.
+
+    Pictures are told apart by what they show, not by names, which may count on: `plot_2.png` is no other than
+    `plot_1.png`.
+
+    Args:
+      made: name and SHA-256 of every picture, shown or not.
+    """
+    for number, (name, _) in enumerate(made):
+        text = text.replace(name, f"<picture {number}>")
+    return "\n".join((text, *(digest for _, digest in made)))
 
 
 def with_pictures(
@@ -114,9 +130,8 @@ def with_pictures(
 
 
 def _untold(names: Sequence[str], limits: PictureLimits, before: int) -> str:
-    told = ", ".join(names[:_MOST_NAMED]) + (
-        f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    )
+    told = ", ".join(printable(name, _LONGEST_NAME) for name in names[:_MOST_NAMED])
+    told += f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
     if not min(limits.of_observation, limits.of_episode):
         return f"(pictures are not shown here: {told})"
     if before + limits.of_observation > limits.of_episode:
@@ -126,7 +141,7 @@ def _untold(names: Sequence[str], limits: PictureLimits, before: int) -> str:
 
 def _as_shown(content: bytes, limits: PictureLimits) -> bytes:
     """The file that is shown. ImageError where nothing can be."""
-    image = open_image_bytes(content)
+    image = open_image_bytes(content, trusted=False)
     share = (limits.pixels / (image.width * image.height)) ** 0.5
     if share < 1:
         width, height = max(1, int(image.width * share)), max(1, int(image.height * share))

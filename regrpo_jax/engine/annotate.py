@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from regrpo_jax.engine.cases import Failure
+from regrpo_jax.engine.showing import without_places
 from regrpo_jax.engine.wording import evidence_sentence, plan_sentence, short_plan
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER
@@ -43,7 +44,7 @@ def annotate(failure: Failure, rng: random.Random, *, style: str) -> Reflection:
     miss, hint = failure.near_miss, failure.near_miss.hint
     changed = failure_difference(failure)
     long = rng.random() < _LONG_SHARE
-    told = "\n".join(filter(None, (failure.failed.text, failure.seen)))
+    told = "\n".join(filter(None, (without_places(failure.failed.text), failure.seen)))
     if hint is not None and hint.evidence in told:
         span = _known_span(hint.evidence, told, _MOST_WORDS[style])
         facts = hint.facts if long else ()
@@ -71,7 +72,7 @@ def discriminating_span(failure: Failure, changed: Difference, most_words: int) 
     with the name of an error, and of equals the first. Raises AnnotationRefused when none is long enough to tell
     anything.
     """
-    text, repaired = failure.failed.text, set(clauses(failure.repaired.text))
+    text, repaired = without_places(failure.failed.text), set(clauses(failure.repaired.text))
     new, old = changed.new_values, (*changed.old_values, *values_in(failure.near_miss.code))
     known = {*new, *old, *changed.tools}
     found = [clause for clause in clauses(text) if clause not in repaired and not _beside_the_point(clause, known)]

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from regrpo_jax.engine.showing import without_places
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind, check_answer
 from regrpo_jax.records.actions import FINAL_ANSWER, actions_equivalent, extract_code, extract_tool_calls
 from regrpo_jax.records.clauses import body_start
@@ -61,7 +62,7 @@ def audit_reasons(record: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _evidence_reasons(meta: Meta, execution: object) -> Iterator[str]:
     observation = meta["failed_observation"]
-    observed = quotable(observation[body_start(observation) :], execution)
+    observed = quotable(without_places(observation[body_start(observation) :]), execution)
     if not telling_span(meta["reflection"]["evidence"], observed):
         yield "evidence_span: the evidence quotes neither two words and eight characters in a row, nor all there is"
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from regrpo_jax.engine.writing import image_name
 from regrpo_jax.environments.task import Task
+from regrpo_jax.errors import UserError
 
 
 def write_shards(folder: Path, stem: str, records: Sequence[dict[str, Any]], per_shard: int) -> list[Path]:
@@ -47,7 +48,11 @@ def copy_pictures(kept: Path, folder: Path, records: Iterable[Mapping[str, Any]]
     """The pictures of the records that tools made, from where they were kept, beside the records."""
     for name in sorted({name for record in records for name in record["image"].values()}):
         source, path = kept / Path(name).name, folder / name
-        if source.exists() and not path.exists():
+        if not path.exists():
+            if not source.exists():
+                raise UserError(
+                    f"{source}: a picture of a record is gone; remove the run's journal.jsonl to make it again"
+                )
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(path.name + ".tmp")
             temporary.write_bytes(source.read_bytes())

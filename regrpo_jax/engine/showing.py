@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from regrpo_jax.agent.shown_pictures import PictureLimits, ShownPicture, shown_pictures, with_pictures
+from regrpo_jax.agent.shown_pictures import PictureLimits, ShownPicture, shown_pictures, told_apart, with_pictures
 from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.types import ImageReference, Observation
+
+_PLACES = re.compile(r"\n[^\n]*: <image_\d+>(?=\n|\Z)")
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Showing:
 class Sight:
     """The pictures of one episode so far. showing: None leaves observations as they are.
 
-    images: those that were shown, in order. pictures: of each observation.
+    images: those that were shown, in order. pictures: of each observation. told_apart: each as it is compared.
     """
 
     showing: Showing | None
@@ -31,15 +35,19 @@ class Sight:
     instruction: str
     images: list[ImageReference] = field(default_factory=list)
     pictures: list[tuple[ShownPicture, ...]] = field(default_factory=list)
+    told_apart: list[str] = field(default_factory=list)
     _said: list[str] = field(default_factory=list)
 
     def seen(self, episode: Episode, observation: Observation) -> Observation:
         """The observation of the episode's last step, with words and places for the pictures that came with it."""
+        found = [(name, episode.images[len(episode.steps) - 1, name]) for name in observation.images]
+        digests = [(name, hashlib.sha256(content).hexdigest()) for name, content in found]
+        self.told_apart.append(told_apart(observation.text, digests))
         if self.showing is None or not observation.images:
             self.pictures.append(())
+            self._said.append(observation.text)
             return observation
-        made = [(name, episode.images[len(episode.steps) - 1, name]) for name in observation.images]
-        pictures, note = shown_pictures(made, self.showing.limits, self.showing.folder, len(self.images))
+        pictures, note = shown_pictures(found, self.showing.limits, self.showing.folder, len(self.images))
         text = f"{observation.text}\n{note}" if note else observation.text
         first = len(self.task.images) + len(self.images)
         text, images = with_pictures(text, pictures, first, [self.instruction, *self._said])
@@ -47,6 +55,11 @@ class Sight:
         self.images += images
         self.pictures.append(pictures)
         return replace(observation, text=text)
+
+
+def without_places(text: str) -> str:
+    """An observation's text without the lines that say where its pictures stand: no words of the tool."""
+    return _PLACES.sub("", text)
 
 
 def picture_lines(pictures: tuple[ShownPicture, ...]) -> str:

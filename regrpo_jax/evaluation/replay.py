@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from regrpo_jax.agent.gate import GateDecision, confidence, reflection_gate
-from regrpo_jax.agent.policy import ACTION_OPENING, REFLECTION_OPENING
+from regrpo_jax.agent.policy import ACTION_OPENING, NO_OPENING, REFLECTION_OPENING
 from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.evaluation.decoding import (
     GeneratedTurn,
@@ -72,8 +72,8 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
     firsts = writer.write([context.request(ACTION_OPENING) for context in before])
     repairs = writer.write(
         [
-            context.request(REFLECTION_OPENING if gate.open else ACTION_OPENING)
-            for context, gate in zip(failed, gates, strict=True)
+            context.request(REFLECTION_OPENING if gate.open else NO_OPENING if _is_seen(record) else ACTION_OPENING)
+            for context, gate, record in zip(failed, gates, records, strict=True)
         ]
     )
     first_right = [_is_right(turn, record) for turn, record in zip(firsts, records, strict=True)]
@@ -99,6 +99,11 @@ def replay(records: Sequence[RotRecord], confidences: Sequence[Sequence[float]],
             )
         )
     return episodes
+
+
+def _is_seen(record: RotRecord) -> bool:
+    """Whether nothing but a picture tells of the failure, so that reflecting is the policy's own choice."""
+    return record.failed_status == Status.OK and record.execution is not None and bool(record.execution.seen)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,8 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.picture_forms import picture_bytes
 from regrpo_jax.records.reasons import printable
 
+FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
+MOST_PIXELS = 40_000_000  # of a picture that an action wrote
 LONGEST_ASPECT = 200  # of Qwen2-VL's image processor
 
 
@@ -41,11 +43,23 @@ def open_image(path: str | Path) -> Image.Image:
         raise ImageError(f"{printable(path, 300)}: {error}") from error
 
 
-def open_image_bytes(content: bytes) -> Image.Image:
-    """`open_image` of what a file holds. ImageError, which names no file."""
+def open_image_bytes(content: bytes, *, trusted: bool = True) -> Image.Image:
+    """`open_image` of what a file holds.
+
+    Args:
+      trusted: False for what an action wrote: of a few formats whose readers run nothing else, and not too large.
+    Raises:
+      ImageError: as `open_image`; it names no file.
+    """
     try:
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=None if trusted else FORMATS) as opened:
+            if not trusted and opened.width * opened.height > MOST_PIXELS:
+                raise ImageError(
+                    f"{opened.width}x{opened.height} pixels are more than the {MOST_PIXELS:,} that are opened"
+                )
             image = _as_seen(ImageOps.exif_transpose(opened), opened.format)
+    except ImageError:
+        raise
     except UnidentifiedImageError as error:  # its words name an address in memory
         raise ImageError("not a readable image (no known format)") from error
     except Exception as error:  # a decoder may end in an error of any type on a damaged file

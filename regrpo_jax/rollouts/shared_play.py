@@ -17,6 +17,7 @@ Several threads may let actions run, and wait.
 from __future__ import annotations
 
 import concurrent.futures
+import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -213,7 +214,8 @@ class SharedPlay:
             before = sum(len(self._played[node].pictures) for node in _earlier_nodes(action))
         made = [(name, episode.images[len(episode.steps) - 1, name]) for name in names]
         pictures, note = shown_pictures(made, self._pictures, self._image_folder, before)
-        return replace(played, pictures=pictures, note=note)
+        digests = tuple((name, hashlib.sha256(content).hexdigest()) for name, content in made)
+        return replace(played, pictures=pictures, note=note, made=digests)
 
     def _episode(self, action: Action, *, fresh: bool) -> Episode:
         """The one that stands where the action begins, or a new one."""

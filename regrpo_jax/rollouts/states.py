@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 
 from regrpo_jax.agent.rollout import Rollout
 from regrpo_jax.environments.task import OracleStep, Task
-from regrpo_jax.records.types import Status
 
 START, MIDDLE, NEAR_MISS = "start", "middle", "near_miss"
 
@@ -66,7 +65,7 @@ def middle_states(task: Task, rollout: Rollout) -> list[TaskState]:
         TaskState(
             task,
             tuple(turn.text for turn in run[: count + 1]),
-            MIDDLE if run[count].status == Status.OK else NEAR_MISS,
+            NEAR_MISS if run[count].fell else MIDDLE,
         )
         for count in range(len(run) - 1)
     ]

@@ -23,7 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from regrpo_jax.agent.shown_pictures import configured_limits
+from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, configured_limits
 from regrpo_jax.config.base_config import ERROR_SHARES
 from regrpo_jax.config.fields import shares_of
 from regrpo_jax.engine.demonstrations import STEM, Habits, write_demonstrations
@@ -109,7 +109,7 @@ def show_how(config: ConfigDict, folder: Path) -> None:
         folder, chosen.demonstrations, config.seed,
         families=config.suite.families, difficulties=config.suite.difficulties,
         habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
-        allow_unisolated=config.environment.allow_unisolated, pictures=configured_limits(config.agent),
+        allow_unisolated=config.environment.allow_unisolated, pictures=_limits(config),
     )  # fmt: skip
     print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -134,7 +134,7 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
             shop = Workshop(
                 source, environment, teachers.name, teachers.annotate, teachers.propose,
                 attempts=_ATTEMPTS, synthetic=chosen.synthetic, seed=config.seed,
-                showing=Showing(configured_limits(config.agent), workdir / PICTURES),
+                showing=Showing(_limits(config), workdir / PICTURES),
             )  # fmt: skip
             threads = max(config.environment.workers, teachers.threads)
             with _bar(len(slots)) as progress:
@@ -147,6 +147,11 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
     if committed.empty:
         print(f"{len(committed.empty)} slots stayed empty: the source has no more such failures", flush=True)
     print(f"everything was written to {workdir}", flush=True)
+
+
+def _limits(config: ConfigDict) -> PictureLimits:
+    """Which pictures records show: none, if the policy that learns from them has no eyes."""
+    return configured_limits(config.agent) if config.model.images else NO_PICTURES
 
 
 def source_of(config: ConfigDict) -> Source:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from regrpo_jax.records.opened_images import LONGEST_ASPECT
 from regrpo_jax.toolbox.failures import ToolError
 from regrpo_jax.toolbox.pictures import MOST_PIXELS, as_rgb, open_image, save_image
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PICTURES = 64  # of one call, as many as an action is said to have written
-LONGEST_ASPECT = 200  # a picture that is more elongated cannot be shown to a policy
 _DEEPEST = 4  # lists in lists that are looked through
 Save = Callable[["Image", str], str]
 

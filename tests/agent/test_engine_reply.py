@@ -104,4 +104,4 @@ def test_choices_out_of_order_and_twice_the_same() -> None:
 def test_a_turn_that_ended_at_once_has_no_words() -> None:
     body = copy.deepcopy(GOOD)
     body["choices"][0] |= {"message": {"role": "assistant", "content": None}, "logprobs": None}
-    assert read_said(json.dumps(body), 9) == Said("", True, (), 3)
+    assert read_said(json.dumps(body), 9) == Said("", True, (), 3, prompt=4)

@@ -225,3 +225,23 @@ def test_earlier_turns_are_context() -> None:
 def test_rules_that_make_no_sense_are_refused(wrong: dict) -> None:
     with pytest.raises(UserError, match=r"agent\."):
         LoopSettings(**wrong)
+
+
+def test_what_only_an_oracle_knows_changes_nothing_that_the_policy_meets() -> None:
+    """The same turns and observations, with and without anybody who knows that a picture is another."""
+    seen = Played(Status.OK, "look", tool_calls=1, made=(("a.png", "d1"),))
+    for said in (
+        [(ACTION, seen), (REPAIR, seen), ("Thought:" + ACTION, seen)],
+        [(ACTION, seen), (REPAIR, seen), ("Thought:" + ACTION, FAILED)],
+        [(ACTION, FAILED), (ACTION, seen), (ACTION, FAILED)],
+    ):
+        met = []
+        for expected in (None, ["look\nd1"], ["look\nd2"], ["look\nd1", "look\nd2"]):
+            loop = EpisodeLoop(LoopSettings(gate="failure", retries=1, turn_tokens=400, episode_tokens=4000), expected)
+            found = []
+            for text, played in said:
+                found.append(loop.opening())
+                loop.replayed(text, played)
+                found.append((loop._gate.open, loop._gate.reason, loop._failures, loop._blocks))
+            met.append(found)
+        assert all(found == met[0] for found in met)

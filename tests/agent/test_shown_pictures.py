@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -275,17 +276,18 @@ def test_no_text_and_no_name_of_a_file_stands_for_a_picture(text: str, names: tu
 
 
 def test_what_evidence_may_quote_and_what_tells_observations_apart() -> None:
-    one = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d1", "/x.png", "only red"),), note="(note)")
-    other = Played(Status.OK, "17", pictures=(ShownPicture("a.png", "d2", "/x.png", "only red"),), note="(note)")
-    assert one.words == "17\n(note)\na.png: only red" == other.words
-    assert one.seen == "17\n(note)\na.png: d1" != other.seen
+    picture = ShownPicture("a.png", "d1", "/x.png", "only red")
+    one = Played(Status.OK, "17 in a.png", pictures=(picture,), note="(note)", made=(("a.png", "d1"),))
+    other = dataclasses.replace(one, made=(("a.png", "d2"),))
+    assert one.words == "17 in a.png\n(note)\na.png: only red" == other.words
+    assert one.seen == "17 in <picture 0>\nd1" != other.seen
+    hidden = Played(Status.OK, "17 in b_2.png", note="(not shown)", made=(("b_2.png", "d1"),))
+    assert hidden.seen == one.seen, "neither its name nor what is shown of it matters"
     assert Played(Status.OK, "17").seen == Played(Status.OK, "17").words == "17"
 
 
 def test_a_step_is_right_only_with_the_right_picture() -> None:
-    right, other = (
-        Played(Status.OK, "done", pictures=(ShownPicture("a.png", digest, "/x.png", "w"),)) for digest in ("d1", "d2")
-    )
+    right, other = (Played(Status.OK, "done", made=(("a.png", digest),)) for digest in ("d1", "d2"))
     for played, expected in ((right, True), (other, False), (Played(Status.OK, "done"), False)):
         loop = EpisodeLoop(LoopSettings(), [right.seen])
         loop.replayed("Thought: x", played)

@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 
 from regrpo_jax.engine.cases import CleanStep, Failure, NearMiss, Situation, ToolShape
 from regrpo_jax.engine.gates import MOST_CHARACTERS, MOST_WORDS
+from regrpo_jax.engine.showing import without_places
 from regrpo_jax.engine.teacher.limits import TeacherRefused
 from regrpo_jax.records.actions import FINAL_ANSWER, action_signature, extract_tool_calls, parse_python, primary_tool
 from regrpo_jax.records.clauses import body_start
@@ -88,7 +89,7 @@ def annotate_text(failure: Failure) -> str:
         [
             *_scene(situation, [seen.text for seen in failure.observations]),
             _tagged("failed_action", _action(CleanStep(miss.thought, miss.code))),
-            _tagged("observation", failure.failed.text),
+            _tagged("observation", _quotable(failure)),
             _tagged("corrected_action", _action(situation.step)),
             _kind(miss.error_type),
         ]
@@ -263,10 +264,15 @@ def read_reflection(text: str, failure: Failure) -> Reflection:
     if problems:
         raise Malformed(*problems)
     reflection = Reflection(kind, _one_line(found["evidence"]), _one_line(found["fix_plan"]))
-    problems = [*_evidence_problems(reflection.evidence, failure.failed.text), *_leak_problems(reflection, failure)]
+    problems = [*_evidence_problems(reflection.evidence, _quotable(failure)), *_leak_problems(reflection, failure)]
     if problems:
         raise Malformed(*problems)
     return reflection
+
+
+def _quotable(failure: Failure) -> str:
+    """The failed observation, and what the pixels of its pictures say."""
+    return "\n".join(filter(None, (without_places(failure.failed.text), failure.seen)))
 
 
 def _evidence_problems(evidence: str, observation: str) -> Iterator[str]:
