@@ -322,7 +322,7 @@ def _suite() -> ConfigDict:
     )
     # toolrepair: "compact", short texts and cheap tools; "full", the toolbox's own tools
     suite.profile = one_of("compact", "full")
-    suite.families = ()  # toolrepair: names of the families; () is all
+    suite.families = ()  # toolrepair: names of the families; () is all that tell their failures, docs/toolrepair.md
     suite.difficulties = (1, 2, 3)  # toolrepair: in turn
     suite.surprises = share(0.6)  # toolrepair: share of tasks in which the natural first action fails
     return suite
