@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, Prefix, Told
+from regrpo_jax.agent.prompt import instruction_text
 from regrpo_jax.agent.rollout import Opener, RolloutGroup
 from regrpo_jax.agent.shown_pictures import PictureLimits
 from regrpo_jax.config.base_config import base_config
@@ -23,13 +25,17 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.records.reflection import render_reflection
+from regrpo_jax.rollouts import update_groups
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings
-from regrpo_jax.rollouts.states import TaskState
-from regrpo_jax.stages.online import picture_limits
+from regrpo_jax.rollouts.states import NEAR_MISS, TaskState
+from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups
+from regrpo_jax.stages.online import collect_settings, picture_limits
 from regrpo_jax.suites.toolrepair import make_task
+from regrpo_jax.suites.toolrepair.suite import ToolRepair
 from tests.data.test_rollout_buffer import check_equal
 from tests.rollouts.scripted_policy import ScriptedPolicy, ScriptedSession
+from tests.rollouts.test_update_groups import Follower
 
 ORACLE, DIRECT, SILENT, HASTY = range(4)
 
@@ -220,3 +226,57 @@ def test_a_template_without_a_place_for_them_is_refused(reader: ConversationRead
         assert picture_limits(config, dropping).of_observation == 0
     finally:
         tokenizer.chat_template = before
+
+
+class SeeingFollower(Follower):
+    """A `Follower` that is told of pictures."""
+
+    def __init__(self, reader: ConversationReader, known: dict[str, Task], dies_after: int) -> None:
+        super().__init__(reader.renderer, known, 0, dies_after)
+        self._reader = reader
+
+    def start(self, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> SeeingSession:
+        super().start([dataclasses.replace(prompt, images=()) for prompt in prompts], branches, seed)
+        prefixes = [Prefix(*self._reader.read_prompt(prompt.turns, prompt.images)) for prompt in prompts]
+        return SeeingSession(self.renderer, self.script, prefixes, np.random.default_rng(seed), reader=self._reader)
+
+
+def test_a_new_start_after_a_death_plays_the_same_with_pictures(
+    environment: Environment, reader: ConversationReader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: dict[str, Task] = {}
+
+    class Remembered(ToolRepair):
+        def tasks(self, split: str, count: int, seed: int) -> list[Task]:
+            made = super().tasks(split, count, seed)
+            known.update({instruction_text(task.instruction, task.images): task for task in made})
+            return made
+
+    monkeypatch.setattr(update_groups, "suite_of", lambda config: Remembered(families=("zoom",), surprises=1.0))
+    config = base_config()
+    config.agent.update({"turn_tokens": 400, "episode_tokens": 3000})
+    config.online.update({"tasks": 4, "starts": ("near_misses=0.5",)})
+
+    def played(*numbers: int, folder: str, dies_after: int = 10**9) -> list[UpdateGroups]:
+        work = tmp_path / folder
+        with RolloutBuffer(work / "rollouts") as buffer:
+            settings = collect_settings(config, work, reader, branches=2)
+            player = GroupPlayer(config, environment, buffer, settings)
+            return [player.play(number, SeeingFollower(reader, known, dies_after)) for number in numbers]
+
+    def plain(groups: Sequence[RolloutGroup], folder: str) -> str:
+        return json.dumps([group.to_json() for group in groups]).replace(str(tmp_path / folder), "")
+
+    whole = played(1, 2, folder="whole")
+    with pytest.raises(MemoryError):
+        played(1, folder="cut", dies_after=10)
+    first = played(1, folder="cut")
+    with pytest.raises(MemoryError):
+        played(2, folder="cut", dies_after=5)
+    again = [*first, *played(2, folder="cut")]
+    for one, other in zip(whole, again, strict=True):
+        assert plain(one.groups, "whole") == plain(other.groups, "cut")
+    assert any(group.start == NEAR_MISS for group in again[1].groups), "a state behind a picture that missed"
+    assert any(rollout.image_files for group in again[1].groups for rollout in group.rollouts)
+    stored = StoredRollouts(tmp_path / "cut" / "rollouts")
+    assert [plain(stored.update(number), "cut") for number in (1, 2)] == [plain(one.groups, "cut") for one in again]
