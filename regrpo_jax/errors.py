@@ -1,4 +1,4 @@
-"""The one exception type that reaches a person without a traceback."""
+"""What reaches a person without a traceback."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,10 @@ class UserError(Exception):
 
     `regrpo_jax.main` prints the message and exits with status 2; libraries may catch it as any exception.
     """
+
+
+class Preempted(BaseException):
+    """The machine is wanted back, and what was learnt is written down; whoever catches errors does not catch this."""
 
 
 def listed(problems: Sequence[str], most: int = 20) -> str:

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import parse_command_line
-from regrpo_jax.errors import UserError
+from regrpo_jax.errors import Preempted, UserError
 from regrpo_jax.run.boards import check_boards
 from regrpo_jax.run.corpus_files import with_corpus
 from regrpo_jax.run.model_defaults import with_model_defaults
@@ -77,6 +77,8 @@ def run_from_command_line() -> None:
     except SandboxError as error:
         print(f"error: {error}; start again with the same --workdir to go on", file=sys.stderr)
         sys.exit(2)
+    except Preempted:
+        print("told to end; start again with the same --workdir to go on", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped; start again with the same --workdir to go on", file=sys.stderr)
         sys.exit(130)

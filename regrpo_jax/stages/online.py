@@ -162,6 +162,7 @@ class Played:
     context: RunContext
     reader: ConversationReader
     groups: Groups
+    unhurried = True
 
     def __call__(self, number: int, trainable: Tree) -> tuple[OnlineBatch, dict[str, float]]:
         """Plays, or waits for what is played ahead."""

@@ -16,13 +16,14 @@ from jax.sharding import Mesh
 
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.loader import Batches
-from regrpo_jax.errors import UserError
+from regrpo_jax.errors import Preempted, UserError
 from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sharding import place
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
+from regrpo_jax.training.preemption import Preemption
 from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
 from regrpo_jax.training.train_step import Step
 
@@ -76,7 +77,10 @@ class RunContext(RunFolder):
 
 
 class Source(Protocol):
-    """Where the updates of a stage get their batches."""
+    """Where the updates of a stage get their batches. unhurried: a batch takes long, and may be broken off."""
+
+    @property
+    def unhurried(self) -> bool: ...
 
     def __call__(self, number: int, trainable: Tree) -> tuple[Any, dict[str, float]]:
         """The batch of update `number`, and metrics of how it came about.
@@ -96,6 +100,7 @@ class Recorded:
     """Batches of a loader, the same whatever the policy is."""
 
     batches: Batches
+    unhurried = False
 
     def __call__(self, number: int, trainable: Tree) -> tuple[Any, dict[str, float]]:
         """The next one."""
@@ -141,6 +146,7 @@ def train_stage(
       log_every: updates between lines; None takes config.log_every.
     Raises:
       UserError: the checkpoint is of another run, or a number is not finite.
+      Preempted: the process was told to end; the updates that were finished are in a checkpoint.
     """
     config, stage = context.config, stage_section(context.config, name)
     trainable, frozen = split_variables(
@@ -183,20 +189,30 @@ def _update(
     config, last, done = context.config, context.config[name].steps, int(state.step)
     context.writer.drop_after(name, done)
     since = _Interval()
-    with StageProgress(name, last, done=done) as progress:
-        for number in range(done + 1, last + 1):
-            batch, seen = source(number, state.trainable)
-            state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
-            since.add(metrics | seen)
-            shown = ""
-            if number % log_every == 0 or number == last:
-                values = since.flush()
-                check_values(name, number, values)
-                context.writer.write(name, number, values)
-                shown = note(values)
-            progress.advance(1, shown)
-            if number % config.checkpoint.every == 0 or number == last:
+    with StageProgress(name, last, done=done) as progress, Preemption().listening() as preemption:
+        try:
+            for number in range(done + 1, last + 1):
+                if source.unhurried:
+                    batch, seen = source(number, state.trainable)
+                with preemption.held():
+                    if not source.unhurried:
+                        batch, seen = source(number, state.trainable)
+                    state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
+                    since.add(metrics | seen)
+                    shown = ""
+                    if number % log_every == 0 or number == last:
+                        values = since.flush()
+                        check_values(name, number, values)
+                        context.writer.write(name, number, values)
+                        shown = note(values)
+                    progress.advance(1, shown)
+                    if number % config.checkpoint.every == 0 or number == last:
+                        save(state)
+        except Preempted:
+            if int(state.step):
                 save(state)
+            print(f"{name}: told to end; {int(state.step)} of {last} updates are kept", flush=True)
+            raise
     return state
 
 

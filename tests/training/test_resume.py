@@ -1,7 +1,8 @@
 """A run that is killed and started again ends where an uninterrupted one does, bit for bit.
 
-Five real starts of `python -m regrpo_jax.main`: one that nothing disturbs and one on top of it; one that is killed in
-the middle of the supervised stage, one that goes on and is killed in the middle of the RL stage, one that finishes.
+Real starts of `python -m regrpo_jax.main`: one that nothing disturbs and one on top of it; one that is killed in the
+middle of the supervised stage, one that goes on and is killed in the middle of the RL stage, one that finishes; and
+three that are told to end in the same places, and finish.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ class Runs:
 
     undisturbed: Path
     interrupted: Path
+    told: Path
     said: dict[str, str]
     metrics_before_last_start: bytes
 
@@ -67,7 +69,7 @@ def finish(workdir: Path) -> str:
     return said
 
 
-def kill_in(stage: str, workdir: Path) -> str:
+def kill_in(stage: str, workdir: Path, how: signal.Signals = signal.SIGKILL) -> str:
     """Starts the run and kills it at a random moment of `stage`, after its first checkpoint."""
     process = start(workdir)
     moment = random.SystemRandom().randrange(EVERY, STEPS[stage] * 2 // 3)
@@ -76,9 +78,9 @@ def kill_in(stage: str, workdir: Path) -> str:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.002)
     time.sleep(random.SystemRandom().random() * 0.05)
-    os.kill(process.pid, signal.SIGKILL)
+    os.kill(process.pid, how)
     said, told = process.communicate(timeout=600)
-    assert process.returncode == -signal.SIGKILL, told
+    assert process.returncode == (0 if how == signal.SIGTERM else -how), told
     assert last_step(workdir, stage) < STEPS[stage], "the run was over before it was killed"
     return said
 
@@ -109,28 +111,41 @@ def checkpoint(workdir: Path, stage: str) -> tuple[dict[str, np.ndarray], dict[s
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
-    undisturbed, interrupted = folder / "undisturbed", folder / "interrupted"
+    undisturbed, interrupted, told = folder / "undisturbed", folder / "interrupted", folder / "told"
     said = {
         "undisturbed": finish(undisturbed),
         "killed in sft": kill_in("sft", interrupted),
         "killed in rl": kill_in("rl", interrupted),
         "finished": finish(interrupted),
+        "told to end in sft": kill_in("sft", told, signal.SIGTERM),
+        "told to end in rl": kill_in("rl", told, signal.SIGTERM),
+        "finished after that": finish(told),
     }
     before = (undisturbed / "metrics.jsonl").read_bytes()
     said["on top"] = finish(undisturbed)
-    return Runs(undisturbed, interrupted, said, before)
+    return Runs(undisturbed, interrupted, told, said, before)
 
 
 @pytest.mark.parametrize("stage", STEPS)
-def test_final_states_are_equal_bit_for_bit(runs: Runs, stage: str) -> None:
+@pytest.mark.parametrize("end", ["interrupted", "told"])
+def test_final_states_are_equal_bit_for_bit(runs: Runs, stage: str, end: str) -> None:
     expected, position = checkpoint(runs.undisturbed, stage)
-    arrays, interrupted_position = checkpoint(runs.interrupted, stage)
+    arrays, interrupted_position = checkpoint(getattr(runs, end), stage)
     assert arrays.keys() == expected.keys()
     assert any("trainable" in name for name in arrays) and any("optimizer_state" in name for name in arrays)
     for name, array in arrays.items():
         assert array.dtype == expected[name].dtype
         assert array.tobytes() == expected[name].tobytes(), name
     assert interrupted_position == position
+
+
+def test_who_is_told_to_end_keeps_every_update(runs: Runs) -> None:
+    for stage, start in (("sft", "told to end in sft"), ("rl", "told to end in rl")):
+        (kept,) = re.findall(
+            rf"^{stage}: told to end; (\d+) of {STEPS[stage]} updates are kept$", runs.said[start], re.MULTILINE
+        )
+        after = runs.said["told to end in rl" if stage == "sft" else "finished after that"]
+        assert f"{stage}: resuming at step {kept} of {STEPS[stage]}" in after
 
 
 def test_exported_adapters_are_equal(runs: Runs) -> None:
