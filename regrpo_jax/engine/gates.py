@@ -23,7 +23,7 @@ from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.rot import validate_rot
 from regrpo_jax.records.rot_rules import locate_reflection
 from regrpo_jax.records.tool_names import tools_of_raw
-from regrpo_jax.records.types import Turn
+from regrpo_jax.records.types import Status, Turn
 
 MOST_WORDS = 80  # of the evidence, and of the fix plan
 MOST_CHARACTERS = 600
@@ -60,9 +60,19 @@ def audit_reasons(record: Mapping[str, Any]) -> tuple[str, ...]:
     return validate_rot(record) if record.get("execution") is None else gate_reasons(record)
 
 
-def _evidence_reasons(meta: Meta, execution: object) -> Iterator[str]:
+def _failed_status(execution: Meta) -> str:
+    """What the sandbox said of the failed action; "" where it was never run."""
+    steps, at = execution["steps"], execution["failed_step"]
+    return str(steps[at]["status"]) if at < len(steps) else ""
+
+
+def _evidence_reasons(meta: Meta, execution: Meta) -> Iterator[str]:
     observation = meta["failed_observation"]
     observed = quotable(without_places(observation[body_start(observation) :]), execution)
+    if _failed_status(execution) == Status.OK and execution.get(
+        "seen"
+    ):  # the text tells nothing, nor do names of files
+        observed = "\n".join(line.rpartition(": ")[2] for line in execution["seen"].splitlines())
     if not telling_span(meta["reflection"]["evidence"], observed):
         yield "evidence_span: the evidence quotes neither two words and eight characters in a row, nor all there is"
 
