@@ -38,7 +38,7 @@ COMPANIONS = ("*token*.json", "vocab.json", "merges.txt", "chat_template*", "*pr
 
 
 def load_policy(folder: Path, **settings: Any) -> tuple[PolicyConfig, Tree]:
-    """Configuration and parameters of a Qwen2, Qwen2.5, Qwen2-VL or Qwen2.5-VL model, on one device.
+    """Configuration and parameters of a model of one of the families in `hf_config`, on one device.
 
     Args:
       folder: with `config.json` and `model.safetensors`, or several files and their index.

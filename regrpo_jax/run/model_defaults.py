@@ -23,7 +23,7 @@ from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
 AUTO = "auto"
 TRAINABLE = "optimizer.trainable"  # which a stage may have for itself, too
-LARGE = 400_000_000  # parameters; the smallest published model that we load, Qwen2.5-0.5B, has 494 million
+LARGE = 400_000_000  # parameters; Qwen2.5-0.5B has 494 million, SmolLM2-360M 362 million
 SMALL_CHOICES = {
     "model.dtype": "float32",
     "model.param_dtype": "float32",
