@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.combinations import optimizer_field
 from regrpo_jax.config.command_line import field_values
 from regrpo_jax.models.config import PolicyConfig, tiny
+from regrpo_jax.models.model_files import described_in
 from regrpo_jax.models.parameter_count import parameter_count
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
@@ -84,5 +85,5 @@ def _sizes(config: ConfigDict) -> PolicyConfig:
     """Of the model, near enough: the tokenizer of a policy from scratch may come out smaller than it was asked for."""
     model = config.model
     if model.path:
-        return read_config(Path(model.path) / "config.json")
+        return read_config(described_in(Path(model.path)))
     return tiny(model.vocab_size, hidden_size=model.hidden_size, num_layers=model.num_layers, images=model.images)

@@ -12,6 +12,7 @@ from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
+from regrpo_jax.models.gguf_files import describe_gguf, is_gguf
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
 from regrpo_jax.models.qwen2_vl.hf_refusals import Theirs, reject_rope, reject_unread, reject_unsupported, require
 
@@ -38,16 +39,16 @@ STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_v
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
-    """The architecture that a `config.json` describes.
+    """The architecture that a `config.json`, or the metadata of a GGUF file, describes.
 
     Args:
-      path: the file.
+      path: the file (`model_files.described_in`).
       settings: fields of `PolicyConfig` that are ours to choose, such as dtype or remat.
     Raises:
       UserError: not readable, of another architecture, of a variant that would compute something else, with sizes that
         are missing or do not fit together, or with two values for one thing.
     """
-    description = read_json(path)
+    description = describe_gguf(path) if is_gguf(path) else read_json(path)
     own = description.get("model_type") == MODEL_TYPE
     if description.get("model_type") not in ARCHITECTURES and not own:
         raise UserError(
