@@ -53,7 +53,9 @@ def description(family: str, sizes: tuple[int, ...], *, tied: bool) -> dict[str,
         "use_sliding_window": False,
         "vocab_size": vocabulary,
     }
-    if family != "qwen2":
+    if family == "qwen3":
+        config["head_dim"] = 128
+    if family.endswith("vl"):
         config["rope_scaling"] = {"type": "mrope", "mrope_section": [16, 24, 24]}
         config["vision_config"] = (
             VISION | {"hidden_size": hidden} if family == "qwen2_vl" else VISION_2_5 | {"out_hidden_size": hidden}
@@ -78,6 +80,10 @@ PUBLISHED: dict[str, tuple[str, tuple[int, ...], bool, int, int]] = {
     "Qwen2.5-VL-7B": ("qwen2_5_vl", (3584, 18_944, 28, 28, 4, 152_064), False, 8_292_166_656, 729),
     "Qwen2-7B": ("qwen2", (3584, 18_944, 28, 28, 4, 152_064), False, 7_615_616_512, 339),
     "Qwen2.5-0.5B": ("qwen2", (896, 4864, 24, 14, 2, 151_936), True, 494_032_768, 290),
+    "Qwen3-0.6B": ("qwen3", (1024, 3072, 28, 16, 8, 151_936), True, 596_049_920, 310),
+    "Qwen3-8B": ("qwen3", (4096, 12_288, 36, 32, 8, 151_936), False, 8_190_735_360, 399),
+    "SmolLM2-135M": ("llama", (576, 1536, 30, 9, 3, 49_152), True, 134_515_008, 272),
+    "TinyLlama-1.1B": ("llama", (2048, 5632, 22, 32, 4, 32_000), False, 1_100_048_384, 201),
 }
 
 

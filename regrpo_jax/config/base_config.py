@@ -122,7 +122,7 @@ def _data() -> ConfigDict:
 
 def _model() -> ConfigDict:
     model = ConfigDict()
-    model.path = ""  # local Hugging Face directory: Qwen2-VL, Qwen2.5-VL, Qwen2, Qwen2.5; "" is the tiny preset
+    model.path = ""  # local Hugging Face directory or GGUF file (docs/models.md); "" is the tiny preset
     model.images = True  # tiny preset: with a vision tower
     model.vocab_size = 1000  # tiny preset: tokens of the BPE that is trained on the corpus
     model.hidden_size = multiple_of(32, 128)  # tiny preset

@@ -6,7 +6,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from regrpo_jax.data.gguf_tokenizer import gguf_tokenizer
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.gguf_files import is_gguf
 from regrpo_jax.models.own_config import MODEL_TYPE
 from regrpo_jax.models.qwen2_vl.hf_config import read_json
 
@@ -87,11 +89,14 @@ def train_tokenizer(texts: Iterable[str], *, vocab_size: int) -> PreTrainedToken
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Reads the tokenizer of a local Hugging Face directory; nothing is fetched.
+    """Reads the tokenizer of a local Hugging Face directory, or that beside or inside a GGUF file; nothing is fetched.
 
     Raises:
       UserError: the folder holds no tokenizer, or one without a chat template.
     """
+    if is_gguf(folder) and not (folder.parent / "tokenizer.json").exists():
+        return _with_template(gguf_tokenizer(folder), folder)
+    folder = folder.parent if is_gguf(folder) else folder
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; name a local Hugging Face directory")
     try:
@@ -99,6 +104,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         tokenizer = kind.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged tokenizer file may end in an error of any type
         raise UserError(f"{folder}: no tokenizer could be read from this folder ({_first_line(error)})") from error
+    return _with_template(tokenizer, folder)
+
+
+def _with_template(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
     # Where the processors of transformers 4 kept it, and with it the published Qwen2-VL checkpoints.
     older = folder / "chat_template.json"
     if not tokenizer.chat_template and older.exists():

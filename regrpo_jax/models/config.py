@@ -52,9 +52,11 @@ class VisionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class PolicyConfig:
-    """A Qwen2-style decoder; `vision=None` is a text-only policy.
+    """A decoder of Qwen2's kind; `vision=None` is a text-only policy. `qwen2_vl/README.md` lists what each family sets.
 
     Attributes:
+      attention_bias: whether q, k and v have biases, as in Qwen2 (o has none in any family here).
+      query_key_norm: an RMSNorm over the head_dim numbers of each query and key before they are rotated, as in Qwen3.
       rotary_axes: which position (0 time, 1 row, 2 column) each of the head_dim / 2 rotary frequency pairs turns
         with; all 0 is plain rotary embedding. See `sectioned_axes` and `interleaved_axes`.
       token_mixing_width: how many preceding tokens are mixed into each embedding by a learnt linear map; 0 for
@@ -79,6 +81,8 @@ class PolicyConfig:
     rope_theta: float = 1_000_000.0
     rms_norm_eps: float = 1e-6
     tie_word_embeddings: bool = True
+    attention_bias: bool = True
+    query_key_norm: bool = False
     rotary_axes: tuple[int, ...] = ()
     vision: VisionConfig | None = None
     token_mixing_width: int = 0

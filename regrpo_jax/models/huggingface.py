@@ -20,12 +20,13 @@ from rich.progress import track
 
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.models.config import PolicyConfig
+from regrpo_jax.models.model_files import described_in, model_files, read_tensors, tensor_shapes
 from regrpo_jax.models.own_config import describe_own
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
 from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config, read_json
 from regrpo_jax.models.qwen2_vl.weights import EMBEDDING, HEAD, canonical_name, hugging_face_names, is_redundant
-from regrpo_jax.models.safetensors_files import model_files, read_tensors, same_values, tensor_shapes, write_tensors
+from regrpo_jax.models.safetensors_files import same_values, write_tensors
 
 Array = jax.Array
 Tree = dict[str, Any]
@@ -38,15 +39,15 @@ COMPANIONS = ("*token*.json", "vocab.json", "merges.txt", "chat_template*", "*pr
 
 
 def load_policy(folder: Path, **settings: Any) -> tuple[PolicyConfig, Tree]:
-    """Configuration and parameters of a Qwen2, Qwen2.5, Qwen2-VL or Qwen2.5-VL model, on one device.
+    """Configuration and parameters of a model of one of the families in `hf_config`, on one device.
 
     Args:
-      folder: with `config.json` and `model.safetensors`, or several files and their index.
+      folder: with `config.json` and `model.safetensors`, or several files and their index; or a GGUF file.
       settings: fields of `PolicyConfig` that are ours to choose: dtype, param_dtype, remat, ...
     Raises:
       UserError: as `read_config` and `load_weights`.
     """
-    config = with_stored_head(read_config(folder / "config.json", **settings), folder)
+    config = with_stored_head(read_config(described_in(folder), **settings), folder)
     return config, load_weights(folder, config)
 
 
@@ -81,7 +82,7 @@ def load_weights(
     """The parameters of a policy in `config.param_dtype`, stacked over layers.
 
     Args:
-      folder: with `model.safetensors`, or several files and their index.
+      folder: with `model.safetensors`, or several files and their index; or a GGUF file.
       shardings: tree of shapes -> tree of shardings (`sharding.param_shardings`); None puts all on one device.
       quantization: how the kernels of the blocks are stored.
     Raises:
@@ -219,7 +220,8 @@ def _checked_files(
         files[file][name] = places[known]
     problems += [f"missing {name}" for name in sorted(set(places) - set(seen))]
     if problems:
-        raise UserError(f"{folder}: the weights do not fit config.json: {listed(problems)}")
+        description = "its metadata" if described_in(folder) == folder else "config.json"
+        raise UserError(f"{folder}: the weights do not fit {description}: {listed(problems)}")
     return files
 
 

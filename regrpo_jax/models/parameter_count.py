@@ -7,7 +7,9 @@ def parameter_count(config: PolicyConfig) -> int:
     """Of the whole policy, without an adapter."""
     hidden, inner = config.hidden_size, config.intermediate_size
     queries, keys = config.num_heads * config.head_dim, config.num_key_value_heads * config.head_dim
-    attention = _linear(hidden, queries) + 2 * _linear(hidden, keys) + queries * hidden
+    attention = 2 * hidden * (queries + keys)  # q and o, k and v
+    attention += queries + 2 * keys if config.attention_bias else 0
+    attention += 2 * config.head_dim if config.query_key_norm else 0
     layer = attention + 3 * hidden * inner + 2 * hidden  # two norms
     embeddings = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
     mixing = config.token_mixing_width * hidden * hidden

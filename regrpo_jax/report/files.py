@@ -13,6 +13,7 @@ from regrpo_jax.agent.rollout import RolloutGroup
 from regrpo_jax.data.rollout_buffer import StoredRollouts
 from regrpo_jax.environments.task import TASKS_FILE, Task, read_tasks
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.gguf_files import is_gguf
 
 SPLITS = ("validation", "test", "held_out")  # at the end of a title: of another split than the first one
 BARE = "bare retry"  # in the title of a policy that played without reflections, as a control
@@ -128,11 +129,15 @@ def read_tokenizer(workdir: Path) -> Any:
         except LeftOut:
             path = ""
         folder = Path(path) if path else folder
-    if not folder.is_dir():
+    if not folder.is_dir() and not is_gguf(folder):
         raise LeftOut("the run has no tokenizer folder, so that tokens cannot be shown as text")
     from transformers import PreTrainedTokenizerFast  # takes seconds to import, and only this section needs it
 
+    from regrpo_jax.data.tokenizer import load_tokenizer
+
     try:
+        if is_gguf(folder):
+            return load_tokenizer(folder)
         return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except Exception as error:  # a damaged tokenizer file may end in an error of any type
         raise LeftOut(f"the tokenizer in {folder.name}/ cannot be read ({_reason(error)})") from error

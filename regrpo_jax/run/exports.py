@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from regrpo_jax.data.tokenizer import load_tokenizer
+from regrpo_jax.models.gguf_files import gguf_notes, is_gguf
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.lora import merge_adapter
 from regrpo_jax.models.peft import export_adapter
@@ -32,8 +34,12 @@ def write_weights(learner: Learner) -> None:
     params = (
         merge_adapter(variables["params"], variables["lora"], config) if "lora" in variables else variables["params"]
     )
-    token_ids = {"image_token_id": context.image_token_id} if context.image_token_id >= 0 else {}
-    save_policy(folder, config, params, source=source, token_ids=token_ids, own=bool(foreign_parts(config)))
+    if source is not None and is_gguf(source):
+        save_policy(folder, config, params, token_ids=gguf_notes(source))
+        load_tokenizer(source).save_pretrained(folder)
+    else:
+        token_ids = {"image_token_id": context.image_token_id} if context.image_token_id >= 0 else {}
+        save_policy(folder, config, params, source=source, token_ids=token_ids, own=bool(foreign_parts(config)))
     if source is None:
         shutil.copytree(learner.workdir / "tokenizer", folder, dirs_exist_ok=True)
     print(f"full weights written to {folder}", flush=True)

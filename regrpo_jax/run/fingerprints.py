@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ml_collections import ConfigDict
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.gguf_files import is_gguf
 from regrpo_jax.records.loading import shard_paths
 from regrpo_jax.records.picture_forms import is_data_url
 from regrpo_jax.records.types import RotRecord, Trajectory
@@ -76,5 +77,7 @@ def _pictures(name: str, records: Sequence[RotRecord | Trajectory]) -> dict[str,
 
 
 def _model_files(folder: Path) -> list[Path]:
+    if is_gguf(folder):  # one file, and the tokenizer that may stand beside it
+        return [folder, *sorted(folder.parent.glob("*token*.json")), *sorted(folder.parent.glob("*.jinja"))]
     found = {path for pattern in MODEL_FILES for path in folder.glob(pattern) if path.is_file()}
     return sorted(path for path in found if path.name not in _UNREAD)

@@ -18,12 +18,13 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.combinations import optimizer_field
 from regrpo_jax.config.command_line import field_values
 from regrpo_jax.models.config import PolicyConfig, tiny
+from regrpo_jax.models.model_files import described_in
 from regrpo_jax.models.parameter_count import parameter_count
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
 AUTO = "auto"
 TRAINABLE = "optimizer.trainable"  # which a stage may have for itself, too
-LARGE = 400_000_000  # parameters; the smallest published model that we load, Qwen2.5-0.5B, has 494 million
+LARGE = 400_000_000  # parameters; Qwen2.5-0.5B has 494 million, SmolLM2-360M 362 million
 SMALL_CHOICES = {
     "model.dtype": "float32",
     "model.param_dtype": "float32",
@@ -84,5 +85,5 @@ def _sizes(config: ConfigDict) -> PolicyConfig:
     """Of the model, near enough: the tokenizer of a policy from scratch may come out smaller than it was asked for."""
     model = config.model
     if model.path:
-        return read_config(Path(model.path) / "config.json")
+        return read_config(described_in(Path(model.path)))
     return tiny(model.vocab_size, hidden_size=model.hidden_size, num_layers=model.num_layers, images=model.images)

@@ -1,4 +1,4 @@
-"""The policy that a run starts from: a local Hugging Face directory, or the tiny preset with fresh weights."""
+"""The policy that a run starts from: a Hugging Face directory, a GGUF file, or the tiny preset with fresh weights."""
 
 import dataclasses
 import functools
@@ -22,6 +22,7 @@ from regrpo_jax.models.attention import best_backend
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
 from regrpo_jax.models.huggingface import load_weights, with_stored_head
 from regrpo_jax.models.lora import check_settings
+from regrpo_jax.models.model_files import described_in
 from regrpo_jax.models.peft_import import load_adapter
 from regrpo_jax.models.policy import PolicyFunctions, policy_functions
 from regrpo_jax.models.quantization import quantize_params
@@ -50,11 +51,11 @@ def starting_policy(
         policy_config = _tiny_config(config, len(tokenizer))
     else:
         tokenizer = load_tokenizer(folder)
-        policy_config = read_config(folder / "config.json", **_settings(config))
+        policy_config = read_config(described_in(folder), **_settings(config))
         if len(tokenizer) > policy_config.vocab_size:
             raise UserError(
-                f"{folder}: the tokenizer has {len(tokenizer)} tokens, but config.json says that the model knows "
-                f"{policy_config.vocab_size}; the two belong to different models"
+                f"{folder}: the tokenizer has {len(tokenizer)} tokens, but {described_in(folder).name} says that the "
+                f"model knows {policy_config.vocab_size}; the two belong to different models"
             )
         policy_config = with_stored_head(policy_config, folder)
     vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.alpha)

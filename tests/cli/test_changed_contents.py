@@ -81,6 +81,23 @@ def test_what_changed_is_named(
     assert f"config.{field};" in str(caught.value)
 
 
+def test_a_gguf_file_and_the_tokenizer_beside_it_count(files: Path) -> None:
+    config = base_config()
+    config.model.path = str(files / "model.gguf")
+
+    def taken() -> str:
+        return run_fingerprints(config, Corpus([], [], [], False))["model.path"]
+
+    (files / "model.gguf").write_bytes(b"1")
+    digests = [taken()]
+    for name in ("tokenizer.json", "chat_template.jinja", "model.gguf"):
+        (files / name).write_text("2")
+        digests.append(taken())
+    assert len(set(digests)) == 4
+    (files / "other.json").write_text("{}")
+    assert taken() == digests[-1]
+
+
 def test_a_start_that_reads_less_forgets_nothing(files: Path, taken: Callable[[], dict[str, str]]) -> None:
     before = taken()
     record_run(base_config(), files, before)

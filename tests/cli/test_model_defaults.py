@@ -85,7 +85,7 @@ def test_a_folder_without_a_model_is_told_before_anything_runs(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "model",
-    ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B", "Qwen2-7B", "Qwen2.5-0.5B"),
+    ("Qwen2-VL-2B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2-7B", "Qwen2.5-0.5B", "Qwen3-8B", "SmolLM2-135M"),
 )
 def test_parameters_of_published_models(tmp_path: Path, published: dict[str, Any], model: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(published[model].description))
@@ -118,6 +118,8 @@ def test_parameters_are_those_of_the_arrays(data: st.DataObject) -> None:
         num_key_value_heads=heads,
         head_dim=4,
         tie_word_embeddings=data.draw(st.booleans()),
+        attention_bias=data.draw(st.booleans()),
+        query_key_norm=data.draw(st.booleans()),
         token_mixing_width=data.draw(st.integers(0, 3)),
         vision=vision,
     )

@@ -18,6 +18,7 @@ from regrpo_jax.models.token_choice import sampling_controls
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 IMAGE_TOKEN = 38
+FAMILIES = ("llama", "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl")
 TOLERANCE = 2e-4
 Case = dict[str, np.ndarray]
 
@@ -34,7 +35,7 @@ def read_case(family: str) -> tuple[PolicyConfig, dict[str, Any], Case, TokenBlo
     return config, {"params": params}, case, TokenBlock(**parts["block"]), images
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_logits_loss_and_gradient_norms(family: str) -> None:
     config, variables, case, block, images = read_case(family)
     functions = policy_functions(config)
@@ -57,7 +58,7 @@ def test_logits_loss_and_gradient_norms(family: str) -> None:
         np.testing.assert_allclose(jnp.linalg.norm(part), case[f"gradient_norm/{name}"], atol=TOLERANCE, err_msg=name)
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_greedy_continuation(family: str) -> None:
     """The last row, its padding included, as one group with a branch."""
     config, variables, case, block, images = read_case(family)

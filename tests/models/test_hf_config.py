@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes, tiny
-from regrpo_jax.models.qwen2_vl.hf_config import describe, parse_config, read_config
+from regrpo_jax.models.qwen2_vl.hf_config import describe, foreign_parts, parse_config, read_config
 from tests.conftest import VISION
 
-MODELS = ("Qwen2-VL-7B", "Qwen2.5-VL-7B", "Qwen2-7B")
+MODELS = ("Qwen2-VL-7B", "Qwen2.5-VL-7B", "Qwen2-7B", "Qwen3-0.6B", "SmolLM2-135M")
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def test_the_tiny_preset_is_no_hugging_face_architecture() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_type": "qwen3_vl"}, "model_type is 'qwen3_vl'; supported are 'qwen2', 'qwen2_vl', 'qwen2_5_vl'"),
+        ({"model_type": "qwen3_vl"}, "model_type is 'qwen3_vl'; supported are 'llama', 'qwen2', 'qwen3', 'qwen2_vl', "),
         ({"rope_scaling": {"type": "yarn", "mrope_section": [16, 24, 24]}}, "rope_type 'yarn' is not supported"),
         ({"rope_scaling": {"type": "mrope"}}, "'mrope_section' is missing"),
         ({"rope_scaling": {"type": "mrope", "mrope_section": [16, 24]}}, "mrope_section has 2 numbers"),
@@ -114,6 +114,59 @@ def test_what_would_compute_something_else_is_refused(
         read_config(path)
     assert str(error.value).startswith(f"{path}: ")
     assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "change", "reason"),
+    [
+        ("SmolLM2-135M", {"attention_bias": True}, "attention_bias True is not supported, only False is"),
+        ("SmolLM2-135M", {"mlp_bias": True}, "mlp_bias True is not supported, only False is"),
+        ("SmolLM2-135M", {"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
+        (
+            "SmolLM2-135M",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 32.0, "original_max_position_embeddings": 8192}},
+            "rope_type 'llama3' is not supported",
+        ),
+        ("SmolLM2-135M", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_type 'linear' is not supported"),
+        ("SmolLM2-135M", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "rope_type 'dynamic' is not supported"),
+        ("SmolLM2-135M", {"num_attention_heads": 7}, "not a multiple of the number of attention heads"),
+        ("Qwen3-0.6B", {"attention_bias": True}, "attention_bias True is not supported"),
+        ("Qwen3-0.6B", {"use_sliding_window": True}, "use_sliding_window True is not supported"),
+        ("Qwen3-0.6B", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type 'yarn' is not supported"),
+        ("Qwen3-0.6B", {"model_type": "qwen3_moe"}, "model_type is 'qwen3_moe'; supported are"),
+        ("Qwen2-7B", {"model_type": "mistral"}, "model_type is 'mistral'; supported are"),
+    ],
+)
+def test_variants_of_text_families_are_refused_in_a_sentence(
+    tmp_path: Path, published: dict[str, Any], model: str, change: dict[str, Any], reason: str
+) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(published[model].description))
+    read_config(path)
+    path.write_text(json.dumps(published[model].description | change))
+    with pytest.raises(UserError) as error:
+        read_config(path)
+    assert str(error.value).startswith(f"{path}: ") and "\n" not in str(error.value)
+    assert reason in str(error.value)
+
+
+@pytest.mark.parametrize(("biases", "norms"), [(False, False), (True, False), (False, True), (True, True)])
+def test_a_decoder_is_described_as_the_family_that_has_its_parts(
+    published: dict[str, Any], biases: bool, norms: bool
+) -> None:
+    text = parse_config(published["SmolLM2-135M"].description)
+    config = dataclasses.replace(text, attention_bias=biases, query_key_norm=norms, head_dim=32, rotary_axes=(0,) * 16)
+    if biases and norms:
+        with pytest.raises(UserError, match="no Hugging Face architecture .attention_bias, query_key_norm"):
+            describe(config)
+        return
+    assert describe(config)["model_type"] == {(False, False): "llama", (True, False): "qwen2"}.get(
+        (biases, norms), "qwen3"
+    )
+    assert parse_config(describe(config)) == config
+    vision = parse_config(published["Qwen2-VL-2B"].description)
+    seeing = dataclasses.replace(vision, attention_bias=biases, query_key_norm=norms)
+    assert bool(foreign_parts(seeing)) == ((biases, norms) != (True, False))
 
 
 def test_our_own_settings_are_kept(tmp_path: Path, published: dict[str, Any]) -> None:

@@ -300,7 +300,7 @@ def replace_config(**changes: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "config.json").write_text(""), "config.json", "invalid JSON at line 1"),
         (lambda folder: (folder / "config.json").write_text("[1]"), "config.json", "expected a JSON object"),
         (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe{}"), "config.json", "not a readable JSON file"),
-        (replace_config(model_type="llama"), "config.json", "model_type is 'llama'"),
+        (replace_config(model_type="gemma"), "config.json", "model_type is 'gemma'"),
         (replace_config(model_type=None), "config.json", "model_type is None"),
         (replace_config(hidden_size=None), "config.json", "'hidden_size' is missing"),
         (replace_config(num_key_value_heads=3), "config.json", "multiple of num_key_value_heads"),

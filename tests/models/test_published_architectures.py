@@ -13,10 +13,11 @@ from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
-MODELS = ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B", "Qwen2-7B", "Qwen2.5-0.5B")
+SEEING = ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B")
+TEXT = ("Qwen2-7B", "Qwen2.5-0.5B", "Qwen3-0.6B", "Qwen3-8B", "SmolLM2-135M", "TinyLlama-1.1B")
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", SEEING + TEXT)
 def test_parameter_and_tensor_counts(tmp_path: Path, published: dict[str, Any], model: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(published[model].description))

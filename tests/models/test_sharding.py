@@ -28,6 +28,7 @@ from regrpo_jax.training.parallel import device_mesh
         ("params/vision/blocks/proj/kernel", (2, 8, 8), P(None, "model")),
         ("params/vision/merger_fc1/kernel", (8, 8), P(None, "model")),
         ("params/layers/input_norm/scale", (2, 8), P()),
+        ("params/layers/q_norm/scale", (2, 8), P()),
         ("lora/layers/up_proj/up", (2, 4, 16), P(None, None, "model")),
         ("lora/layers/up_proj/down", (2, 8, 4), P()),
         ("lora/layers/down_proj/down", (2, 16, 4), P(None, "model")),

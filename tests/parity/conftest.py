@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
     PreTrainedModel,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
@@ -19,6 +21,8 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from regrpo_jax.data.batches import collate_images
@@ -32,6 +36,11 @@ VOCABULARY, IMAGE_TOKEN, PAD = 40, 38, 0
 SECTIONS = [1, 1, 2]  # M-RoPE's frequency pairs for time, row and column; a head has 8 dimensions
 PATCH, MERGE = 4, 2
 Variables = dict[str, Any]
+TEXT_MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 12}),  # heads are wider together than the hidden states
+}
 Sample = Sequence[int | tuple[int, int]]  # so many text tokens, or an image of (rows, columns) image tokens
 
 
@@ -59,8 +68,9 @@ def make_theirs(family: str, *, heads: int, key_value_heads: int, tied: bool) ->
     rope = {"rope_type": "default", "rope_theta": 5_000.0}
     shared = {"depth": 3, "num_heads": 2, "patch_size": PATCH, "initializer_range": 0.3}
     model: PreTrainedModel
-    if family == "qwen2":
-        model = Qwen2ForCausalLM(Qwen2Config(**text, rope_parameters=rope, tie_word_embeddings=tied))
+    if family in TEXT_MODELS:
+        kind, configuration, sizes = TEXT_MODELS[family]
+        model = kind(configuration(**text | sizes, rope_parameters=rope, tie_word_embeddings=tied))
     elif family == "qwen2_vl":
         vision = shared | {"embed_dim": 32, "hidden_size": 8 * heads, "mlp_ratio": 2}
         config = Qwen2VLConfig(

@@ -20,7 +20,15 @@ TEXT, MIXED = ((7,), (3,), (11,)), ((9,), (4, (2, 3), 5), (2, (5, 3), 3, (1, 4),
 
 
 @pytest.mark.parametrize(
-    ("family", "samples"), [("qwen2", TEXT), ("qwen2_vl", TEXT), ("qwen2_vl", MIXED), ("qwen2_5_vl", MIXED)]
+    ("family", "samples"),
+    [
+        ("llama", TEXT),
+        ("qwen2", TEXT),
+        ("qwen3", TEXT),
+        ("qwen2_vl", TEXT),
+        ("qwen2_vl", MIXED),
+        ("qwen2_5_vl", MIXED),
+    ],
 )
 def test_greedy_tokens_are_the_same(twins: Callable[..., Any], family: str, samples: tuple[Any, ...]) -> None:
     """Prompts of different lengths in one batch; two branches a group, which must not differ."""
@@ -49,7 +57,7 @@ def test_greedy_tokens_are_the_same(twins: Callable[..., Any], family: str, samp
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stored_goldens_are_what_transformers_computes(family: str) -> None:
     classes: dict[str, Any] = {
-        "qwen2": AutoModelForCausalLM,
+        **dict.fromkeys(("llama", "qwen2", "qwen3"), AutoModelForCausalLM),
         "qwen2_vl": Qwen2VLForConditionalGeneration,
         "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
     }

@@ -30,6 +30,10 @@ BATCHES = {
         ("qwen2", 4, 4, True, "text"),  # 1, 2 and 7 queries to a key
         ("qwen2", 4, 2, False, "text"),
         ("qwen2", 14, 2, True, "text"),
+        ("llama", 4, 4, False, "text"),
+        ("llama", 14, 2, True, "text"),
+        ("qwen3", 4, 2, False, "text"),
+        ("qwen3", 14, 2, True, "text"),
         ("qwen2_vl", 4, 4, False, "one image"),
         ("qwen2_vl", 4, 2, False, "text"),
         ("qwen2_vl", 4, 2, False, "three images"),

@@ -6,9 +6,11 @@ import pytest
 import torch
 from transformers import (
     AutoConfig,
+    LlamaForCausalLM,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2ForCausalLM,
     Qwen2VLForConditionalGeneration,
+    Qwen3ForCausalLM,
 )
 
 from regrpo_jax.models.huggingface import param_shapes, tensor_places, tensor_shape
@@ -16,13 +18,17 @@ from regrpo_jax.models.qwen2_vl.hf_config import parse_config
 from regrpo_jax.models.qwen2_vl.weights import canonical_name, is_redundant
 
 CLASSES: dict[str, Any] = {
+    "llama": LlamaForCausalLM,
     "qwen2": Qwen2ForCausalLM,
+    "qwen3": Qwen3ForCausalLM,
     "qwen2_vl": Qwen2VLForConditionalGeneration,
     "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
 }
+SEEING = ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-7B")
+TEXT = ("Qwen2.5-0.5B", "Qwen3-0.6B", "Qwen3-8B", "SmolLM2-135M", "TinyLlama-1.1B")
 
 
-@pytest.mark.parametrize("model", ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-7B", "Qwen2.5-0.5B"))
+@pytest.mark.parametrize("model", SEEING + TEXT)
 def test_every_tensor_of_the_published_model_has_its_name_and_shape(published: dict[str, Any], model: str) -> None:
     description = published[model].description
     family = description["model_type"]

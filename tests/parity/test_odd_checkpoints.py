@@ -191,6 +191,15 @@ CHECKPOINTS: dict[str, Odd] = {
     ),
     "a patch of two sides": Odd("qwen2_vl", inside("vision_config", patch_size=[4, 4]), "patch_size 'list'"),
     "heads of another width": Odd("qwen2_vl", inside("text_config", head_dim=4), "head_dim is 4"),
+    "llama with biases": Odd("llama", stored(f"{Q_PROJ}.bias", lambda held: noise(32)), "unexpected .*q_proj.bias"),
+    "llama with another width of heads": Odd("llama tied", keys(head_dim=4), "q_proj.weight has shape"),
+    "llama with old rotary tables": Odd(
+        "llama", stored("model.layers.0.self_attn.rotary_emb.inv_freq", lambda held: noise(4))
+    ),
+    "qwen3 without norms": Odd(
+        "qwen3", stored(f"{Q_PROJ.replace('q_proj', 'q_norm')}.weight", None), "missing .*q_norm.weight"
+    ),
+    "qwen3 that states no width of heads": Odd("qwen3", keys(head_dim=None), "q_proj.weight has shape"),
     "quantised": Odd("qwen2", keys(quantization_config={"quant_method": "fp8"}), "quantization_config"),
 }
 

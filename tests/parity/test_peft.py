@@ -1,4 +1,4 @@
-"""Adapters against peft: ours in its models, its in ours, on all three architectures and back again."""
+"""Adapters against peft: ours in its models, its in ours, on all families and back again."""
 
 import dataclasses
 from collections.abc import Callable
@@ -26,6 +26,8 @@ EXPORTED: dict[str, tuple[str, AdapterSettings, int]] = {
     "text_attention": ("qwen2", AdapterSettings(3), 2 * 4),
     "text_all": ("qwen2", AdapterSettings(3, (*ATTENTION_TARGETS, *MLP)), 2 * 7),
     "text_last_layer": ("qwen2", AdapterSettings(3, ("q_proj", "down_proj"), last_layers=1), 1 * 2),
+    "llama_all": ("llama", AdapterSettings(3, (*ATTENTION_TARGETS, *MLP)), 2 * 7),
+    "qwen3_all": ("qwen3", AdapterSettings(3, (*ATTENTION_TARGETS, *MLP)), 2 * 7),
     "frozen_tower": ("qwen2_vl", AdapterSettings(3), 2 * 4),
     "qwen2_tower": (
         "qwen2_vl",
@@ -51,6 +53,8 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
             "modules_to_save": ["lm_head"],
         },
     ),
+    "llama": ("llama", {"target_modules": "all-linear"}),
+    "head_norms": ("qwen3", {"target_modules": ["q_proj", "o_proj"], "modules_to_save": ["q_norm", "k_norm"]}),
     "regular_expression": (
         "qwen2_vl",
         {

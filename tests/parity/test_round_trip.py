@@ -13,7 +13,11 @@ from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.safetensors_files import INDEX
 
 TOLERANCE, IMAGE_TOKEN = 2e-4, 38
-SAMPLES = {"qwen2": ((12,), (5,)), "qwen2_vl": ((9,), (2, (5, 3), 3, (1, 4), 2)), "qwen2_5_vl": ((4, (2, 3), 5),)}
+SAMPLES = {
+    **dict.fromkeys(("llama", "qwen2", "qwen3"), ((12,), (5,))),
+    "qwen2_vl": ((9,), (2, (5, 3), 3, (1, 4), 2)),
+    "qwen2_5_vl": ((4, (2, 3), 5),),
+}
 
 
 @pytest.mark.parametrize("family", SAMPLES)
@@ -46,6 +50,8 @@ def test_exported_weights_give_the_same_logits(
         expected = theirs(**batch.theirs()).logits.numpy()
     logits = pair.logits({"params": changed}, batch.block, batch.images)
     np.testing.assert_allclose(logits[batch.valid], expected[batch.valid], atol=TOLERANCE)
+    assert type(theirs.config) is type(pair.theirs.config)
+    assert theirs.config.architectures == [type(pair.theirs).__name__]
     config, again = load_policy(tmp_path, remat="none")
     assert config == pair.config
     jax.tree.map(np.testing.assert_array_equal, again, changed)

@@ -1,4 +1,4 @@
-"""The policy network: a Qwen2-style decoder that runs a shared prefix once and many branches against it."""
+"""The policy network: a decoder of Qwen2's kind that runs a shared prefix once and many branches against it."""
 
 import operator
 from collections.abc import Sequence
@@ -31,9 +31,10 @@ class DecoderLayer(nn.Module):
         """
         config = self.config
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="input_norm")(hidden)
-        queries = self._heads("q_proj", config.num_heads)(normed, context["angles"], rotated=True)
-        keys = self._heads("k_proj", config.num_key_value_heads)(normed, context["angles"], rotated=True)
-        values = self._heads("v_proj", config.num_key_value_heads)(normed, context["angles"], rotated=False)
+        queries = rotate(self._normed("q_norm", self._heads("q_proj", config.num_heads, normed)), context["angles"])
+        keys = self._heads("k_proj", config.num_key_value_heads, normed)
+        keys = rotate(self._normed("k_norm", keys), context["angles"])
+        values = self._heads("v_proj", config.num_key_value_heads, normed)
         if "own_keys" in layer_caches:
             mixed, keys, values = _decoding_attention(queries, keys, values, layer_caches, context)
         elif "prefix_keys" in layer_caches:
@@ -52,13 +53,15 @@ class DecoderLayer(nn.Module):
         config = self.config
         return Projection(features, use_bias, config.param_dtype, config.lora_alpha, config.lora_dropout, name=name)
 
-    def _heads(self, name: str, heads: int) -> Any:
-        def project(inputs: Array, angles: Array, *, rotated: bool) -> Array:
-            flat = self._linear(name, heads * self.config.head_dim, use_bias=True)(inputs)
-            split = flat.reshape(*flat.shape[:-1], heads, self.config.head_dim)
-            return rotate(split, angles) if rotated else split
+    def _heads(self, name: str, heads: int, inputs: Array) -> Array:
+        """inputs: [.., token, hidden]; returns [.., token, head, head_dim]."""
+        flat = self._linear(name, heads * self.config.head_dim, self.config.attention_bias)(inputs)
+        return flat.reshape(*flat.shape[:-1], heads, self.config.head_dim)
 
-        return project
+    def _normed(self, name: str, heads: Array) -> Array:
+        """Each head's vector normalised where the family does that.  # [.., token, head, head_dim]"""
+        config = self.config
+        return RMSNorm(config.rms_norm_eps, config.param_dtype, name=name)(heads) if config.query_key_norm else heads
 
 
 class Policy(nn.Module):

@@ -12,37 +12,48 @@ from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
+from regrpo_jax.models.gguf_files import describe_gguf, is_gguf
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
 from regrpo_jax.models.qwen2_vl.hf_refusals import Theirs, reject_rope, reject_unread, reject_unsupported, require
 
 ARCHITECTURES = {
+    "llama": "LlamaForCausalLM",
     "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
     "qwen2_vl": "Qwen2VLForConditionalGeneration",
     "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
 }
+CONFIGURATIONS = {
+    "llama": "LlamaConfig",
+    "qwen2": "Qwen2Config",
+    "qwen3": "Qwen3Config",
+    "qwen2_vl": "Qwen2VLConfig",
+    "qwen2_5_vl": "Qwen2_5_VLConfig",
+}
+# Families without a vision tower -> what sets their decoders apart, (attention_bias, query_key_norm).
+TEXT_FAMILIES = {"llama": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
 VISION_ROPE_THETA = 10_000.0
-CONFIGURATIONS = {"qwen2": "Qwen2Config", "qwen2_vl": "Qwen2VLConfig", "qwen2_5_vl": "Qwen2_5_VLConfig"}
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
 STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
-    """The architecture that a `config.json` describes.
+    """The architecture that a `config.json`, or the metadata of a GGUF file, describes.
 
     Args:
-      path: the file.
+      path: the file (`model_files.described_in`).
       settings: fields of `PolicyConfig` that are ours to choose, such as dtype or remat.
     Raises:
       UserError: not readable, of another architecture, of a variant that would compute something else, with sizes that
         are missing or do not fit together, or with two values for one thing.
     """
-    description = read_json(path)
+    description = describe_gguf(path) if is_gguf(path) else read_json(path)
     own = description.get("model_type") == MODEL_TYPE
     if description.get("model_type") not in ARCHITECTURES and not own:
         raise UserError(
             f"{path}: model_type is {description.get('model_type')!r}; supported are "
-            f"{', '.join(map(repr, ARCHITECTURES))} (Qwen2 and Qwen2.5 text, Qwen2-VL, Qwen2.5-VL)"
+            f"{', '.join(map(repr, ARCHITECTURES))} (Llama, Qwen2, Qwen2.5 and Qwen3 text, Qwen2-VL, Qwen2.5-VL)"
         )
     try:
         return dataclasses.replace(parse_own(description) if own else parse_config(description), **settings)
@@ -67,18 +78,19 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
       TypeError, AttributeError: there are values of another kind.
     """
     family = description["model_type"]
-    nested = description.get("text_config") if family != "qwen2" else None
+    nested = description.get("text_config") if family not in TEXT_FAMILIES else None
     text = description if nested is None else nested
     _require_stated(text, STATED)
-    reject_rope(text, ("default",) if family == "qwen2" else ("default", "mrope"))
+    reject_rope(text, ("default",) if family in TEXT_FAMILIES else ("default", "mrope"))
     theirs = _read_by_transformers(description)
     theirs_text = theirs.get_text_config()
     reject_unsupported(description, text, theirs_text)
     if nested is not None:
         reject_unread(description, nested, theirs_text, STATED)
     config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
-    if family == "qwen2":
-        return config
+    if family in TEXT_FAMILIES:
+        attention_bias, query_key_norm = TEXT_FAMILIES[family]
+        return dataclasses.replace(config, attention_bias=attention_bias, query_key_norm=query_key_norm)
     _require_stated(description, ("vision_config",))
     _require_stated(description["vision_config"], STATED_OF_TOWER[family])
     sections = theirs_text.rope_parameters["mrope_section"]
@@ -113,7 +125,7 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
     if named := foreign_parts(config):
         parts = ", ".join(named)
         raise UserError(f"this policy is no Hugging Face architecture ({parts}); start from one to export full weights")
-    family = "qwen2" if vision is None else "qwen2_5_vl" if vision.gated else "qwen2_vl"
+    family = _family(config)
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     description: dict[str, Any] = {
         "architectures": [ARCHITECTURES[family]],
@@ -131,16 +143,28 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_word_embeddings,
         "torch_dtype": config.param_dtype,
     }
+    if family in ("llama", "qwen3"):
+        description["attention_bias"] = False
     if vision is None:
         return description
     mrope = {"type": "mrope", "mrope_section": _sections(config)}
     return description | {"rope_scaling": mrope | rope, "vision_config": _describe_vision(vision, config.hidden_size)}
 
 
+def _family(config: PolicyConfig) -> str:
+    """The `model_type` of a policy without foreign parts."""
+    if config.vision is not None:
+        return "qwen2_5_vl" if config.vision.gated else "qwen2_vl"
+    kinds = {settings: family for family, settings in TEXT_FAMILIES.items()}
+    return kinds[config.attention_bias, config.query_key_norm]
+
+
 def foreign_parts(config: PolicyConfig) -> list[str]:
     """What a policy has that no Hugging Face architecture has; [] for most."""
     vision, sections = config.vision, _sections(config)
+    kinds = TEXT_FAMILIES.values() if vision is None else [TEXT_FAMILIES["qwen2"]]
     foreign = {
+        "attention_bias, query_key_norm": (config.attention_bias, config.query_key_norm) not in kinds,
         "token_mixing_width": config.token_mixing_width != 0,
         "embedding_scale": config.embedding_scale != 1,
         "vision.learned_grid": vision is not None and vision.learned_grid != 0,

@@ -34,8 +34,9 @@ def reject_unsupported(description: dict[str, Any], text: dict[str, Any], theirs
     for name, value, supported in (
         ("partial_rotary_factor", theirs.rope_parameters.get("partial_rotary_factor") or 1, (1,)),
         ("hidden_act", theirs.hidden_act, ("silu",)),
-        ("use_sliding_window", theirs.use_sliding_window or False, (False,)),
-        *(("layer_types", kind, ("full_attention",)) for kind in theirs.layer_types),
+        ("use_sliding_window", getattr(theirs, "use_sliding_window", None) or False, (False,)),
+        *((key, getattr(theirs, key, False), (False,)) for key in ("attention_bias", "mlp_bias")),
+        *(("layer_types", kind, ("full_attention",)) for kind in getattr(theirs, "layer_types", None) or ()),
         *((key, {**text, **description}.get(key), (None,)) for key in ELSEWHERE),
     ):
         require(name, value, supported)

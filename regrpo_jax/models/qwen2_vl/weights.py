@@ -15,16 +15,16 @@ _DECODER = {
     "layers/input_norm/scale": "model.layers.{}.input_layernorm.weight",
     "layers/post_attention_norm/scale": "model.layers.{}.post_attention_layernorm.weight",
     "layers/q_proj/kernel": "model.layers.{}.self_attn.q_proj.weight",
-    "layers/q_proj/bias": "model.layers.{}.self_attn.q_proj.bias",
     "layers/k_proj/kernel": "model.layers.{}.self_attn.k_proj.weight",
-    "layers/k_proj/bias": "model.layers.{}.self_attn.k_proj.bias",
     "layers/v_proj/kernel": "model.layers.{}.self_attn.v_proj.weight",
-    "layers/v_proj/bias": "model.layers.{}.self_attn.v_proj.bias",
     "layers/o_proj/kernel": "model.layers.{}.self_attn.o_proj.weight",
     "layers/gate_proj/kernel": "model.layers.{}.mlp.gate_proj.weight",
     "layers/up_proj/kernel": "model.layers.{}.mlp.up_proj.weight",
     "layers/down_proj/kernel": "model.layers.{}.mlp.down_proj.weight",
 }
+
+_ATTENTION_BIAS = {f"layers/{x}_proj/bias": f"model.layers.{{}}.self_attn.{x}_proj.bias" for x in "qkv"}
+_QUERY_KEY_NORM = {f"layers/{x}_norm/scale": f"model.layers.{{}}.self_attn.{x}_norm.weight" for x in "qk"}
 
 _VISION = {
     "vision/patch_embed/kernel": "visual.patch_embed.proj.weight",
@@ -70,6 +70,8 @@ _LAYOUTS = (
 def hugging_face_names(config: PolicyConfig) -> dict[str, str]:
     """Path of each parameter of `config`, joined with "/", to its published name."""
     names = dict(_DECODER)
+    names |= _ATTENTION_BIAS if config.attention_bias else {}
+    names |= _QUERY_KEY_NORM if config.query_key_norm else {}
     if not config.tie_word_embeddings:
         names["lm_head"] = HEAD
     if config.token_mixing_width:
