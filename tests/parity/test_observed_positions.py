@@ -42,9 +42,11 @@ def grids_of(pieces: Sequence[Piece]) -> list[Grid]:
 
 
 def packed(grids: Sequence[Grid]) -> PackedImages:
-    """Images without pixels; only where they stand matters."""
-    nothing = np.zeros(0, np.int32)
-    return PackedImages(np.zeros((0, 1), np.float32), np.zeros((0, 2), np.int32), nothing, nothing, tuple(grids))
+    """Images of one number a patch; only where they stand matters."""
+    counts = [MERGE**2 * rows * columns for rows, columns in grids]
+    owner = np.repeat(np.arange(1, len(grids) + 1, dtype=np.int32), counts)
+    places = np.zeros((sum(counts), 2), np.int32)
+    return PackedImages(np.zeros((sum(counts), 1), np.float32), places, owner, owner, tuple(grids))
 
 
 def theirs(model: Any, tokens: np.ndarray, grids: Sequence[Grid]) -> tuple[np.ndarray, int]:
@@ -101,16 +103,16 @@ def check_group(chance: random.Random, model: Any, prefix: list[Piece], branches
         branch_buckets=(256,),
     )
     body = batch.prefix.positions[0][batch.prefix.segment_ids[0] > 0]
-    starts = np.concatenate([[0], np.cumsum(images.token_counts)])
+    every = images.features_of(range(len(images.merged_grids)))
+    assert len(set(every.tolist())) == sum(images.token_counts), "no two images share a feature"
     for column, branch in enumerate(branches):
         tokens = np.concatenate([head, made[column].tokens])
         wanted, after = theirs(model, tokens, [*asked, *grids_of(branch)])
         real = batch.branches.segment_ids[0, column] > 0
         found = np.concatenate([body, batch.branches.positions[0, column][real]])
         np.testing.assert_array_equal(found, wanted[:-1])
-        features = [np.arange(starts[which], starts[which + 1]) for which in made[column].pictures]
         index = np.full(len(made[column].tokens), -1)
-        index[made[column].tokens == IMAGE_TOKEN] = np.concatenate([np.zeros(0, int), *features])
+        index[made[column].tokens == IMAGE_TOKEN] = images.features_of(made[column].pictures)
         np.testing.assert_array_equal(batch.branches.image_index[0, column][real], [-1, *index[:-1]])
         check_live(made[column].tokens, grids_of(branch), int(places[-1].max()) + 1, wanted[len(head) :], after)
 
