@@ -10,6 +10,7 @@ Starting again with the same --workdir goes on where the last start stopped.
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def run_from_command_line() -> None:
         print(__doc__)
         return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    signal.signal(signal.SIGTERM, _told_to_end)  # a stage that trains has its own way to end
     try:
         main(arguments)
     except UserError as error:
@@ -82,6 +84,10 @@ def run_from_command_line() -> None:
     except KeyboardInterrupt:
         print("stopped; start again with the same --workdir to go on", file=sys.stderr)
         sys.exit(130)
+
+
+def _told_to_end(*unused: object) -> None:
+    raise Preempted
 
 
 if __name__ == "__main__":
