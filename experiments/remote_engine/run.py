@@ -125,13 +125,14 @@ def observed_lengths(policy: RemotePolicy, prompts: Sequence[EpisodePrompt], fol
     agreed = 0
     for number, prompt in enumerate(prompts):
         session = policy.start([prompt], 1, seed=0)
-        session.write([WriteRequest((0, 0), "", 16)])
+        (turn,) = session.write([WriteRequest((0, 0), "", 16)])
         shown = images[: 1 + number % len(images)]
         lines = "".join(f"\na.png: {image.placeholder}" for image in shown)
         session.observe([((0, 0), Told(f"[OUTPUT OF STEP 0] -> Observation:\nok{lines}", tuple(shown)))])
-        (turn,) = session.write([WriteRequest((0, 0), "", 4)])  # says so where the counts differ
-        print(turn.error) if turn.error else None
-        agreed += not turn.error
+        messages, known = session.conversation((0, 0))
+        known += not turn.finished  # a live episode ends there; the server's template ends the turn
+        body = {"model": policy.settings.model, "messages": messages, "max_tokens": 1}
+        agreed += post(policy.settings, "/chat/completions", body)["usage"]["prompt_tokens"] == known
     return f"{agreed} of {len(prompts)}"
 
 

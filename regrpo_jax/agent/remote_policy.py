@@ -137,6 +137,10 @@ class RemoteSession:
         if not self._messages:
             self._api.close()
 
+    def conversation(self, branch: Branch) -> tuple[Sequence[dict[str, Any]], int]:
+        """What a branch's next request carries, and how many tokens that has here."""
+        return self._messages[branch], len(self.prefixes[branch[0]].tokens) + self._spelt[branch]
+
     def _room(self, branch: Branch) -> float:
         return math.inf if self._policy.room is None else self._policy.room - self._lengths[branch]
 
@@ -170,7 +174,7 @@ class RemoteSession:
 
     def _counts_otherwise(self, branch: Branch, opened: int, said: Said) -> bool:
         """Whether the engine makes other tokens of a conversation with pictures; said once, and never trained on."""
-        known = len(self.prefixes[branch[0]].tokens) + self._spelt[branch] + opened
+        known = self.conversation(branch)[1] + opened
         if branch not in self._pictured or not self._policy.tokens.named or said.prompt in (None, known):
             return False
         if not self._warned:
