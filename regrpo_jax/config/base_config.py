@@ -389,8 +389,7 @@ def _teacher() -> ConfigDict:
     teacher.requests_per_minute = above_zero(60.0)
     teacher.most_requests = above_zero(int, optional=True)  # of the run, restarts included; None without limit
     teacher.most_dollars = above_zero(float, optional=True)  # likewise, at these prices of a million tokens:
-    teacher.prices = together(
-        (0.0, 0.0), lambda read, written: read >= 0 and written >= 0, "neither is below 0"
-    )  # in, out
+    # of a million tokens that are read, and written
+    teacher.prices = together((0.0, 0.0), lambda read, written: read >= 0 and written >= 0, "neither is below 0")
     teacher.max_tokens = at_least(1, 1024)  # of an answer
     return teacher

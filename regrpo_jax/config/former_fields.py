@@ -64,7 +64,7 @@ FORMER = (
              _server) for section in ("player", "teacher")),
     Former(tuple(f"tools.{tool}.{part}" for tool in ("vision", "images") for part in ("url", "model", "key_variable")),
            _ENDPOINTS, lambda *parts: _endpoints(_server(*parts[:3]), _server(*parts[3:]))),
-    Former(("tools.vision", "tools.images"), _ENDPOINTS, lambda vision, images: _endpoints(vision, images)),
+    Former(("tools.vision", "tools.images"), _ENDPOINTS, _endpoints),
     Former(("tools.corpus", "tools.search.url", "tools.search.key_variable"), "tools.search=PATH, or "
            "'ADDRESS KEY_VARIABLE'", _search),
     Former(("tools.search.model",), "tools.search='ADDRESS KEY_VARIABLE'"),

@@ -220,7 +220,7 @@ def _aligned_length(images: PackedImages) -> int:
 
 def patch_length(longest: int) -> int:
     """What rows are padded to whose longest has as many patches; 0 without any."""
-    return 16 * 2 ** max(0, int(np.ceil(np.log2(longest / 16)))) if longest else 0
+    return power_of_two(longest) if longest else 0
 
 
 def padded_shape(group: Group, *, prefix_buckets: Sequence[int], branch_buckets: Sequence[int]) -> tuple[int, int, int]:

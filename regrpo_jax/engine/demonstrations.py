@@ -24,7 +24,7 @@ from regrpo_jax.agent.shown_pictures import PictureLimits
 from regrpo_jax.engine.cases import CleanStep
 from regrpo_jax.engine.drills import drills_of, seen_drills
 from regrpo_jax.engine.shards import write_images, write_shards
-from regrpo_jax.engine.showing import Showing, Sight
+from regrpo_jax.engine.showing import Showing, Sight, without_places
 from regrpo_jax.engine.suite_source import FINAL_THOUGHT
 from regrpo_jax.engine.tool_shapes import loaded_tools
 from regrpo_jax.engine.writing import IMAGE_FOLDER, images_of
@@ -105,7 +105,8 @@ def script_of(plan: Plan, rng: Random, habits: Habits, *, visual: bool = False) 
             if seen.status in FAILURES or (visual and repair is not attempt.repair):
                 return
         if reflecting and rng.random() < habits.needless:
-            said = diagnosing_thought(NO_ERROR, seen.text, "go on") if thinking else needless_reflection(seen.text)
+            quoted = without_places(seen.text)
+            said = diagnosing_thought(NO_ERROR, quoted, "go on") if thinking else needless_reflection(quoted)
     answer = value_in(seen.text) if seen is not None and not visual else plan.answer
     yield _turn(said, FINAL_THOUGHT, call(FINAL_ANSWER, answer))
 

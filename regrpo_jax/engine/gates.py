@@ -69,9 +69,8 @@ def _failed_status(execution: Meta) -> str:
 def _evidence_reasons(meta: Meta, execution: Meta) -> Iterator[str]:
     observation = meta["failed_observation"]
     observed = quotable(without_places(observation[body_start(observation) :]), execution)
-    if _failed_status(execution) == Status.OK and execution.get(
-        "seen"
-    ):  # the text tells nothing, nor do names of files
+    # Where a picture alone tells of the failure, the text does not, nor do names of files.
+    if _failed_status(execution) == Status.OK and execution.get("seen"):
         observed = "\n".join(line.rpartition(": ")[2] for line in execution["seen"].splitlines())
     if not telling_span(meta["reflection"]["evidence"], observed):
         yield "evidence_span: the evidence quotes neither two words and eight characters in a row, nor all there is"

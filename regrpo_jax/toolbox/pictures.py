@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regrpo_jax.records.opened_images import FORMATS, MOST_PIXELS
 from regrpo_jax.toolbox.failures import ToolError
 from regrpo_jax.toolbox.files import existing_file, next_name
 
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     import numpy
     from PIL.Image import Image
 
-MOST_PIXELS = 40_000_000  # of an image that is opened
-FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF")
 DOCUMENT_SUFFIXES = frozenset(
     [".pdf", ".docx", ".pptx", ".xlsx", ".csv", ".tsv", ".html", ".htm", ".json", ".jsonl", ".txt", ".md", ".xml"]
 )
