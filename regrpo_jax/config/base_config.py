@@ -303,6 +303,9 @@ def _requests() -> ConfigDict:
 
 def _eval() -> ConfigDict:
     evaluation = ConfigDict()
+    # of a public suite: "episodes" plays end to end, "steps" asks for each turn after the recorded ones before it
+    evaluation.mode = one_of("episodes", "steps")
+    evaluation.score_only = ()  # files of predictions that were made elsewhere: they are scored, nothing is played
     evaluation.records = at_least(1, 200)  # held-out records replayed, at most
     evaluation.temperature = at_least(0, 0.0)  # 0 is greedy
     evaluation.top_k = at_least(0, 0)  # tokens that are drawn from, the likeliest ones; 0 for all
@@ -316,6 +319,7 @@ def _suite() -> ConfigDict:
     # what is played: "toolrepair", a folder that holds tasks.jsonl and its files, or "package.module:make_suite"; see
     # docs/your_own_task.md
     suite.name = "toolrepair"
+    suite.path = ""  # folder of a public suite's own files
     suite.system = ""  # first turn: a text file with {tools} in it, or "release" for the authors' words; "" for ours
     suite.brief = (
         False  # a folder: tools are told in few words, and reflections are short, for policies that read little

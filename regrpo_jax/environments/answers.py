@@ -44,7 +44,8 @@ class AnswerChecker:
     """What the right answer is.
 
     value: a text or number; several for one_of, set, and (optionally) contains. tolerance: of a number, absolute.
-    unit: when given, a number with another unit is wrong; one without a unit is taken to be in it.
+    unit: when given, a number with another unit is wrong; one without a unit is taken to be in it. expected: of a
+    function, what it is told of the right answer beside what it sees (JSON); "" for nothing.
     UserError when value and kind do not fit.
     """
 
@@ -52,6 +53,7 @@ class AnswerChecker:
     value: Value
     tolerance: float = 0.0
     unit: str = ""
+    expected: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kind", CheckKind(self.kind))
@@ -76,7 +78,8 @@ class AnswerChecker:
 
     def to_json(self) -> dict[str, Any]:
         value = list(self.value) if isinstance(self.value, tuple) else self.value
-        return {"kind": str(self.kind), "value": value, "tolerance": self.tolerance, "unit": self.unit}
+        told = {"kind": str(self.kind), "value": value, "tolerance": self.tolerance, "unit": self.unit}
+        return told | ({"expected": self.expected} if self.expected else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> AnswerChecker:
@@ -86,6 +89,7 @@ class AnswerChecker:
             tuple(value) if isinstance(value, list) else value,
             data.get("tolerance", 0.0),
             data.get("unit", ""),
+            data.get("expected", ""),
         )
 
 

@@ -259,7 +259,9 @@ class Episode:
         elif result.ended:
             self.outcome, self.answer = Outcome.ANSWERED, result.final_answer
             if self.task.checker.kind == CheckKind.FUNCTION and self._session is not None:
-                self._checked = own_check(str(self.task.checker.value), self.answer, self._session)
+                self._checked = own_check(
+                    str(self.task.checker.value), self.answer, self._session, self.task.checker.expected
+                )
         elif not self.done and len(self.steps) >= self.limits.max_steps:
             self.outcome = Outcome.OUT_OF_STEPS
 

@@ -39,10 +39,15 @@ class CheckedWorkspace:
         return self._files.read_file(name)
 
 
-def own_check(reference: str, answer: object, files: Files) -> bool:
-    """What the function says. UserError when it cannot be had, or raises anything; SandboxError as the session."""
+def own_check(reference: str, answer: object, files: Files, expected: str = "") -> bool:
+    """What the function says.
+
+    expected: what it is told as a third argument, unless that is "". UserError when it cannot be had, or raises
+    anything; SandboxError as the session.
+    """
     try:
-        return bool(_function(reference)(answer, CheckedWorkspace(files)))
+        told = (answer, CheckedWorkspace(files), *([expected] if expected else []))
+        return bool(_function(reference)(*told))
     except (UserError, SandboxError):
         raise
     except OSError:
@@ -51,7 +56,7 @@ def own_check(reference: str, answer: object, files: Files) -> bool:
         raise UserError(f"the check {reference} raised {type(error).__name__}: {error}") from error
 
 
-def _function(reference: str) -> Callable[[object, CheckedWorkspace], object]:
+def _function(reference: str) -> Callable[..., object]:
     module, _, name = reference.partition(":")
     try:
         return getattr(importlib.import_module(module), name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +21,12 @@ from regrpo_jax.toolbox.mcp_tools import McpServer
 from regrpo_jax.toolbox.remote_tools import Endpoint
 from regrpo_jax.toolbox.toolset import BUILTIN, BY_ENDPOINT, ToolsetSettings
 
+# Public suites by name: classes, called with `config.suite.path` and the settings of `config.tools`.
+PUBLIC = {
+    "gta": "regrpo_jax.suites.gta.suite:GtaSuite",
+    "gaia": "regrpo_jax.suites.gaia.suite:GaiaSuite",
+    "bfcl": "regrpo_jax.suites.bfcl.suite:BfclSuite",
+}
 ALL, GTA = "all", "gta_names"  # what `config.tools.builtin` may list beside names of tools
 
 
@@ -73,14 +80,21 @@ def _named(config: ConfigDict) -> Suite:
     if chosen.name == toolrepair.NAME:
         return toolrepair.ToolRepair(chosen.profile, chosen.families, chosen.difficulties, chosen.surprises)
     settings = toolset_settings(config.tools)
+    if chosen.name in PUBLIC:
+        module, _, name = PUBLIC[chosen.name].partition(":")
+        if not Path(chosen.path).is_dir() or not chosen.path:
+            raise UserError(
+                f"config.suite.path is {chosen.path!r}; name the folder that holds the files of {chosen.name}"
+            )
+        return getattr(importlib.import_module(module), name)(Path(chosen.path).resolve(), settings)
     place = Path(chosen.name).resolve()
     if chosen.name and place.is_dir():
         return folder.FolderSuite(place, SuiteTools(LOADER, settings, (str(place),)), chosen.brief)
     if ":" in chosen.name:
         return python.python_suite(chosen.name, settings)
     raise UserError(
-        f"config.suite.name is {chosen.name!r}; choose {toolrepair.NAME!r}, a folder that holds {folder.FILE}, or "
-        '"package.module:make_suite"'
+        f"config.suite.name is {chosen.name!r}; choose one of {', '.join((toolrepair.NAME, *PUBLIC))}, a folder that "
+        f'holds {folder.FILE}, or "package.module:make_suite"'
     )
 
 
