@@ -64,7 +64,10 @@ def sampled_tokens(groups: Iterable[RolloutGroup]) -> int:
 
 
 class GroupPlayer:
-    """Plays the updates of a stage, one after another. buffer: where all of it is written."""
+    """Plays the updates of a stage, one after another, or beside one another unless it `looks_back`.
+
+    buffer: where all of it is written.
+    """
 
     def __init__(
         self,
@@ -82,6 +85,11 @@ class GroupPlayer:
         self._shares = {MIDDLE: starts.get("middle_states", 0.0), NEAR_MISS: starts.get("near_misses", 0.0)}
         self._expected: Expected = {}
         self._last: tuple[int, list[RolloutGroup]] = (0, [])  # an update and its groups
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether groups of an update start where episodes of the update before came to."""
+        return any(self._shares.values())
 
     def play(self, number: int, policy: Policy) -> UpdateGroups:
         """The groups of update `number`.
@@ -119,7 +127,7 @@ class GroupPlayer:
 
     def _own_episodes(self, number: int) -> list[tuple[Task, Rollout]]:
         """The episodes of an update that began where their tasks do, if later groups may start from their states."""
-        if number < 1 or not any(self._shares.values()):
+        if number < 1 or not self.looks_back:
             return []
         last, groups = self._last
         if last != number:  # this process has only now begun

@@ -202,7 +202,8 @@ def group_source(
         if online.staleness == 0:
             yield lambda number, trainable: play(number, number - 1, trainable)
             return
-        with PlayAhead(play, staleness=online.staleness, first=first, last=online.steps) as ahead:
+        at_once = 1 if group_player.looks_back else online.staleness + 1
+        with PlayAhead(play, staleness=online.staleness, first=first, last=online.steps, at_once=at_once) as ahead:
             yield ahead
 
 
