@@ -1,4 +1,4 @@
-"""What is odd in a record that can be read: files that are missing, tools that nobody describes, images from nowhere."""
+"""What is odd in a record that can be read: missing files, tools that nobody describes, images from nowhere."""
 
 from __future__ import annotations
 

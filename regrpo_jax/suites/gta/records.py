@@ -1,7 +1,7 @@
 """GTA's own files: `dataset.json` (a record a task: its tools, images, recorded dialog, answer) and `toolmeta.json`.
 
-Records are typed and frozen, in the file's order. Whatever is odd is a `Problem` of the data, and what cannot be read as
-a record is left out of it; a record keeps its position among all that the file has, because files of predictions
+Records are typed and frozen, in the file's order. Whatever is odd is a `Problem` of the data, and what cannot be read
+as a record is left out of it; a record keeps its position among all that the file has, because files of predictions
 number records by it.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
