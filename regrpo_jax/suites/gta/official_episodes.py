@@ -26,7 +26,7 @@ KINDS = {
     "L": ("Calculator", "Solver", "Plot", "MathOCR", "CountGivenObject"),
     "C": ("TextToImage", "ImageStylization"),
 }
-"""Perception, operation, logic, creativity: the evaluator's own lists, in which counting is logic and search operates."""
+"""Perception, operation, logic, creativity: the evaluator's own lists, in which counting is logic."""
 MAKES_IMAGES = ("DrawBox", "AddText", "Plot", "TextToImage", "ImageStylization")
 _TINY = 1e-5  # what the evaluator adds to the denominators of precision and F1
 

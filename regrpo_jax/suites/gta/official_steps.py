@@ -1,4 +1,4 @@
-"""GTA's figures for step mode, as its evaluator adds them up (mode `every_with_gt` of `gta_bench.py`, open-compass/GTA).
+"""GTA's figures step by step, as its evaluator sums them (mode `every_with_gt` of `gta_bench.py`, open-compass/GTA).
 
 InstAcc: turns of the right kind without an error, divided by recorded calls + records with an answer, which is fewer
 than there are turns: the recorded dialogs themselves score above 100 %. ToolAcc, ArgAcc: calls of the right tool, with
@@ -8,9 +8,7 @@ recorded, divided by records with an answer. Only turns that have both a predict
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from regrpo_jax.suites.gta.file_paths import relative_arguments
 from regrpo_jax.suites.gta.official_answers import answer_score
@@ -80,8 +78,3 @@ def step_verdict(prediction: Prediction, similarity: Similarity) -> StepVerdict:
 def same_arguments(one: PredictedTurn, gold: PredictedTurn, record: GtaRecord) -> bool:
     """Whether two calls have the same arguments, wherever the record's files lie."""
     return relative_arguments(one.arguments, record) == relative_arguments(gold.arguments, record)
-
-
-def total(verdicts: Iterable[Any], name: str) -> Any:
-    """The sum of a field."""
-    return sum(getattr(verdict, name) for verdict in verdicts)
