@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from regrpo_jax.suites.gta.problems import Problem
 from regrpo_jax.suites.gta.record_types import GtaData, GtaRecord
 from regrpo_jax.suites.gta.shards import UNKNOWN, Shard
+from regrpo_jax.suites.problems import Problem
 
 LEFT_OUT, BY_QUESTION = "shard after a missing one", "entries matched by their question"
 OTHER_RECORD = "entry that asks another record's question"

@@ -18,9 +18,9 @@ from typing import Any
 from regrpo_jax.suites.benchmark import EPISODES, STEPS
 from regrpo_jax.suites.gta.matching import Matcher
 from regrpo_jax.suites.gta.predicted import Kind, PredictedTurn, Prediction, recorded, turn_of
-from regrpo_jax.suites.gta.problems import Problem
 from regrpo_jax.suites.gta.record_types import GtaData, GtaRecord
 from regrpo_jax.suites.gta.shards import DUPLICATE, read_shards, shards_of
+from regrpo_jax.suites.problems import Problem
 
 MALFORMED, STRANGE_TURN, NO_TEXT = "malformed prediction", "turn of another shape", "answer that is no text"
 OTHER_GOLD = "gold that is not the dataset's"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from regrpo_jax.suites.gta.problems import Problem
 from regrpo_jax.suites.gta.record_types import IMAGE, GtaRecord, ToolDescription
+from regrpo_jax.suites.problems import Problem
 
 MISSING_IMAGE, UNKNOWN_TOOL, FOREIGN_IMAGE = "missing image", "unknown tool", "image that is none of the record's"
 

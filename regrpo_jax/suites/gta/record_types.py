@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regrpo_jax.suites.gta.problems import Problem
+from regrpo_jax.suites.problems import Problem
 
 IMAGE = "image"  # the type of files and results
 

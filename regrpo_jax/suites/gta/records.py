@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.suites.gta.json_text import parsed
-from regrpo_jax.suites.gta.problems import Problem
 from regrpo_jax.suites.gta.record_problems import problems_of
 from regrpo_jax.suites.gta.record_types import (
     Answer,
@@ -27,6 +25,8 @@ from regrpo_jax.suites.gta.record_types import (
     ToolParameter,
     ToolResult,
 )
+from regrpo_jax.suites.json_text import parsed
+from regrpo_jax.suites.problems import Problem
 
 FILE, TOOLS_FILE = "dataset.json", "toolmeta.json"
 MALFORMED, DUPLICATE = "malformed record", "duplicate key"

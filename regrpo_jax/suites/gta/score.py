@@ -11,9 +11,9 @@ from regrpo_jax.suites.gta import episode_figures, step_figures
 from regrpo_jax.suites.gta.official_episodes import episode_verdict
 from regrpo_jax.suites.gta.predicted import Prediction, recorded
 from regrpo_jax.suites.gta.prediction_files import Predictions, read_predictions
-from regrpo_jax.suites.gta.problems import told
 from regrpo_jax.suites.gta.record_types import GtaData
 from regrpo_jax.suites.gta.similarity import Similarity, similarity_of
+from regrpo_jax.suites.problems import told
 
 
 def score_predictions(data: GtaData, paths: Sequence[Path], encoder: Path | None = None) -> Score:

@@ -13,8 +13,8 @@ from typing import Any
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.gta.cut_json import whole_members
-from regrpo_jax.suites.gta.json_text import parsed
-from regrpo_jax.suites.gta.problems import Problem
+from regrpo_jax.suites.json_text import parsed
+from regrpo_jax.suites.problems import Problem
 
 _NUMBERED = re.compile(r"(?P<root>.+)_(?P<number>\d+)")
 DAMAGED, MISSING, DUPLICATE, UNKNOWN = "damaged file", "missing shard", "duplicate id", "prediction for an unknown id"
