@@ -125,6 +125,7 @@ def toolset_settings(tools: ConfigDict) -> ToolsetSettings:
         detect=models.get("detect"),
         segment=models.get("segment"),
         caption=models.get("caption"),
+        recorded=tools.recorded,
     )
 
 
