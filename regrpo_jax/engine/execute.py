@@ -16,6 +16,7 @@ from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.recovery import FAILURES
 from regrpo_jax.records.types import ErrorType, ImageReference, Observation, Status
 from regrpo_jax.suites.toolrepair.plan import is_visual
+from regrpo_jax.toolbox.failures import NOT_RECORDED
 
 Check = Callable[[int, Observation, bool], None]  # (number of the step, what came back, is the episode over)
 _TRIES = 3  # of an episode that the sandbox, not the action, let fail
@@ -48,6 +49,8 @@ def play_failure(
 
     observations, answered, sight = _played(environment, situation, turns, check, showing)
     failed = observations[index]
+    if NOT_RECORDED in failed.text:
+        raise Refused("near_miss_unrecorded: a tool that is not here has no recorded answer, which is no failure of it")
     shown, better = sight.pictures[index], sight.pictures[index + 1]
     same = sight.told_apart[index] == sight.told_apart[index + 1]
     if failed.status == Status.OK and same and failed.text.strip():

@@ -47,6 +47,19 @@ class Unavailable(ToolFailure):
         super().__init__(Status.TOOL_ERROR, message)
 
 
+NOT_RECORDED = "only repeats what was recorded"
+
+
+class NotRecorded(ToolFailure):
+    """A tool that is not here was asked for what no recording answers; what it would have said nobody knows.
+
+    The message holds `NOT_RECORDED`, by which the data engine knows that this is no failure of the call.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Status.TOOL_ERROR, message)
+
+
 class ServerLost(ToolFailure):
     """What the tool asks is gone or does not come up: no doing of who called, so the sample is dropped."""
 

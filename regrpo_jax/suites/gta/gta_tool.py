@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from smolagents.tools import Tool
 
-from regrpo_jax.suites.gta.call_keys import Pictures, call_key, picture_stem
+from regrpo_jax.suites.gta.call_keys import Pictures, call_key, known_file, picture_stem
 from regrpo_jax.suites.gta.record_types import IMAGE, ToolDescription, ToolResult
 from regrpo_jax.suites.gta.recordings import DUMMY, RECORDINGS_FILE, Recordings
 from regrpo_jax.toolbox import behind
-from regrpo_jax.toolbox.failures import ToolError, Unavailable
-from regrpo_jax.toolbox.files import workspace_files
+from regrpo_jax.toolbox.failures import NOT_RECORDED, NotRecorded, ToolError, Unavailable
+from regrpo_jax.toolbox.files import quoted, workspace_files
 from regrpo_jax.toolbox.pictures import open_image, save_image
 from regrpo_jax.toolbox.returned_pictures import names_for_pictures, pictures_for_names
 from regrpo_jax.toolbox.signatures import CheckedTool, signature_of
@@ -144,13 +144,21 @@ class GtaTool(CheckedTool):
             raise ToolError(f'{self.name}: "{name}" is what a tool makes, and none has made a picture yet.')
         return last
 
+    def _check_pictures(self, given: Mapping[str, Any]) -> None:
+        """ToolError for a picture that is neither the record's nor here, as the tool itself would say."""
+        here = {*workspace_files(), *self.episode.recordings.files}
+        for name in (str(given[key]) for key in self._images() if key in given):
+            if name not in here and not known_file(name, self.episode.recordings.files) and picture_stem(name) != DUMMY:
+                raise ToolError(f'File not found: "{name[:_MOST_SHOWN]}". Files here: {quoted(sorted(here))}.')
+
     def _recorded(self, given: Mapping[str, Any]) -> Any:
+        self._check_pictures(given)
         result = self.episode.recordings.answer(call_key(self.described, given, self.episode.pictures()))
         if result is None:
             shown = ", ".join(f"{name}={value!r}" for name, value in given.items())[:_MOST_SHOWN]
-            raise Unavailable(
-                f"{self.name} has no answer to {shown}: the tool is not available here, so that it can only repeat "
-                f"what was recorded, and this call was not. Usage: {signature_of(self)}"
+            raise NotRecorded(
+                f"{self.name} has no answer to {shown}: the tool is not here and {NOT_RECORDED}, which this call was "
+                f"not. Usage: {signature_of(self)}"
             )
         print(MARK.format(name=self.name))
         if result.type == IMAGE:
