@@ -87,10 +87,22 @@ def test_a_missing_shard_is_named_and_what_follows_is_matched(data: GtaData, tmp
     parts[1].unlink()
     found = read_predictions(data, [parts[0], parts[2]])
     assert ids(found) == IDS[:25] + IDS[50:]
-    assert kinds(found) == {"missing shard": 1, "entries matched by their question": 1}
+    assert kinds(found) == {"missing shard": 1, "entries matched by what was asked": 1}
     assert "gta_bench_1.json" in str(found.problems[0])
     notes = score_predictions(data, [parts[0], parts[2]]).notes
     assert any("partial: 35 of 60" in note for note in notes) and any("missing shard: 1" in note for note in notes)
+
+
+@pytest.mark.parametrize("steps", [True, False])
+def test_recorded_turns_tell_the_record_where_no_prompt_does(data: GtaData, tmp_path: Path, steps: bool) -> None:
+    parts = shards(tmp_path, steps=steps)
+    parts[0].unlink()
+    for path in parts[1:]:
+        told = json.loads(path.read_text())
+        bare = {key: {"prediction": entry["prediction"], "gold": entry["gold"]} for key, entry in told.items()}
+        text = json.dumps(bare).replace('"image/image_', '"/elsewhere/gta_dataset/image/image_')
+        path.write_text(text)
+    assert ids(read_predictions(data, parts[1:])) == IDS[25:]
 
 
 def test_a_missing_shard_before_others_that_do_not_say_what_they_were_asked(data: GtaData, tmp_path: Path) -> None:
@@ -168,7 +180,7 @@ def test_holes_are_missing_records(data: GtaData, tmp_path: Path) -> None:
 
 def test_a_file_of_a_part_of_the_dataset_is_matched(data: GtaData, tmp_path: Path) -> None:
     found = read_predictions(data, [written(tmp_path / "e.json", part(40, 50))])
-    assert ids(found) == IDS[40:50] and kinds(found) == {"entries matched by their question": 1}
+    assert ids(found) == IDS[40:50] and kinds(found) == {"entries matched by what was asked": 1}
 
 
 def test_entries_by_the_records_own_ids(data: GtaData, tmp_path: Path) -> None:
@@ -183,7 +195,7 @@ def test_a_single_entry_that_asks_another_question_keeps_its_number(data: GtaDat
     entries["3"] = entries["4"]
     found = read_predictions(data, [written(tmp_path / "e.json", entries)])
     assert ids(found) == IDS
-    assert kinds(found) == {"entry that asks another record's question": 1, "gold that is not the dataset's": 1}
+    assert kinds(found) == {"entry that is about another record": 1, "gold that is not the dataset's": 1}
 
 
 def test_newer_keys_and_tools_before_the_question_do_no_harm(data: GtaData, tmp_path: Path) -> None:
