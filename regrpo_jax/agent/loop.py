@@ -27,6 +27,7 @@ from regrpo_jax.agent.shown_pictures import ShownPicture, told_apart, with_pictu
 from regrpo_jax.agent.token_book import TokenBook, code_logprobs, labels_of
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.types import ImageReference, Status
+from regrpo_jax.sandbox.results import ToolRun
 
 NOTHING_TOLD = Told("")
 HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
@@ -35,6 +36,7 @@ HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
 @dataclass(frozen=True)
 class Played:
     """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer.
+    calls: the first ones in words, with it. answer: in words.
     pictures: those that the policy is shown; note: what it is told of those that it is not. made: name and SHA-256 of
     every picture that the action made.
     """
@@ -48,6 +50,8 @@ class Played:
     pictures: tuple[ShownPicture, ...] = ()
     note: str = ""
     made: tuple[tuple[str, str], ...] = ()
+    calls: tuple[ToolRun, ...] = ()
+    answer: str = ""
 
     @property
     def told(self) -> str:
@@ -201,6 +205,7 @@ class EpisodeLoop:
             pictured=bool(played.made),
             right=self._last_right,
             tool_calls=played.tool_calls,
+            calls=played.calls,
             gate=self._gate,
         )
         if played.outcome or played.status == Status.INFRA_ERROR:
@@ -247,6 +252,7 @@ class EpisodeLoop:
             error=self.error,
             scored=self._scored,
             image_files=tuple(self._image_files),
+            answer=self._last.answer if self._last is not None else "",
         )
 
     @property

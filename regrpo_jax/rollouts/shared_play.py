@@ -26,6 +26,7 @@ from pathlib import Path
 
 from regrpo_jax.agent.loop import Played
 from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, shown_pictures
+from regrpo_jax.environments.answers import answer_text
 from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
@@ -246,6 +247,8 @@ def _played(episode: Episode, observation: Observation) -> Played:
         outcome=str(ended),
         success=episode.success,
         tool_calls=sum(run.name != FINAL_ANSWER for run in runs),
+        calls=runs,
+        answer=answer_text(episode.answer) if episode.outcome == Outcome.ANSWERED else "",
     )
 
 
