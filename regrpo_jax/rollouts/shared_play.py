@@ -94,7 +94,9 @@ class SharedPlay:
     """Plays the actions of many branches over some tasks.
 
     seconds: of one action at the last attempt; an episode that is late is given up as an infra error, so this is far
-    above what the sandbox lets an action take. retries: after an infra error. pictures: which of those that an action
+    above what the sandbox lets an action take. retries: after an infra error. hurried: others wait for an action, so
+    that one which takes much longer than actions do is tried again soon; if it holds back nobody else, it is waited
+    for. pictures: which of those that an action
     made are shown; image_folder: where, needed if any is. runs: actions that were really run; asked: actions that were
     asked for.
     """
@@ -106,12 +108,13 @@ class SharedPlay:
         *,
         seconds: float = 600.0,
         retries: int = 3,
+        hurried: bool = True,
         pictures: PictureLimits = NO_PICTURES,
         image_folder: Path = Path(),
     ) -> None:
         self._environment, self._tasks = environment, tasks
         self._pictures, self._image_folder = pictures, image_folder
-        self._seconds, self._retries = seconds, retries
+        self._seconds, self._retries, self._hurried = seconds, retries, hurried
         self._played: dict[Node, Played] = {}
         self._tapes: dict[Node, Tape] = {}
         self._episodes: dict[Node, Episode] = {}  # where each open episode stands
@@ -190,7 +193,7 @@ class SharedPlay:
 
     def _attempt(self, action: Action, episode: Episode, attempt: int) -> Played:
         seconds, node = self._seconds, action.node
-        if attempt < self._retries:
+        if self._hurried and attempt < self._retries:
             seconds = min(seconds, self._environment.pace.patience * 4**attempt)
         with self._books:
             self._running.add(episode)
