@@ -83,6 +83,7 @@ class ResumedEpisode(Episode):
                 self.differed += 1
                 killed_in = killed_in or self.killed_in
                 self.outcome, self.answer = Outcome.RUNNING, None  # as the branch saw it
+                self.followups += expected.asked_again - self.asked_again
         self.tape = tape
         observation = super().step(text)
         self.killed_in = self.killed_in or killed_in
@@ -246,6 +247,7 @@ def _played(episode: Episode, observation: Observation) -> Played:
         outcome=str(ended),
         success=episode.success,
         tool_calls=sum(run.name != FINAL_ANSWER for run in runs),
+        asked_again=episode.asked_again,
     )
 
 
