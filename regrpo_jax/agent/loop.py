@@ -37,6 +37,7 @@ HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
 class Played:
     """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer.
     calls: the first ones in words, with it. answer: in words.
+    asked_again: it brought a further message of the user, which the text ends with.
     pictures: those that the policy is shown; note: what it is told of those that it is not. made: name and SHA-256 of
     every picture that the action made.
     """
@@ -52,6 +53,7 @@ class Played:
     made: tuple[tuple[str, str], ...] = ()
     calls: tuple[ToolRun, ...] = ()
     answer: str = ""
+    asked_again: bool = False
 
     @property
     def told(self) -> str:
@@ -94,6 +96,7 @@ class EpisodeLoop:
         self._turns: list[RolloutTurn] = []
         self._step, self._first_step = -1, 0
         self._failures = self._blocks = self._actions = self._sampled = 0
+        self._actions_before = 0  # the last message of the user
         self._confidences: list[float] = []
         self._last: Played | None = None
         self._said, self._images = [asked.text], len(asked.images)  # user turns, and pictures in them
@@ -213,7 +216,7 @@ class EpisodeLoop:
             self._end(played.outcome or "infra_error", played.error)
         elif self._failures > self.settings.retries:
             self._end("failed_step")
-        elif self._actions >= self.settings.max_steps:
+        elif self._actions - self._actions_before >= self.settings.max_steps:
             self._end("out_of_steps")
         elif self.budget < 1:
             self._out_of_tokens()
@@ -283,6 +286,7 @@ class EpisodeLoop:
 
     def _judge(self, played: Played) -> None:
         self._actions += 1
+        self._actions_before = self._actions if played.asked_again else self._actions_before
         self._failures += played.status in FAILURES
         self._last, self._last_right = played, self._is_right(played)
         text, images = with_pictures(played.told, played.pictures, self._images, self._said)

@@ -84,6 +84,7 @@ class ResumedEpisode(Episode):
                 self.differed += 1
                 killed_in = killed_in or self.killed_in
                 self.outcome, self.answer = Outcome.RUNNING, None  # as the branch saw it
+                self.followups += expected.asked_again - self.asked_again
         self.tape = tape
         observation = super().step(text)
         self.killed_in = self.killed_in or killed_in
@@ -252,6 +253,7 @@ def _played(episode: Episode, observation: Observation) -> Played:
         tool_calls=sum(run.name != FINAL_ANSWER for run in runs),
         calls=runs,
         answer=answer_text(episode.answer) if episode.outcome == Outcome.ANSWERED else "",
+        asked_again=episode.asked_again,
     )
 
 

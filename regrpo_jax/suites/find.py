@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -96,7 +96,10 @@ def _named(config: ConfigDict) -> Suite:
             raise UserError(
                 f"config.suite.path is {chosen.path!r}; name the folder that holds the files of {chosen.name}"
             )
-        return getattr(importlib.import_module(module), name)(Path(chosen.path).resolve(), settings)
+        kind = getattr(importlib.import_module(module), name)
+        taken = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+        options = {"families": tuple(chosen.families), "brief": chosen.brief}
+        return kind(Path(chosen.path).resolve(), settings, **{key: options[key] for key in options if key in taken})
     place = Path(chosen.name).resolve()
     if chosen.name and place.is_dir():
         return folder.FolderSuite(place, SuiteTools(LOADER, settings, (str(place),)), chosen.brief)
