@@ -38,7 +38,7 @@ def world_data(record: Record) -> dict[str, Any]:
 
 
 def _waits(record: Record, name: str, turn: int) -> bool:
-    """Whether a call of a function before it is brought fails; not where a gold call is such a call, as in one record."""
+    """Whether a call of a function before it is brought fails; not where a gold call is such a call (one record)."""
     return all(_name(call) != name for calls in record.gold[:turn] for call in calls)
 
 
