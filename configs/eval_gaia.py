@@ -5,7 +5,7 @@ python -m regrpo_jax.main --config=configs/eval_gaia.py --workdir=runs/gaia \\
 
 GAIA_FOLDER holds `metadata.jsonl` or its parquet files, with the attachments beside it. GAIA may not be passed on: it
 comes from its authors. A run that is stopped goes on. Files that were made elsewhere, as the leaderboard takes them:
---config.eval.score_only=FILE. Behind a server in place of MODEL: --config.player.server='http://localhost:8000/v1 NAME'.
+--config.eval.score_only=FILE. Behind a server, in place of MODEL: --config.player.server='http://localhost:8000/v1 M'.
 """
 
 from ml_collections import ConfigDict
