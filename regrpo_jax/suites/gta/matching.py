@@ -35,12 +35,13 @@ class Matcher:
             return self._by_question(asked, name)
         if not shard.sure and not any(asked.values()):
             return {}, [Problem(LEFT_OUT, name, "its entries do not say what they were asked, so it is left out")]
-        problems = [Problem(OTHER_RECORD, f"{name}: {number}", "its number counts") for number in astray]
         at = self._by_position
         if any(place >= self._count for place in places.values()) and set(shard.entries) <= set(self._by_number):
             places, at = {number: number for number in shard.entries}, self._by_number
         found = {number: at[place] for number, place in places.items() if place in at}
-        return found, problems + [_unknown(name, number) for number in places if number not in found]
+        problems = [_unknown(name, number) for number in places if number not in found]
+        told = [number for number in astray if found.get(number) not in (None, *asked[number])]
+        return found, problems + [Problem(OTHER_RECORD, f"{name}: {number}", "its number counts") for number in told]
 
     def _at(self, place: int) -> GtaRecord | None:
         return self._by_position.get(place)
