@@ -347,6 +347,9 @@ def _tools() -> ConfigDict:
     # count_objects, "caption=ADDRESS" for image_description and describe_region, "segment=ADDRESS" for segment;
     # docs/tools.md has what they are sent
     tools.endpoints = servers(**ENDPOINTS)
+    # suites whose records hold what their tools answered (gta): "missing", these answer where a tool is missing here;
+    # "always"; "never"
+    tools.recorded = one_of("missing", "always", "never")
     return tools
 
 

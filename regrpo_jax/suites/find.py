@@ -138,6 +138,7 @@ def toolset_settings(tools: ConfigDict) -> ToolsetSettings:
         detect=models.get("detect"),
         segment=models.get("segment"),
         caption=models.get("caption"),
+        recorded=tools.recorded,
     )
 
 
