@@ -112,11 +112,13 @@ class ToolProcess:
         return True
 
     def _local(self, loaded: Mapping[str, Any]) -> dict[str, Tool]:
-        """The tools as they are called here: remote ones ask the host."""
-        return {
-            name: RemoteTool(name, self._ask_host) if getattr(tool, "remote", False) else tool
-            for name, tool in loaded.items()
-        }
+        """The tools as they are called here: remote ones ask the host, some of them after a look at what is here."""
+        local = dict(loaded)
+        for name, tool in loaded.items():
+            if getattr(tool, "remote", False):
+                host = RemoteTool(name, self._ask_host)
+                local[name] = tool.asking(host) if hasattr(tool, "asking") else host
+        return local
 
     def serve(self) -> None:
         """Until the episode is over, or the host is gone, or kills us."""
@@ -199,7 +201,7 @@ class ToolProcess:
             reply, packed = self._packed(reply, result)
             fine = name == FINAL_ANSWER or not is_nothing(result) or (result is None and name in self.procedures)
             status = Status.OK if fine else Status.EMPTY
-            words = shortened(result, str) if in_words else ""
+            words = shortened(result, lambda value: printed.collected.text() + text_of(value, str)) if in_words else ""
             ended |= {"answer": answer} if answer else {}
         except (Closed, ProtocolError):
             raise

@@ -68,6 +68,8 @@ _INSTEAD = {
     "image_description": ("caption", "regrpo_jax.toolbox.endpoint_tools:CaptionedImage"),
     "describe_region": ("caption", "regrpo_jax.toolbox.endpoint_tools:CaptionedRegion"),
 }
+MISSING, ALWAYS, NEVER = "missing", "always", "never"
+"""When what a suite's records answered takes a tool's place: where the tool is missing, always, or never."""
 _SEARCHING = ("search", "ask_search_agent")
 _ENDPOINTS = {
     "visualizer": "vision",
@@ -88,7 +90,8 @@ class ToolsetSettings:
     visualizer and math_ocr. images: an OpenAI-compatible image model. search_engine: takes the corpus's place. detect,
     segment, caption: models of the small protocol in docs/tools.md; the tools that can use one do.
     gta_names: add GTA's names as aliases of the tools chosen. world: "package.module:Class" of a world with a state,
-    see `toolbox.world`; its `act` joins the tools, and it says what `final_answer` comes to.
+    see `toolbox.world`; its `act` joins the tools, and it says what `final_answer` comes to. recorded: `MISSING`,
+    `ALWAYS` or `NEVER`, of suites whose records hold what their tools answered.
     """
 
     builtin: tuple[str, ...] = tuple(BUILTIN)
@@ -104,6 +107,7 @@ class ToolsetSettings:
     caption: Endpoint | None = None
     gta_names: bool = False
     world: str = ""
+    recorded: str = MISSING
 
     @property
     def readable_paths(self) -> tuple[str, ...]:
