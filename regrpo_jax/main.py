@@ -47,6 +47,8 @@ def run_config(config: ConfigDict, workdir: Path) -> None:
       UserError: for everything that a person can mend.
     """
     check_config(config)
+    if config.eval.score_only:
+        config.stages = ("score",)  # only that
     check_stages(config)
     check_boards(config)
     if plays_tools(config):

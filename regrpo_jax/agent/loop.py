@@ -27,6 +27,7 @@ from regrpo_jax.agent.shown_pictures import ShownPicture, told_apart, with_pictu
 from regrpo_jax.agent.token_book import TokenBook, code_logprobs, labels_of
 from regrpo_jax.records.reflection import telling_span
 from regrpo_jax.records.types import ImageReference, Status
+from regrpo_jax.sandbox.results import ToolRun
 
 NOTHING_TOLD = Told("")
 HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
@@ -35,6 +36,8 @@ HELD_BACK = "Not executed yet: the action is uncertain. Reflect, then act."
 @dataclass(frozen=True)
 class Played:
     """What came of an action. outcome: how the episode ended, "" while it goes on. tool_calls: without final_answer.
+    calls: the first ones in words, with it. answer: in words.
+    asked_again: it brought a further message of the user, which the text ends with.
     pictures: those that the policy is shown; note: what it is told of those that it is not. made: name and SHA-256 of
     every picture that the action made.
     """
@@ -48,6 +51,9 @@ class Played:
     pictures: tuple[ShownPicture, ...] = ()
     note: str = ""
     made: tuple[tuple[str, str], ...] = ()
+    calls: tuple[ToolRun, ...] = ()
+    answer: str = ""
+    asked_again: bool = False
 
     @property
     def told(self) -> str:
@@ -90,6 +96,7 @@ class EpisodeLoop:
         self._turns: list[RolloutTurn] = []
         self._step, self._first_step = -1, 0
         self._failures = self._blocks = self._actions = self._sampled = 0
+        self._actions_before = 0  # the last message of the user
         self._confidences: list[float] = []
         self._last: Played | None = None
         self._said, self._images = [asked.text], len(asked.images)  # user turns, and pictures in them
@@ -201,6 +208,7 @@ class EpisodeLoop:
             pictured=bool(played.made),
             right=self._last_right,
             tool_calls=played.tool_calls,
+            calls=played.calls,
             gate=self._gate,
         )
         if played.outcome or played.status == Status.INFRA_ERROR:
@@ -208,7 +216,7 @@ class EpisodeLoop:
             self._end(played.outcome or "infra_error", played.error)
         elif self._failures > self.settings.retries:
             self._end("failed_step")
-        elif self._actions >= self.settings.max_steps:
+        elif self._actions - self._actions_before >= self.settings.max_steps:
             self._end("out_of_steps")
         elif self.budget < 1:
             self._out_of_tokens()
@@ -247,6 +255,7 @@ class EpisodeLoop:
             error=self.error,
             scored=self._scored,
             image_files=tuple(self._image_files),
+            answer=self._last.answer if self._last is not None else "",
         )
 
     @property
@@ -277,6 +286,7 @@ class EpisodeLoop:
 
     def _judge(self, played: Played) -> None:
         self._actions += 1
+        self._actions_before = self._actions if played.asked_again else self._actions_before
         self._failures += played.status in FAILURES
         self._last, self._last_right = played, self._is_right(played)
         text, images = with_pictures(played.told, played.pictures, self._images, self._said)

@@ -14,8 +14,8 @@ TIMINGS = ("post", "pre")
 class LoopSettings:
     """gate: "paper" (failures and low confidence), "failure", or "never" (a bare retry). timing: "post" reflects on
     what an action did; "pre" also withdraws an action of low confidence before it runs, for tools whose effects cannot
-    be undone. retries: failed attempts of a step that are allowed. max_steps: actions that are run. turn_tokens,
-    episode_tokens: that the policy may sample in a turn, and in all.
+    be undone. retries: failed attempts of a step that are allowed. max_steps: actions that are run after each
+    message of the user. turn_tokens, episode_tokens: that the policy may sample in a turn, and in all.
     """
 
     gate: str = "failure"

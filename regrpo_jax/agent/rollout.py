@@ -17,6 +17,7 @@ import numpy as np
 
 from regrpo_jax.agent.gate import GateDecision
 from regrpo_jax.records.types import ImageReference, Status
+from regrpo_jax.sandbox.results import ToolRun
 
 
 class Label(enum.IntEnum):
@@ -50,8 +51,8 @@ class RolloutTurn:
     error_type: the one it names ("None" and unknown words included). malformed: its block lacks a field or is out of
     order. needless: it reflects although nothing had gone wrong. grounded: its evidence quotes the observation that it
     reflects on. held_back: the action was withdrawn before it ran. gate: the decision taken on the action; None when
-    there was nothing to decide. confidence: u_i. tool_calls: final_answer left out. problems: what is wrong with its
-    format.
+    there was nothing to decide. confidence: u_i. tool_calls: final_answer left out. calls: the first of them, in words,
+    with it. problems: what is wrong with its format.
     """
 
     start: int
@@ -74,6 +75,7 @@ class RolloutTurn:
     gate: GateDecision | None = None
     confidence: float = 0.0
     tool_calls: int = 0
+    calls: tuple[ToolRun, ...] = ()
     problems: tuple[str, ...] = ()
 
     @property
@@ -90,6 +92,7 @@ class RolloutTurn:
         """Plain data; -inf of the gate's threshold is None."""
         told = dict(vars(self)) | {"status": None if self.status is None else str(self.status)}
         told |= {"reflection": str(self.reflection), "problems": list(self.problems), "images": _pairs(self.images)}
+        told["calls"] = [[call.name, str(call.status), call.arguments, call.result] for call in self.calls]
         if self.gate is not None:
             threshold = self.gate.threshold if np.isfinite(self.gate.threshold) else None
             told["gate"] = dict(vars(self.gate)) | {"threshold": threshold}
@@ -106,6 +109,7 @@ class RolloutTurn:
         told["status"] = None if told["status"] is None else Status(told["status"])
         told |= {"reflection": Opener(told["reflection"]), "problems": tuple(told["problems"])}
         told["images"] = _references(told.get("images", ()))
+        told["calls"] = tuple(ToolRun(name, Status(status), *rest) for name, status, *rest in told.get("calls", ()))
         return cls(**told)
 
 
@@ -118,10 +122,10 @@ class Rollout:
     logprobs: float32 log-probs of the sampled tokens under the policy that sampled them, 0 elsewhere.  # [token]
     steps: int16, which step of the task a token belongs to; the first that the policy takes is 0.  # [token]
     turns: of the policy, in order. step_success: of each step that was begun. success: the task was answered, and
-    rightly. outcome: how it ended, as the environment or the loop says. dropped: trouble of ours; it is no evidence
-    about the policy and never trains. truncated: it ended because a budget of tokens was used up. policy_version:
-    updates that the policy had seen. seed: of the sampling. group, branch: its place. error: what failed when dropped,
-    or whose limit ended it.
+    rightly. answer: in words, "" without one. outcome: how it ended, as the environment or the loop says. dropped:
+    trouble of ours; it is no evidence about the policy and never trains. truncated: it ended because a budget of tokens
+    was used up. policy_version: updates that the policy had seen. seed: of the sampling. group, branch: its place.
+    error: what failed when dropped, or whose limit ended it.
     scored: the log-probs are known; an engine may not tell them, and then the episode counts and never trains.
     image_files: the pictures among its tokens, in order, as files named by their SHA-256; one that came with the last
     observation was never told.
@@ -145,6 +149,7 @@ class Rollout:
     error: str = ""
     scored: bool = True
     image_files: tuple[ImageReference, ...] = ()
+    answer: str = ""
 
     @property
     def shown_paths(self) -> tuple[str, ...]:

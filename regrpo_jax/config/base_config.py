@@ -226,7 +226,7 @@ def _agent() -> ConfigDict:
     # "pre" also holds an action of low confidence back and reflects before it runs
     agent.timing = one_of("post", "pre")
     agent.retries = at_least(0, 1)  # failed attempts of a step that are allowed, as in the paper's local trajectory
-    agent.max_steps = at_least(1, 8)  # actions of an episode
+    agent.max_steps = at_least(1, 8)  # actions of an episode, after each message of its user
     agent.turn_tokens = at_least(1, 96)  # sampled in one turn, at most, also of eval
     agent.episode_tokens = at_least(1, 384)  # sampled in an episode, at most
     # pictures that tools make, of which a policy that sees is shown: so many of one observation, so many of an episode,
@@ -322,11 +322,13 @@ def _suite() -> ConfigDict:
     suite.path = ""  # folder of a public suite's own files
     suite.system = ""  # first turn: a text file with {tools} in it, or "release" for the authors' words; "" for ours
     suite.brief = (
-        False  # a folder: tools are told in few words, and reflections are short, for policies that read little
+        False  # a folder, bfcl: tools are told in few words, reflections are short, for policies that read little
     )
     # toolrepair: "compact", short texts and cheap tools; "full", the toolbox's own tools
     suite.profile = one_of("compact", "full")
-    suite.families = ()  # toolrepair: names of the families; () is all that tell their failures, docs/toolrepair.md
+    # toolrepair: names of the families; () is all that tell their failures, docs/toolrepair.md. bfcl: names of sets and
+    # of classes, docs/benchmarks.md
+    suite.families = ()
     suite.difficulties = (1, 2, 3)  # toolrepair: in turn
     suite.surprises = share(0.6)  # toolrepair: share of tasks in which the natural first action fails
     return suite

@@ -66,12 +66,12 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
 
 
 def _of_an_engine(values: Mapping[str, Any], stages: tuple[str, ...]) -> Iterator[Rule]:
-    known = {"data", "audit", "recovery"}
+    known = {"data", "audit", "recovery", "benchmark"}
     yield Rule(
         bool(values["model.path"]) or set(stages) <= known,
         "player.server",
-        "name config.model.path, the same model on disk: without it a served model can be measured by 'recovery', and "
-        "nothing else",
+        "name config.model.path, the same model on disk: without it a served model can be measured by 'recovery' and "
+        "'benchmark', and nothing else",
     )
     resting = {"online"} if values["online.algorithm"] == "none" else set()
     trained = [stage for stage in stages if stage in TRAINING_STAGES and stage not in resting]

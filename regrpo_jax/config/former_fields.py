@@ -70,7 +70,6 @@ FORMER = (
     Former(("tools.search.model",), "tools.search='ADDRESS KEY_VARIABLE'"),
     Former(("tools.builtin", "tools.gta_names"), "tools.builtin=('all', 'gta_names')",
            lambda names, added: [*(names or ()), *(["gta_names"] if added else [])]),
-    Former(("suite.name", "suite.path"), "suite.name=FOLDER", lambda name, path: path if name == "folder" else name),
     Former(("player.timeout", "teacher.timeout"), "requests.timeout=SECONDS"),
     Former(("player.retries", "teacher.retries"), "requests.retries=NUMBER"),
     Former(("player.concurrency", "teacher.max_concurrency"), "requests.at_once=NUMBER"),
@@ -141,6 +140,8 @@ def recorded_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     A former field that is left over was set to something that no config says any more.
     """
     found, known = _flat(config), _flat(base_config())
+    if found.get("suite.name") == "folder":  # a suite's own path was another field once, and is again of public suites
+        found |= {"suite.name": found.get("suite.path", ""), "suite.path": ""}
     for former in FORMER:
         gone = [name for name in former.names if name not in known and name in found]
         if not gone:

@@ -93,6 +93,13 @@ class AnswerChecker:
         )
 
 
+def answer_text(answer: object) -> str:
+    """An answer in words, as files of predictions hold it; the things of a list with commas between them."""
+    if isinstance(answer, list | tuple):
+        return ", ".join(map(answer_text, answer))
+    return _text(answer) if isinstance(answer, float) else str(answer)
+
+
 def check_answer(checker: AnswerChecker, answer: object) -> bool:
     """Whether `answer` is right. Never raises, whatever the answer is."""
     try:

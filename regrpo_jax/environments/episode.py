@@ -16,6 +16,7 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from regrpo_jax.agent.prompt import instruction_text
 from regrpo_jax.environments.answers import CheckKind, check_answer
 from regrpo_jax.environments.episode_result import EpisodeLimits, EpisodeResult, Outcome
 from regrpo_jax.environments.faults import FaultKind
@@ -67,13 +68,16 @@ class Episode:
         self.images: dict[tuple[int, str], bytes] = {}
         self.error = ""
         self.seconds = 0.0
+        self.followups = 0  # further messages of the user that have come
+        self.asked_again = False  # whether the last turn brought one
+        self._first_step = 0  # of those after the last message of the user
         self._checked = False  # what a check of the person's own says
         self.killed_in = ""  # the tool at whose work the last action was killed, if no fault of the task says why
         self.tape = Tape()  # of the next turn; one that was played before, after the same turns, brings its own
         self.differed = 0  # repetitions of actions, to bring the episode back, that came to something else
         self._workspace = Workspace.of(task)
         self.seed = action_seed(task.instruction, self._workspace.files) if seed is None else seed
-        self._settings = settings_for(task.tools, task.faults)
+        self._settings = settings_for(task.tools_after(len(task.followups)), task.faults)
         self._calls: Counter[str] = Counter()  # all calls of a tool so far
         self._since_start: list[tuple[str, ActionResult, Tape]] = []  # of the processes that now run, or are parked
         self._session: SandboxSession | None = None
@@ -135,9 +139,11 @@ class Episode:
             if self.done:
                 raise UserError(f"the episode of task {self.task.id} is over ({self.outcome}); reset it")
             thought, code = split_action(text)
+            self.asked_again = False
             tape, self.tape = self.tape, Tape()
             result, observation = self._observed(code, tape)
-            known = frozenset(self.task.tools) | {FINAL_ANSWER} if self.task.tools else None
+            tools = self.task.tools_after(len(self.task.followups))
+            known = frozenset(tools) | {FINAL_ANSWER} if tools else None
             self.steps.append(
                 Step(
                     index=len(self.steps),
@@ -150,6 +156,7 @@ class Episode:
                 )
             )
             self.tool_runs.append(result.tool_calls)
+            self._first_step = len(self.steps) if self.asked_again else self._first_step
             self._move_on(result)
         if self.done:
             self.close()
@@ -191,12 +198,22 @@ class Episode:
             return self._with_text(result, words)
         self._since_start.append((code, result, tape))
         if result.status == Status.INVALID_ACTION and self.task.tools:
-            return self._with_text(result, f"Tools: {', '.join(sorted({*self.task.tools, FINAL_ANSWER}))}.")
+            tools = {*self.task.tools_after(self.followups), FINAL_ANSWER}
+            return self._with_text(result, f"Tools: {', '.join(sorted(tools))}.")
+        if result.ended and self.followups < len(self.task.followups):
+            return self._asked_again(result)
         return result
 
+    def _asked_again(self, result: ActionResult) -> ActionResult:
+        """An answer that ends nothing: the user goes on."""
+        words = instruction_text(self.task.followups[self.followups].text, ())
+        self.followups, self.asked_again = self.followups + 1, True
+        told = self._with_text(result, words) if result.text else self._with_text(result, words, "")
+        return dataclasses.replace(told, ended=False, final_answer=None)
+
     @staticmethod
-    def _with_text(result: ActionResult, words: str) -> ActionResult:
-        added = f"\n{words}" if words else ""
+    def _with_text(result: ActionResult, words: str, mark: str = "\n") -> ActionResult:
+        added = f"{mark}{words}" if words else ""
         return dataclasses.replace(result, text=result.text + added, size=result.size + len(added.encode()))
 
     def _after_a_kill(self, called: Collection[str]) -> str:
@@ -262,7 +279,7 @@ class Episode:
                 self._checked = own_check(
                     str(self.task.checker.value), self.answer, self._session, self.task.checker.expected
                 )
-        elif not self.done and len(self.steps) >= self.limits.max_steps:
+        elif not self.done and len(self.steps) - self._first_step >= self.limits.max_steps:
             self.outcome = Outcome.OUT_OF_STEPS
 
     def open_arguments(self) -> tuple[Mapping[str, bytes], int, str, dict[str, Any]]:

@@ -24,9 +24,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class EpisodeLimits:
-    """max_steps: turns. seconds: time that actions may take together (the policy's own is not counted; looked at
-    before each action, which has the sandbox's own limit). observation_characters: kept of a text, head and tail.
-    image_bytes, step_image_bytes, episode_image_bytes: of one image that is kept, of those of one step, of all."""
+    """max_steps: turns after each message of the user. seconds: time that actions may take together (the policy's own
+    is not counted; looked at before each action, which has the sandbox's own limit). observation_characters: kept of
+    a text, head and tail. image_bytes, step_image_bytes, episode_image_bytes: of one image that is kept, of those of
+    one step, of all."""
 
     max_steps: int = 8
     seconds: float = 120.0

@@ -71,6 +71,24 @@ class OracleStep:
 
 
 @dataclass(frozen=True)
+class Followup:
+    """A further message of the user, which comes in the place of the end when the one before it has been answered.
+
+    tools: names of tools that the message brings; until then the suite's own tools refuse them.
+    """
+
+    text: str
+    tools: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {"text": self.text, "tools": list(self.tools)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Followup:
+        return cls(data["text"], tuple(data["tools"]))
+
+
+@dataclass(frozen=True)
 class Task:
     """What an episode plays.
 
@@ -78,7 +96,9 @@ class Task:
     workspace, and behind the tools; names are unique over both. images: the names of the workspace's files that the
     policy is shown. tools: names of the tools that the episode has; final_answer is always
     there; () is all tools of the pool. error_type: the failure that the task is about, None for none. difficulty: 0
-    is easiest. oracle: a script that solves the task. metadata: plain data. UserError when the parts do not fit.
+    is easiest. oracle: a script that solves the task. metadata: plain data. followups: what the user says after the
+    instruction, each when final_answer is called; the call after the last one ends the episode. UserError when the
+    parts do not fit.
     """
 
     id: str
@@ -95,6 +115,7 @@ class Task:
     oracle: tuple[OracleStep, ...] = ()
     seed: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    followups: tuple[Followup, ...] = ()
 
     def __post_init__(self) -> None:
         names, given = [file.name for file in self.files], [file.name for file in self.files if not file.behind]
@@ -104,6 +125,11 @@ class Task:
         missing = [name for name in self.images if name not in given]
         if missing:
             raise UserError(f"task {self.id}: the image {missing[0]!r} is not among its files: {', '.join(given)}")
+
+    def tools_after(self, followups: int) -> tuple[str, ...]:
+        """The names of the tools once so many further messages have come; () is all tools of the pool."""
+        brought = [name for followup in self.followups[:followups] for name in followup.tools]
+        return tuple(dict.fromkeys((*self.tools, *brought))) if self.tools else ()
 
     @property
     def judges_steps(self) -> bool:
@@ -145,7 +171,7 @@ class Task:
             "oracle": [step.to_json() for step in self.oracle],
             "seed": self.seed,
             "metadata": dict(self.metadata),
-        }
+        } | ({"followups": [one.to_json() for one in self.followups]} if self.followups else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], fetch: Callable[[str], bytes] | None = None) -> Task:
@@ -167,6 +193,7 @@ class Task:
                 oracle=tuple(map(OracleStep.from_json, data["oracle"])),
                 seed=int(data["seed"]),
                 metadata=dict(data["metadata"]),
+                followups=tuple(map(Followup.from_json, data.get("followups", ()))),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             name = data.get("id", "?") if isinstance(data, Mapping) else "?"

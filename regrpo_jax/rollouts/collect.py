@@ -56,6 +56,7 @@ def collect_groups(
             environment,
             [state.task for state in known],
             seconds=settings.turn_seconds,
+            hurried=settings.patience is None,
             pictures=settings.pictures,
             image_folder=settings.image_folder,
         ) as play,

@@ -26,6 +26,7 @@ from pathlib import Path
 
 from regrpo_jax.agent.loop import Played
 from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, shown_pictures
+from regrpo_jax.environments.answers import answer_text
 from regrpo_jax.environments.batch import step_episodes
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode import Episode
@@ -83,6 +84,7 @@ class ResumedEpisode(Episode):
                 self.differed += 1
                 killed_in = killed_in or self.killed_in
                 self.outcome, self.answer = Outcome.RUNNING, None  # as the branch saw it
+                self.followups += expected.asked_again - self.asked_again
         self.tape = tape
         observation = super().step(text)
         self.killed_in = self.killed_in or killed_in
@@ -93,7 +95,9 @@ class SharedPlay:
     """Plays the actions of many branches over some tasks.
 
     seconds: of one action at the last attempt; an episode that is late is given up as an infra error, so this is far
-    above what the sandbox lets an action take. retries: after an infra error. pictures: which of those that an action
+    above what the sandbox lets an action take. retries: after an infra error. hurried: others wait for an action, so
+    that one which takes much longer than actions do is tried again soon; if it holds back nobody else, it is waited
+    for. pictures: which of those that an action
     made are shown; image_folder: where, needed if any is. runs: actions that were really run; asked: actions that were
     asked for.
     """
@@ -105,12 +109,13 @@ class SharedPlay:
         *,
         seconds: float = 600.0,
         retries: int = 3,
+        hurried: bool = True,
         pictures: PictureLimits = NO_PICTURES,
         image_folder: Path = Path(),
     ) -> None:
         self._environment, self._tasks = environment, tasks
         self._pictures, self._image_folder = pictures, image_folder
-        self._seconds, self._retries = seconds, retries
+        self._seconds, self._retries, self._hurried = seconds, retries, hurried
         self._played: dict[Node, Played] = {}
         self._tapes: dict[Node, Tape] = {}
         self._episodes: dict[Node, Episode] = {}  # where each open episode stands
@@ -189,7 +194,7 @@ class SharedPlay:
 
     def _attempt(self, action: Action, episode: Episode, attempt: int) -> Played:
         seconds, node = self._seconds, action.node
-        if attempt < self._retries:
+        if self._hurried and attempt < self._retries:
             seconds = min(seconds, self._environment.pace.patience * 4**attempt)
         with self._books:
             self._running.add(episode)
@@ -246,6 +251,9 @@ def _played(episode: Episode, observation: Observation) -> Played:
         outcome=str(ended),
         success=episode.success,
         tool_calls=sum(run.name != FINAL_ANSWER for run in runs),
+        calls=runs,
+        answer=answer_text(episode.answer) if episode.outcome == Outcome.ANSWERED else "",
+        asked_again=episode.asked_again,
     )
 
 

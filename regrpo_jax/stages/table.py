@@ -43,6 +43,10 @@ STAGES: dict[str, Stage] = {
         plays=lambda config: config.online.algorithm != "none" and not config.online.replay,
     ),
     "recovery": Stage("regrpo_jax.stages.recovery", repeats=True, plays=lambda config: True),
+    "benchmark": Stage(
+        "regrpo_jax.stages.benchmark", repeats=True, plays=lambda config: config.eval.mode == "episodes"
+    ),
+    "score": Stage("regrpo_jax.stages.score", host=True),
     "eval": Stage("regrpo_jax.stages.replay", repeats=True, records=lambda config: frozenset({"rot"})),
 }
 _ONLINE = {"regrpo": "ReGRPO", "grpo": "GRPO"}
@@ -70,6 +74,8 @@ def check_stages(config: ConfigDict) -> None:
             raise UserError(f"config.stages has {name!r}; the stages are {', '.join(STAGES)}")
         if not STAGES[name].repeats and stages.count(name) > 1:
             raise UserError(f"config.stages lists {name!r} twice; its results would overwrite each other")
+    if ("score" in stages) != bool(config.eval.score_only):
+        raise UserError("config.stages lists 'score' without a file; name one in config.eval.score_only")
     if not stages:
         raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
     if "baselines" in stages and len(stages) > 1:

@@ -74,13 +74,14 @@ class PlayedTurn:
 
 @dataclass(frozen=True)
 class PlayedTask:
-    """An episode of a task, or the answer to a `Question`. answer: None without one."""
+    """An episode of a task, or the answer to a `Question`. answer: None without one. error: what failed of ours."""
 
     id: str
     turns: tuple[PlayedTurn, ...]
     answer: str | None = None
     outcome: str = ""
     success: bool = False
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class Benchmark(Suite, Protocol):
     """See above."""
 
     modes: tuple[str, ...]  # of `EPISODES` and `STEPS`, those that its authors know
+    predictions_file: str  # what its files of predictions are called, "predictions.json"
 
     def all_tasks(self) -> list[Task]:
         """Every task that counts, in the order of the suite's own file. UserError for a folder that cannot be read."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
+from typing import cast
 
 from ml_collections import ConfigDict
 
@@ -15,6 +16,7 @@ from regrpo_jax.config.servers import ENDPOINTS, is_address, server_of, servers_
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites import folder, python
+from regrpo_jax.suites.benchmark import Benchmark
 from regrpo_jax.suites.suite import LOADER, Suite, SuiteTools
 from regrpo_jax.suites.toolrepair import suite as toolrepair
 from regrpo_jax.toolbox.mcp_tools import McpServer
@@ -34,6 +36,14 @@ def suite_of(config: ConfigDict) -> Suite:
     """The suite that a config names. UserError when there is none such, or it cannot be read."""
     suite, system = _named(config), config.suite.system
     return suite if not system else Told(suite, RELEASE if system == "release" else _template(Path(system)))
+
+
+def benchmark_of(config: ConfigDict) -> Benchmark:
+    """The suite of a config, if its authors say how it is scored. UserError otherwise, as `suite_of` as well."""
+    suite = _named(config)
+    if not hasattr(suite, "score"):
+        raise UserError(f"config.suite.name is {config.suite.name!r}, which nobody scores; choose {', '.join(PUBLIC)}")
+    return cast(Benchmark, suite)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,10 @@ def _named(config: ConfigDict) -> Suite:
             raise UserError(
                 f"config.suite.path is {chosen.path!r}; name the folder that holds the files of {chosen.name}"
             )
-        return getattr(importlib.import_module(module), name)(Path(chosen.path).resolve(), settings)
+        kind = getattr(importlib.import_module(module), name)
+        taken = {field.name for field in fields(kind)} if is_dataclass(kind) else set()
+        options = {"families": tuple(chosen.families), "brief": chosen.brief}
+        return kind(Path(chosen.path).resolve(), settings, **{key: options[key] for key in options if key in taken})
     place = Path(chosen.name).resolve()
     if chosen.name and place.is_dir():
         return folder.FolderSuite(place, SuiteTools(LOADER, settings, (str(place),)), chosen.brief)

@@ -42,7 +42,7 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
     "stray_word": (["train"], ["unexpected argument 'train'"]),
     "unknown_stage": (
         ["--config.stages=('sft','rll')"],
-        ["config.stages", "'rll'", "sft, rl, preference, online, recovery, eval"],
+        ["config.stages", "'rll'", "sft, rl, preference, online, recovery, benchmark"],
     ),
     "stage_twice": (["--config.stages=('rl','rl')"], ["config.stages", "'rl' twice"]),
     "no_stage": (["--config.stages=()"], ["config.stages is empty"]),

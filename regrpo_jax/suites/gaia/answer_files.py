@@ -37,12 +37,12 @@ def read_answers(paths: Sequence[Path], known: Iterable[str]) -> tuple[dict[str,
                 continue
             read += 1
             if name not in ids:
-                problems.append(Problem(UNKNOWN, place, name[:80]))
+                problems.append(Problem(UNKNOWN, place, repr(name[:80])))
                 continue
             if name in answers:
                 problems.append(Problem(DUPLICATE, place, f"{name}; the last one counts"))
             if not isinstance(answer, str | None):
-                problems.append(Problem(NO_TEXT, name, f"{str(answer)[:40]} is taken as its text"))
+                problems.append(Problem(NO_TEXT, name, f"{str(answer)[:40]!r} is taken as text"))
             answers[name] = answer if isinstance(answer, str | None) else str(answer)
         if not read:
             raise UserError(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from regrpo_jax.suites.gta.file_paths import relative_arguments
+from regrpo_jax.suites.gta.predicted import Kind, PredictedTurn, recorded, turn_of
 from regrpo_jax.suites.gta.record_types import GtaData, GtaRecord
 from regrpo_jax.suites.gta.shards import UNKNOWN, Shard
 from regrpo_jax.suites.problems import Problem
 
-LEFT_OUT, BY_QUESTION = "shard after a missing one", "entries matched by their question"
-OTHER_RECORD = "entry that asks another record's question"
+LEFT_OUT, BY_QUESTION = "shard after a missing one", "entries matched by what was asked"
+OTHER_RECORD = "entry that is about another record"
 
 
 class Matcher:
@@ -34,22 +36,30 @@ class Matcher:
         if 2 * len(astray) > sum(bool(records) for records in asked.values()):
             return self._by_question(asked, name)
         if not shard.sure and not any(asked.values()):
-            return {}, [Problem(LEFT_OUT, name, "its entries do not say what they were asked, so it is left out")]
-        problems = [Problem(OTHER_RECORD, f"{name}: {number}", "its number counts") for number in astray]
+            return {}, [
+                Problem(
+                    LEFT_OUT, name, "its entries say neither what was asked nor what is recorded, so it is left out"
+                )
+            ]
         at = self._by_position
         if any(place >= self._count for place in places.values()) and set(shard.entries) <= set(self._by_number):
             places, at = {number: number for number in shard.entries}, self._by_number
         found = {number: at[place] for number, place in places.items() if place in at}
-        return found, problems + [_unknown(name, number) for number in places if number not in found]
+        problems = [_unknown(name, number) for number in places if number not in found]
+        told = [number for number in astray if found.get(number) not in (None, *asked[number])]
+        return found, problems + [Problem(OTHER_RECORD, f"{name}: {number}", "its number counts") for number in told]
 
     def _at(self, place: int) -> GtaRecord | None:
         return self._by_position.get(place)
 
     def _asking(self, entry: Any) -> list[GtaRecord]:
-        """The records whose question the entry says that it was asked."""
-        question = _question(entry.get("origin_prompt")) if isinstance(entry, Mapping) else ""
-        if not question:
+        """The records whose question the entry says that it was asked, else those with the dialog that it has."""
+        if not isinstance(entry, Mapping):
             return []
+        question = _question(entry.get("origin_prompt"))
+        if not question:
+            gold = _gold(entry.get("gold"))
+            return [record for record in self._records if gold and _is_of(gold, record)]
         # newer programs may put the tools before the first question
         return [
             record
@@ -85,6 +95,26 @@ def _question(prompt: Any) -> str:
     if isinstance(prompt, Mapping):
         prompt = prompt.get("content") if prompt.get("role") == "user" else None
     return prompt if isinstance(prompt, str) else ""
+
+
+def _gold(told: Any) -> list[PredictedTurn]:
+    """The recorded turns of the assistant that a file has, step by step or as an episode."""
+    if isinstance(told, list) and told and isinstance(told[0], list):
+        told = told[0]
+    turns = map(turn_of, told) if isinstance(told, list) else ()
+    return [turn for turn in turns if turn.kind in (Kind.CALL, Kind.ANSWER)]
+
+
+def _is_of(gold: Sequence[PredictedTurn], record: GtaRecord) -> bool:
+    """Whether these are the record's own turns, or those before its user speaks again."""
+    own = recorded(record, steps=True)[: len(gold)]
+    if [(turn.kind, turn.name) for turn in own] != [(turn.kind, turn.name) for turn in gold]:
+        return False
+    return all(
+        relative_arguments(one.arguments, record) == relative_arguments(other.arguments, record)
+        and (one.kind == Kind.CALL or one.content == other.content)
+        for one, other in zip(gold, own, strict=True)
+    )
 
 
 def _is_number(name: str) -> bool:

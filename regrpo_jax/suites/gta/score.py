@@ -12,7 +12,7 @@ from regrpo_jax.suites.gta.official_episodes import episode_verdict
 from regrpo_jax.suites.gta.predicted import Prediction, recorded
 from regrpo_jax.suites.gta.prediction_files import Predictions, read_predictions
 from regrpo_jax.suites.gta.record_types import GtaData
-from regrpo_jax.suites.gta.similarity import Similarity, similarity_of
+from regrpo_jax.suites.gta.similarity import ENCODER, Similarity, similarity_of
 from regrpo_jax.suites.problems import told
 
 
@@ -22,11 +22,14 @@ def score_predictions(data: GtaData, paths: Sequence[Path], encoder: Path | None
     Args:
       paths: files, several are shards.
       encoder: a folder of the official sentence encoder (all-mpnet-base-v2) for subjective answers and the arguments
-        of calls that make images; None for the same text.
+        of calls that make images; None for the folder `all-mpnet-base-v2` beside the dataset file, and without one for
+        the same text.
     Raises:
       UserError: a file cannot be read, or the encoder cannot.
     """
-    similarity, found = similarity_of(encoder), read_predictions(data, paths)
+    beside = data.folder / ENCODER
+    similarity = similarity_of(encoder or (beside if beside.is_dir() else None))
+    found = read_predictions(data, paths)
     return _steps(data, found, similarity) if found.mode == STEPS else _episodes(data, found, similarity)
 
 

@@ -6,13 +6,13 @@ package; without a folder of it two texts are alike when they are the same text,
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Protocol
 
 from regrpo_jax.errors import UserError
 
-EXTRA = "sentence-transformers"
+ENCODER = "all-mpnet-base-v2"  # the one of GTA's evaluator
+LIBRARY, EXTRA = "sentence_transformers", "regrpo_jax[similarity]"
 
 
 class Similarity(Protocol):
@@ -43,18 +43,19 @@ class SentenceEncoder:
 
     def __init__(self, folder: Path) -> None:
         if not folder.is_dir():
-            raise UserError(f"the sentence encoder {folder} is no folder; name the one of all-mpnet-base-v2")
+            raise UserError(f"the sentence encoder {folder} is no folder; name the one of {ENCODER}")
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
             raise UserError(
-                f"the sentence encoder {folder} needs a library: pip install {EXTRA} "
+                f"the sentence encoder {folder} needs a library ({error}): pip install '{EXTRA}' "
                 "(without an encoder two texts are alike when they are the same)"
             ) from error
         try:
             self._model = SentenceTransformer(str(folder), device="cpu")
         except Exception as error:  # whatever that library raises for files that are none of its own
-            raise UserError(f"{folder}: {EXTRA} cannot read it ({type(error).__name__}: {error})") from error
+            raise UserError(f"{folder}: {LIBRARY} cannot read it ({type(error).__name__}: {error})") from error
+        self._known: dict[str, tuple[float, ...]] = {}
         self.label = f"similarity: cosine of {folder.resolve().name}"
 
     def __call__(self, one: str, other: str) -> float:
@@ -64,9 +65,11 @@ class SentenceEncoder:
             return 0.0
         return max(0.0, sum(a * b for a, b in zip(first, second, strict=True)) / length)
 
-    @functools.cache  # noqa: B019  the same few references are asked for again and again; it lives as long as a scoring
     def _embedded(self, text: str) -> tuple[float, ...]:
-        return tuple(float(value) for value in self._model.encode(text))
+        """Each text once: the references come again and again."""
+        if text not in self._known:
+            self._known[text] = tuple(float(value) for value in self._model.encode(text))
+        return self._known[text]
 
 
 def similarity_of(folder: Path | None) -> Similarity:

@@ -1,0 +1,94 @@
+"""From records to tasks: requests, tools, the world's data behind them, and the gold calls as the oracle's steps."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from smolagents.tools import Tool
+
+from regrpo_jax.environments.answers import AnswerChecker, CheckKind
+from regrpo_jax.environments.task import ONE_WAY, Followup, OracleStep, Task, TaskFile
+from regrpo_jax.errors import UserError
+from regrpo_jax.suites.bfcl.answer import CHECK
+from regrpo_jax.suites.bfcl.records import Record
+from regrpo_jax.toolbox.behind import WORLD_FILE
+from regrpo_jax.toolbox.toolset import describe, describe_briefly
+
+NAME = "bfcl"
+_DONE = OracleStep("the request is done.", 'final_answer("done")')
+_MISSING = OracleStep("something is missing for this.", 'final_answer("missing")')
+
+
+def world_data(record: Record) -> dict[str, Any]:
+    """What the world is made of, gold calls included; plain data."""
+    return {
+        "id": record.id,
+        "classes": list(record.classes),
+        "config": record.config,
+        "long_context": record.long_context,
+        "refused": {
+            name: turn for turn, names in record.held_back.items() for name in names if _waits(record, name, turn)
+        },
+        "gold": [list(calls) for calls in record.gold],
+    }
+
+
+def _waits(record: Record, name: str, turn: int) -> bool:
+    """Whether a call of a function before it is brought fails; not where a gold call is such a call (one record)."""
+    return all(_name(call) != name for calls in record.gold[:turn] for call in calls)
+
+
+def task_of(record: Record, tools: Mapping[str, Tool], owners: Mapping[str, str], *, news: str, brief: bool) -> Task:
+    """The task of a record.
+
+    Args:
+      owners: the class of each function.
+      news: what the user says when functions are brought.
+    Raises:
+      UserError: the record speaks of functions that its classes do not have.
+    """
+    own = [name for name, owner in owners.items() if owner in record.classes]
+    later = [name for names in record.held_back.values() for name in names]
+    if unknown := [name for name in later if name not in own]:
+        raise UserError(f'{record.id}: "missed_function" names {unknown[0]!r}, which none of its classes has')
+    requests = [_request(record, turn, tools, news, brief=brief) for turn in range(len(record.messages))]
+    return Task(
+        id=record.id,
+        family=record.set,
+        split=record.split,
+        instruction=requests[0].text,
+        checker=AnswerChecker(CheckKind.FUNCTION, CHECK),
+        files=(TaskFile(WORLD_FILE, json.dumps(world_data(record)).encode(), behind=True),),
+        tools=tuple(name for name in own if name not in later),
+        oracle=oracle_steps(record),
+        seed=int(hashlib.sha256(record.id.encode()).hexdigest()[:8], 16),
+        metadata={"suite": NAME, "classes": list(record.classes), ONE_WAY: True},
+        followups=tuple(requests[1:]),
+    )
+
+
+def _request(record: Record, turn: int, tools: Mapping[str, Tool], news: str, *, brief: bool) -> Followup:
+    names = record.held_back.get(turn, ())
+    brought = {name: tools[name] for name in names}
+    described = (describe_briefly if brief else describe)(brought) if brought else ""
+    words = record.messages[turn] or news
+    return Followup(f"{described}\n{words}" if brought else words, names)
+
+
+def oracle_steps(record: Record) -> tuple[OracleStep, ...]:
+    """One gold call a step, and an answer after each request."""
+    found: list[OracleStep] = []
+    for calls in record.gold:
+        found += [OracleStep(f"{_name(call)} is next.", call) for call in calls]
+        found.append(_DONE if calls else _MISSING)
+    return tuple(found)
+
+
+def _name(call: str) -> str:
+    """Of the function that a gold call is of."""
+    tree = ast.parse(call, mode="eval").body
+    return ast.unparse(tree.func) if isinstance(tree, ast.Call) else call
