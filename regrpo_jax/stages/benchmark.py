@@ -65,6 +65,8 @@ class Played:
         """
         config, suite = self._context.config, self._suite
         mode, title = config.eval.mode, "before"
+        if mode not in suite.modes:
+            raise UserError(f"config.eval.mode is {mode!r}; {config.suite.name} knows {', '.join(suite.modes)}")
         if trained:
             title = f"after {title_of(list(trained)[-1], config.online.algorithm)}"
         folder = self._context.workdir / FOLDER / slug(title)

@@ -55,6 +55,7 @@ class BfclSuite:
     brief: bool = False
     name: str = NAME
     modes: tuple[str, ...] = (EPISODES,)
+    predictions_file: str = "predictions.jsonl"
 
     @functools.cached_property
     def package(self) -> Path:

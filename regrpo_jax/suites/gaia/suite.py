@@ -36,6 +36,7 @@ class GaiaSuite:
     name: str = NAME
     brief: bool = False
     modes: tuple[str, ...] = (EPISODES,)
+    predictions_file: str = "predictions.jsonl"
 
     @functools.cached_property
     def tools(self) -> SuiteTools:

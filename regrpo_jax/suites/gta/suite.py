@@ -33,6 +33,7 @@ class GtaSuite:
     name: str = NAME
     brief: bool = False
     modes: tuple[str, ...] = (EPISODES, STEPS)
+    predictions_file: str = "predictions.json"
 
     @functools.cached_property
     def data(self) -> GtaData:
