@@ -28,6 +28,7 @@ PUBLIC = {
     "gta": "regrpo_jax.suites.gta.suite:GtaSuite",
     "gaia": "regrpo_jax.suites.gaia.suite:GaiaSuite",
     "bfcl": "regrpo_jax.suites.bfcl.suite:BfclSuite",
+    "bfcl_requests": "regrpo_jax.suites.bfcl.requests:BfclRequests",
 }
 ALL, GTA = "all", "gta_names"  # what `config.tools.builtin` may list beside names of tools
 

@@ -213,7 +213,8 @@ def describe_briefly(toolset: Mapping[str, Tool]) -> str:
     alike: dict[str, list[str]] = {}
     for tool in toolset.values():
         purpose = re.split(r"[.;:]", re.sub(r" \([^)]*\)", "", " ".join(tool.description.split())), maxsplit=1)[0]
-        alike.setdefault(f"({', '.join(tool.inputs)}): {purpose}.", []).append(tool.name)
+        told = f": {purpose}." if purpose else ""
+        alike.setdefault(f"({', '.join(tool.inputs)}){told}", []).append(tool.name)
     return "\n".join(f"{', '.join(names)}{purpose}" for purpose, names in alike.items())
 
 

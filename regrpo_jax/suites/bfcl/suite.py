@@ -1,8 +1,8 @@
 """BFCL multi-turn as a suite: the four sets of the package that `config.suite.path` names, 200 records each.
 
 config.suite.families: names of sets ("base", "miss_func", "miss_param", "long_context") and of classes; only records of
-these sets, whose classes are all among these classes, are played. () is all. config.suite.brief: functions are told in
-few words, for policies that read little. Tools of `config.tools` are not added.
+these sets, whose classes are all among these classes, are played. () is all. config.suite.brief: functions are told by
+name and arguments alone, for policies that read little. Tools of `config.tools` are not added.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from regrpo_jax.suites.bfcl.package import PROMPTS, imported, package_folder
 from regrpo_jax.suites.bfcl.records import SETS, Record, hidden_files, read_records
 from regrpo_jax.suites.bfcl.result_files import write_results
 from regrpo_jax.suites.bfcl.scoring import score_files
-from regrpo_jax.suites.bfcl.tasks import NAME, task_of
+from regrpo_jax.suites.bfcl.tasks import NAME, Telling, task_of
 from regrpo_jax.suites.bfcl.tools import LOADER, BfclTools
 from regrpo_jax.suites.folder import chosen_tasks
 from regrpo_jax.suites.suite import SuiteTools
@@ -82,16 +82,20 @@ class BfclSuite:
     def tools(self) -> SuiteTools:
         """The functions of the records' classes."""
         classes = tuple(sorted({name for record in self.records for name in record.classes}))
-        settings = BfclTools(builtin=(), path=str(self.path), classes=classes)
+        settings = BfclTools(builtin=(), path=str(self.path), classes=classes, bare=self.brief)
         return SuiteTools(LOADER, settings, hidden_files(self.package), "" if self.brief else SYSTEM)
 
-    def all_tasks(self) -> list[Task]:
-        """Set by set, in the order of the package's files. UserError for a folder that cannot be read."""
+    @functools.cached_property
+    def telling(self) -> Telling:
+        """What tasks are told with."""
         classes = self.tools.settings.classes if isinstance(self.tools.settings, BfclTools) else ()
         owners = {name: one.owner for name, one in functions_of(self.package, classes).items()}
         news = str(imported(self.package, PROMPTS).DEFAULT_USER_PROMPT_FOR_ADDITIONAL_FUNCTION_FC)
-        loaded = self.tools.loaded
-        return [task_of(record, loaded, owners, news=news, brief=self.brief) for record in self.records]
+        return Telling(self.tools.loaded, owners, news, self.brief)
+
+    def all_tasks(self) -> list[Task]:
+        """Set by set, in the order of the package's files. UserError for a folder that cannot be read."""
+        return [task_of(record, self.telling) for record in self.records]
 
     def tasks(self, split: str, count: int, seed: int) -> list[Task]:
         """Of "train" or "test", shuffled by the seed. UserError for another split."""

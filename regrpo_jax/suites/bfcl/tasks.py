@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from smolagents.tools import Tool
@@ -38,24 +39,43 @@ def world_data(record: Record) -> dict[str, Any]:
 
 
 def _waits(record: Record, name: str, turn: int) -> bool:
-    """Whether a call of a function before it is brought fails; not where a gold call is such a call (one record)."""
+    """Whether a call of the function fails before it is brought; not where a gold call is one, as in one record."""
     return all(_name(call) != name for calls in record.gold[:turn] for call in calls)
 
 
-def task_of(record: Record, tools: Mapping[str, Tool], owners: Mapping[str, str], *, news: str, brief: bool) -> Task:
-    """The task of a record.
-
-    Args:
-      owners: the class of each function.
-      news: what the user says when functions are brought.
-    Raises:
-      UserError: the record speaks of functions that its classes do not have.
+@dataclass(frozen=True)
+class Telling:
+    """How records are told. tools: all that are loaded. owners: the class of each function. news: what the user says
+    when functions are brought. brief: these are told in few words.
     """
-    own = [name for name, owner in owners.items() if owner in record.classes]
-    later = [name for names in record.held_back.values() for name in names]
-    if unknown := [name for name in later if name not in own]:
-        raise UserError(f'{record.id}: "missed_function" names {unknown[0]!r}, which none of its classes has')
-    requests = [_request(record, turn, tools, news, brief=brief) for turn in range(len(record.messages))]
+
+    tools: Mapping[str, Tool]
+    owners: Mapping[str, str]
+    news: str
+    brief: bool
+
+    def request(self, record: Record, turn: int) -> Followup:
+        """What the user says then, and the functions that come with it."""
+        names = record.held_back.get(turn, ())
+        brought = {name: self.tools[name] for name in names}
+        described = (describe_briefly if self.brief else describe)(brought) if brought else ""
+        words = record.messages[turn] or self.news
+        return Followup(f"{described}\n{words}" if brought else words, names)
+
+    def functions(self, record: Record) -> list[str]:
+        """The names of all that the record's classes have. UserError where some are held back that are not there."""
+        own = [name for name, owner in self.owners.items() if owner in record.classes]
+        held_back = [name for names in record.held_back.values() for name in names]
+        if unknown := [name for name in held_back if name not in own]:
+            raise UserError(f'{record.id}: "missed_function" names {unknown[0]!r}, which none of its classes has')
+        return own
+
+
+def task_of(record: Record, telling: Telling) -> Task:
+    """The task of a record. UserError where it speaks of functions that its classes do not have."""
+    own = telling.functions(record)
+    later = {name for names in record.held_back.values() for name in names}
+    requests = [telling.request(record, turn) for turn in range(len(record.messages))]
     return Task(
         id=record.id,
         family=record.set,
@@ -64,25 +84,22 @@ def task_of(record: Record, tools: Mapping[str, Tool], owners: Mapping[str, str]
         checker=AnswerChecker(CheckKind.FUNCTION, CHECK),
         files=(TaskFile(WORLD_FILE, json.dumps(world_data(record)).encode(), behind=True),),
         tools=tuple(name for name in own if name not in later),
-        oracle=oracle_steps(record),
-        seed=int(hashlib.sha256(record.id.encode()).hexdigest()[:8], 16),
+        oracle=oracle_steps(record.gold),
+        seed=seed_of(record.id),
         metadata={"suite": NAME, "classes": list(record.classes), ONE_WAY: True},
         followups=tuple(requests[1:]),
     )
 
 
-def _request(record: Record, turn: int, tools: Mapping[str, Tool], news: str, *, brief: bool) -> Followup:
-    names = record.held_back.get(turn, ())
-    brought = {name: tools[name] for name in names}
-    described = (describe_briefly if brief else describe)(brought) if brought else ""
-    words = record.messages[turn] or news
-    return Followup(f"{described}\n{words}" if brought else words, names)
+def seed_of(name: str) -> int:
+    """The same for the same task."""
+    return int(hashlib.sha256(name.encode()).hexdigest()[:8], 16)
 
 
-def oracle_steps(record: Record) -> tuple[OracleStep, ...]:
-    """One gold call a step, and an answer after each request."""
+def oracle_steps(gold: Sequence[Sequence[str]]) -> tuple[OracleStep, ...]:
+    """One gold call a step, and an answer after each request (the calls are given by request)."""
     found: list[OracleStep] = []
-    for calls in record.gold:
+    for calls in gold:
         found += [OracleStep(f"{_name(call)} is next.", call) for call in calls]
         found.append(_DONE if calls else _MISSING)
     return tuple(found)

@@ -26,10 +26,11 @@ LOADER = f"{__name__}:load"
 
 @dataclass(frozen=True)
 class BfclTools(ToolsetSettings):
-    """path: the folder that holds the package. classes: whose functions are loaded."""
+    """path: the folder that holds the package. classes: whose functions are loaded. bare: without descriptions."""
 
     path: str = ""
     classes: tuple[str, ...] = ()
+    bare: bool = False
 
     @property
     def readable_paths(self) -> tuple[str, ...]:
@@ -61,8 +62,8 @@ class BfclFunction(Tool):
     skip_forward_signature_validation = True
     may_return_nothing = True
 
-    def __init__(self, function: Function, episode: _Episode) -> None:
-        self.name, self.description = function.name, function.description
+    def __init__(self, function: Function, episode: _Episode, *, bare: bool) -> None:
+        self.name, self.description = function.name, "" if bare else function.description
         self.inputs = {name: dict(declared) for name, declared in function.inputs.items()}
         self._episode = episode
         super().__init__()
@@ -99,5 +100,5 @@ def load(settings: BfclTools) -> dict[str, Tool]:
     imported(package, CHECKER)
     episode = _Episode(package)
     functions = functions_of(package, settings.classes)
-    tools: dict[str, Tool] = {name: BfclFunction(function, episode) for name, function in functions.items()}
+    tools: dict[str, Tool] = {name: BfclFunction(one, episode, bare=settings.bare) for name, one in functions.items()}
     return tools | {Finish.name: Finish(episode)}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.suites.bfcl.calls import is_plain, written
+from regrpo_jax.suites.bfcl.calls import is_plain, runnable, written
 from regrpo_jax.suites.bfcl.package import BACKEND, imported
 from regrpo_jax.suites.bfcl.verdict import Verdict, judged
 from regrpo_jax.toolbox.failures import ToolError, ToolFailure
@@ -30,6 +30,10 @@ class BfclWorld:
         self._methods = _methods(package, told)
         self._turns: list[list[str]] = [[]]
         self._verdict: Verdict | None = None
+        for calls in told["gold"][: told.get("done", 0)]:
+            for call in calls:
+                self.run(call)
+            self._turns.append([])
 
     def call(self, name: str, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
         """What the function returns, None where that is empty. ToolFailure for what fails, in its own words."""
@@ -47,6 +51,16 @@ class BfclWorld:
         if words := failure_words(name, value):
             raise ToolError(words)
         return (None if value == {} else value) if is_plain(value) else str(value)
+
+    def run(self, call: str) -> str:
+        """Make a gold call, and what it returned or how it failed, as text. ValueError for what is no plain call."""
+        if runnable(call, self._methods) != call:
+            raise ValueError(f"{call!r} is no call of a function of {', '.join(self._told['classes'])} with plain data")
+        self._turns[-1].append(call)
+        try:
+            return str(eval(call, {"__builtins__": {}}, self._methods))
+        except Exception as error:
+            return f"{RAISED}{error}"
 
     def answer(self) -> str:
         """End the request under way; JSON of all calls and, after the last request, of the checker's verdict."""
