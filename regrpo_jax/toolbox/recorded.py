@@ -80,6 +80,11 @@ def installed_recordings() -> Recordings | None:
         raise UserError(f"{RECORDED_FILE} behind the tools is damaged: {type(error).__name__}: {error}") from error
 
 
+def is_absent(tool: object) -> bool:
+    """Whether a tool that was loaded has nothing to answer with: it asks a model elsewhere, or it has no corpus."""
+    return bool(getattr(tool, "remote", False)) or getattr(tool, "corpus", None) == ""
+
+
 def call_key(arguments: Mapping[str, Any]) -> str | None:
     """Equal for equal arguments; None for what is no plain data. 2 and 2.0 are equal, tuples and lists too.
 
