@@ -90,6 +90,9 @@ def _data() -> ConfigDict:
     data.clean = ""  # clean MAT / MM-Traj trajectories, likewise
     data.eval_rot = ""  # held-out RoT records of the eval stage; "" takes data.rot
     data.on_bad_record = one_of("skip", "fatal")  # "skip": name it and go on; "fatal": name it and stop
+    # where files lie that records and trajectories name under another root, each "old=new": paths below old are looked
+    # for below new, which is beside the file of records, or absolute
+    data.path_roots = ()
     data.salvage = False  # of a file of records that breaks off, keep the whole ones before the break
     # turns of clean trajectories whose action failed or has no code: "mask" shows them and does not train them,
     # "train" trains them like the others, "drop" leaves their trajectories out

@@ -17,6 +17,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records import RotRecord, Trajectory, load_clean, load_rot
 from regrpo_jax.records.failed_turns import failed_turns
 from regrpo_jax.records.opened_images import ImageError
+from regrpo_jax.records.path_roots import path_roots
 
 _log = logging.getLogger(__name__)
 Record = TypeVar("Record", RotRecord, Trajectory)
@@ -75,7 +76,8 @@ def load_corpus(config: ml_collections.ConfigDict, *, needs_clean: bool, needs_r
             f"config.data.clean is empty but config.sft.clean_ratio={config.sft.clean_ratio} asks for clean "
             "trajectories; set the file or --config.sft.clean_ratio=0"
         )
-    how: dict[str, Any] = {"on_bad_record": data.on_bad_record, "salvage": data.salvage}
+    roots = path_roots(data.path_roots)
+    how: dict[str, Any] = {"on_bad_record": data.on_bad_record, "salvage": data.salvage, "roots": roots}
     rot = load_rot(data.rot, **how) if needs_rot else []
     clean = load_clean(data.clean, **how) if needs_clean else []
     eval_rot = load_rot(data.eval_rot, **how) if data.eval_rot else rot

@@ -81,7 +81,9 @@ class Situation:
     turns as they are written (the instruction with its image placeholders). steps: the whole trajectory, final_answer
     included; index: the step that a near miss replaces. observations: of the steps before `index`, where they are
     known. tools: of the task, by name, final_answer included. images: placeholder -> name among the task's files.
-    own: near misses that come with the source. executable: its files and tools are here.
+    own: near misses that come with the source. executable: its files and tools are here. absent: tools that are here
+    in recordings alone. recorded: the task with the recordings of all tools, for where those of here come to something
+    else; None without any.
     """
 
     source: str
@@ -96,6 +98,13 @@ class Situation:
     observations: tuple[str, ...] = ()
     own: tuple[NearMiss, ...] = ()
     executable: bool = True
+    absent: frozenset[str] = frozenset()
+    recorded: Task | None = None
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it may be played as, the best first."""
+        return (self.task,) if self.recorded is None else (self.task, self.recorded)
 
     @property
     def step(self) -> CleanStep:
@@ -108,9 +117,10 @@ class Failure:
     """A near miss that was played and failed, and the clean step that was played after it and repaired.
 
     observations: of all actions in the order they ran: the steps before, the near miss, the clean step, the rest.
-    answered: whether the episode ended with the right answer. kind: "executed", or "synthetic" when the observations
-    were made up. images: pictures that the actions made, as they stand in the observations, in order. seen: what the
-    pixels of the failed observation's pictures say, "" without any.
+    answered: whether the episode ended with the right answer. kind: "executed", "recorded" where recordings answered
+    calls, those of the actions in `recorded`; or "synthetic" when the observations were made up. images: pictures that
+    the actions made, as they stand in the observations, in order. seen: what the pixels of the failed observation's
+    pictures say, "" without any.
     """
 
     situation: Situation
@@ -120,6 +130,7 @@ class Failure:
     kind: str = "executed"
     images: tuple[ImageReference, ...] = ()
     seen: str = ""
+    recorded: frozenset[int] = frozenset()
 
     @property
     def failed(self) -> Observation:

@@ -72,8 +72,10 @@ def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
         miss: NearMiss | None = None
         try:
             if slot.error_type is None:
-                observations, images = play_shown(shop.environment, situation, shop.showing)
-                record = clean_record(situation, observations, images, number=slot.number)
+                shown = play_shown(shop.environment, situation, shop.showing)
+                record = clean_record(
+                    situation, shown.observations, shown.images, number=slot.number, recorded=shown.recorded
+                )
                 return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
             miss = _chosen(shop, situation, slot.error_type, misses, rng)
             if miss is None:

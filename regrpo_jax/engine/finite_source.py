@@ -16,13 +16,18 @@ MOST_CHOICES = 8  # near misses of one kind that are taken of one step
 
 @dataclass(frozen=True)
 class FiniteSource:
-    """Steps of recorded trajectories. own_only: take only the near misses that came with them. brief: see `Suite`."""
+    """Steps of recorded trajectories.
+
+    own_only: take only the near misses that came with them. brief: see `Suite`. notes: what a person should know of the
+    trajectories that were not taken.
+    """
 
     situations: Sequence[Situation]
     tools: SuiteTools
     seed: int
     own_only: bool = False
     brief: bool = False
+    notes: tuple[str, ...] = ()
     _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:

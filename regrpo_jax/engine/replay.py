@@ -19,7 +19,7 @@ from regrpo_jax.engine.writing import canonical, image_name
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import extract_code
-from regrpo_jax.records.execution import text_sha256
+from regrpo_jax.records.execution import SYNTHETIC, text_sha256
 from regrpo_jax.records.types import Status
 
 
@@ -32,7 +32,7 @@ def replay_record(
 ) -> tuple[str, ...]:
     """What is different, as "rule: sentence"; () when the record comes out as it was written."""
     execution = record["execution"]
-    if execution["kind"] != "executed":
+    if execution["kind"] == SYNTHETIC:
         return ("replay_synthetic: its observations were made up, so there is nothing to play again",)
     task = tasks.get(execution["task"])
     if task is None:

@@ -10,6 +10,7 @@ from typing import Any
 from regrpo_jax.engine.schedule import Committed
 from regrpo_jax.engine.slots import Slot
 from regrpo_jax.records.actions import code_of, extract_tool_calls, primary_tool
+from regrpo_jax.records.execution import EXECUTED, RECORDED
 
 CLEAN = "clean"
 
@@ -30,7 +31,8 @@ def summarise(slots: Sequence[Slot], committed: Committed) -> dict[str, Any]:
     return {
         "records": len(records),
         "clean": got[CLEAN],
-        "executed": sum(one["kind"] == "executed" for one in executions),
+        "executed": sum(one["kind"] == EXECUTED for one in executions),
+        "recorded": sum(one["kind"] == RECORDED for one in executions),
         "asked": dict(asked),
         "got": {kind: got[kind] for kind in asked},
         "proposers": _ordered([one["proposer"] for one in executions]),
@@ -72,7 +74,8 @@ def print_summary(told: Mapping[str, Any], seconds: float) -> None:
     console.print(f"refused attempts: {_listed(told['rejects']) or 'none'}", highlight=False)
     lengths = sorted(told["reflection_words"]) or [0]
     console.print(
-        f"{told['records']} records, {told['executed']} executed, reflections of {lengths[0]} to {lengths[-1]} words "
+        f"{told['records']} records, {told['executed']} executed, {told['recorded']} with recorded results, "
+        f"reflections of {lengths[0]} to {lengths[-1]} words "
         f"(median {lengths[len(lengths) // 2]}), in {seconds:.0f} s",
         highlight=False,
     )
@@ -104,7 +107,9 @@ def draw_summary(told: Mapping[str, Any], path: Path) -> None:
     _bars(panels[1][0], told["rejects"], "refused attempts by rule")
     _histogram(panels[1][1], told["reflection_words"], "words of a reflection")
     _histogram(panels[1][2], told["complexity"], "complexity")
-    figure.suptitle(f"{told['records']} RoT records, {told['executed']} of them executed")
+    figure.suptitle(
+        f"{told['records']} RoT records, {told['executed']} of them executed, {told['recorded']} with recorded results"
+    )
     figure.savefig(path, dpi=110)
 
 

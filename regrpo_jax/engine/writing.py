@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from regrpo_jax.environments.task import Task
 from regrpo_jax.records.actions import FINAL_ANSWER, KNOWN_TOOLS, extract_code, extract_tool_calls
 from regrpo_jax.records.complexity import complexity
 from regrpo_jax.records.differences import literal_value
-from regrpo_jax.records.execution import VERSION, complexity_to_dict, text_sha256
+from regrpo_jax.records.execution import SYNTHETIC, VERSION, complexity_to_dict, text_sha256
 from regrpo_jax.records.reflection import render_reflection
 from regrpo_jax.records.types import ImageReference, Observation, Reflection
 
@@ -66,12 +66,13 @@ def _answer(situation: Situation) -> str:
     return "".join(sources[:1]) if value is None else str(value)
 
 
-def _step_json(turn: str, observation: Observation) -> JsonObject:
-    return {
+def _step_json(turn: str, observation: Observation, recorded: bool) -> JsonObject:
+    told: JsonObject = {
         "code_sha256": text_sha256(extract_code(turn)),
         "status": str(observation.status),
         "observation_sha256": text_sha256(observation.text),
     }
+    return told | ({"recorded": True} if recorded else {})
 
 
 def _conversation(opening: Situation, turns: list[str], indices: list[int], texts: list[str]) -> list[JsonObject]:
@@ -98,8 +99,11 @@ def rot_record(
     kind = reflection.error_type.value
     names = KNOWN_TOOLS | set(situation.tools)
     weighed = complexity(failed_action, corrected, failure.failed.text, reflection, tuple(texts[:at]), names)
-    steps = [_step_json(turn, one) for turn, one in zip(turns, failure.observations, strict=True)]
-    executed = failure.kind == "executed"
+    steps = [
+        _step_json(turn, one, place in failure.recorded)
+        for place, (turn, one) in enumerate(zip(turns, failure.observations, strict=True))
+    ]
+    executed = failure.kind != SYNTHETIC
     conversation = _conversation(situation, turns, indices, texts)
     return {
         "id": f"{_plain(situation.source_id)}_rot_s{at}_{kind}_{number:06d}",
@@ -141,9 +145,18 @@ def rot_record(
 
 
 def clean_record(
-    situation: Situation, observations: Sequence[Observation], images: Sequence[ImageReference] = (), *, number: int
+    situation: Situation,
+    observations: Sequence[Observation],
+    images: Sequence[ImageReference] = (),
+    *,
+    number: int,
+    recorded: Collection[int] = (),
 ) -> JsonObject:
-    """The record of a clean trajectory, as MAT-Agent's are: no reflection, no failure."""
+    """The record of a clean trajectory, as MAT-Agent's are: no reflection, no failure.
+
+    Args:
+      recorded: which steps have observations of recordings; the record names them, where there are any.
+    """
     turns = [step.turn() for step in situation.steps]
     texts = [observation.text for observation in observations]
     conversation = _conversation(situation, turns, list(range(len(turns))), texts)
@@ -152,7 +165,7 @@ def clean_record(
         "image": images_of(situation.task, situation.images, images, conversation),
         "answer": _answer(situation),
         "conversations": conversation,
-    }
+    } | ({"recorded_steps": sorted(recorded)} if recorded else {})
 
 
 def _plain(name: str) -> str:

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from regrpo_jax.records.actions import extract_tool_calls, split_action
-from regrpo_jax.records.images import named_images
+from regrpo_jax.records.images import NO_ROOTS, named_images
 from regrpo_jax.records.observation_text import classify_observation_text, is_observation_text, strip_observation
+from regrpo_jax.records.path_roots import PathRoots
 from regrpo_jax.records.placed_images import placed_images, written_turns
 from regrpo_jax.records.reasons import RecordError, printable
 from regrpo_jax.records.reflection import parse_reflection
@@ -39,9 +40,11 @@ def normalise_turns(raw: object) -> tuple[Turn, ...]:
 
 
 def read_conversation(
-    record: Mapping[str, object], base_dir: Path | None = None
+    record: Mapping[str, object], base_dir: Path | None = None, roots: PathRoots = NO_ROOTS
 ) -> tuple[tuple[Turn, ...], tuple[ImageReference, ...]]:
     """The turns of a raw record and the pictures they show, whose paths are resolved against `base_dir` unless None.
+
+    roots: under which other roots the pictures lie.
 
     Raises RecordError: the conversation cannot be read, pictures and their places do not come out even, or a key says
     something that a policy would not be given.
@@ -55,7 +58,7 @@ def read_conversation(
         raise RecordError(("schema_keys: the record has both `conversations` and `messages`; keep one of them",))
     raw = raw_turns(told[0] if told else record.get("conversations", record.get("messages")))
     turns = _with_system(_with_target(raw, record.get("train_turn_index")), record.get("system"))
-    return placed_images(turns, named_images(record), base_dir)
+    return placed_images(turns, named_images(record), base_dir, roots)
 
 
 def _with_system(turns: tuple[RawTurn, ...], system: object) -> tuple[RawTurn, ...]:
@@ -119,12 +122,14 @@ def answer_text(answer: object) -> str:
     return answer if isinstance(answer, str) else "" if answer is None else str(answer)
 
 
-def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base_dir: Path | None = None) -> Trajectory:
+def parse_trajectory(
+    record: Mapping[str, object] | Trajectory | RotRecord, base_dir: Path | None = None, roots: PathRoots = NO_ROOTS
+) -> Trajectory:
     """Read a raw record (keys id, image, answer, conversations) or a RotRecord as a trajectory.
 
     A Trajectory is returned as it is. The task is the first user turn. Image paths of a raw record are
-    resolved against `base_dir` (left alone when None). The statuses of observations are guessed from their
-    text. Raises RecordError when the conversation cannot be read.
+    resolved against `base_dir` (left alone when None), under other `roots`. The statuses of observations are guessed
+    from their text. Raises RecordError when the conversation cannot be read.
     """
     if isinstance(record, Trajectory):
         return record
@@ -133,7 +138,7 @@ def parse_trajectory(record: Mapping[str, object] | Trajectory | RotRecord, base
         tools = tools_of(record)
     else:
         tools = tools_of_raw(record)
-        conversation, images = read_conversation(record, base_dir)
+        conversation, images = read_conversation(record, base_dir, roots)
         identity, answer = identity_text(record.get("id")), answer_text(record.get("answer"))
     return Trajectory(
         id=identity,

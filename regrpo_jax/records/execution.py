@@ -13,7 +13,7 @@ from typing import Any
 from regrpo_jax.records.types import Complexity, ExecutedStep, Execution, Status
 
 VERSION = 1
-EXECUTED, SYNTHETIC = "executed", "synthetic"
+EXECUTED, RECORDED, SYNTHETIC = "executed", "recorded", "synthetic"
 
 
 def text_sha256(text: str) -> str:
@@ -24,7 +24,10 @@ def text_sha256(text: str) -> str:
 def execution_from_dict(raw: Mapping[str, Any]) -> Execution:
     """Read a block that keeps the rules of `execution_rules`."""
     steps = tuple(
-        ExecutedStep(step["code_sha256"], Status(step["status"]), step["observation_sha256"]) for step in raw["steps"]
+        ExecutedStep(
+            step["code_sha256"], Status(step["status"]), step["observation_sha256"], step.get("recorded", False)
+        )
+        for step in raw["steps"]
     )
     measured = raw["complexity"]
     complexity = Complexity(
@@ -59,12 +62,13 @@ def quotable(observation: str, execution: object) -> str:
     return f"{observation}\n{seen}" if isinstance(seen, str) and seen else observation
 
 
-def _step_to_dict(step: ExecutedStep) -> dict[str, str]:
-    return {
+def _step_to_dict(step: ExecutedStep) -> dict[str, str | bool]:
+    told: dict[str, str | bool] = {
         "code_sha256": step.code_sha256,
         "status": step.status.value,
         "observation_sha256": step.observation_sha256,
     }
+    return told | ({"recorded": True} if step.recorded else {})
 
 
 def complexity_to_dict(complexity: Complexity) -> dict[str, Any]:

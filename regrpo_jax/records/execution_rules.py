@@ -10,12 +10,12 @@ import re
 from collections.abc import Iterator, Mapping
 
 from regrpo_jax.records.actions import FINAL_ANSWER, code_of, extract_code, extract_tool_calls
-from regrpo_jax.records.execution import EXECUTED, SYNTHETIC, VERSION, execution_from_dict, text_sha256
+from regrpo_jax.records.execution import EXECUTED, RECORDED, SYNTHETIC, VERSION, execution_from_dict, text_sha256
 from regrpo_jax.records.reasons import kind_of, printable
 from regrpo_jax.records.rot_claims import locate_reflection
 from regrpo_jax.records.types import ErrorType, Execution, Status, Turn
 
-KINDS = (EXECUTED, SYNTHETIC)
+KINDS = (EXECUTED, RECORDED, SYNTHETIC)
 SOURCES = ("oracle", "trajectory", "policy")
 FAILURES = frozenset({Status.EMPTY, Status.TOOL_ERROR, Status.TIMEOUT, Status.INVALID_ACTION})
 _TEXTS = ("kind", "source", "proposer", "annotator", "task", "task_sha256", "loader")
@@ -60,6 +60,8 @@ def _step_schema_reasons(steps: object) -> Iterator[str]:
             yield f"execution_schema: step {index} of `execution` must have the texts {', '.join(_STEP_KEYS)}"
         elif step["status"] not in set(Status):
             yield f"execution_schema: {printable(step['status'])!r} of step {index} is none of {', '.join(Status)}"
+        elif type(step.get("recorded", False)) is not bool:
+            yield f"execution_schema: `recorded` of step {index} of `execution` must be true or false"
 
 
 def _complexity_schema_reasons(measured: object) -> Iterator[str]:
@@ -163,6 +165,8 @@ def _step_reasons(execution: Execution, conversation: tuple[Turn, ...]) -> Itera
             f"{execution.failed_step} fails and the next one mends it"
         )
         return
+    if (execution.kind == RECORDED) != any(step.recorded for step in execution.steps):
+        yield f"execution_kind: {execution.kind} is not what the marks of its steps say"
     for number, (turn, step) in enumerate(zip(turns, execution.steps, strict=True)):
         if text_sha256(extract_code(conversation[turn].content)) != step.code_sha256:
             yield f"execution_code: turn {turn} has other code than step {number} that was run"

@@ -11,11 +11,13 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from regrpo_jax.records.path_roots import PathRoots
 from regrpo_jax.records.picture_forms import describes_picture, is_data_url, picture_path
 from regrpo_jax.records.reasons import RecordError
 from regrpo_jax.records.types import ImageReference, Turn
 
 IMAGE_MARKER = "<image>"
+NO_ROOTS = PathRoots()
 IMAGE_KEYS = ("image", "images")
 _SHAPES = "must be an object of placeholders and paths, a path, a list of these, or null"
 
@@ -51,9 +53,9 @@ def _item(item: object, key: str) -> tuple[ImageReference, ...]:
     return references
 
 
-def located(path: str, base_dir: Path | None) -> str:
-    """A path beside the record's file; a data URL, or any path without a folder, as it is."""
-    return path if base_dir is None or is_data_url(path) else str(base_dir / path)
+def located(path: str, base_dir: Path | None, roots: PathRoots = NO_ROOTS) -> str:
+    """A path beside the record's file, under its new root; a data URL, or any path without a folder, as it is."""
+    return path if base_dir is None or is_data_url(path) else str(base_dir / roots.path(path))
 
 
 def images_to_json(images: tuple[ImageReference, ...]) -> object:

@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.conversation import CONVERSATION_KEYS, identity_text, parse_trajectory
+from regrpo_jax.records.images import NO_ROOTS
+from regrpo_jax.records.path_roots import PathRoots
 from regrpo_jax.records.picture_forms import is_data_url
-from regrpo_jax.records.reasons import RecordError, kind_of, printable
+from regrpo_jax.records.reasons import RecordError, kind_of, printable, rule_of
 from regrpo_jax.records.record_files import read_file, shown
 from regrpo_jax.records.rot import rot_from_dict
 from regrpo_jax.records.rot_rules import encoding_reasons
@@ -26,6 +28,7 @@ _log = logging.getLogger(__name__)
 OnBadRecord = Literal["skip", "fatal"]
 Record = TypeVar("Record", RotRecord, Trajectory)
 _REASONS_SHOWN = 3
+_NO_FILE = "image_missing: there is no file "
 _SHARD = re.compile(r"-[0-9]+-of-([0-9]+)")
 
 
@@ -60,12 +63,12 @@ def folder_of(path: str | Path) -> Path:
     return Path(path).absolute().parent
 
 
-def read_rot(obj: Mapping[str, Any], base_dir: Path) -> RotRecord:
+def read_rot(obj: Mapping[str, Any], base_dir: Path, roots: PathRoots = NO_ROOTS) -> RotRecord:
     """A raw RoT record as it is trained on. Raises RecordError: it breaks a rule, or a picture of it is missing."""
-    return _with_its_images(rot_from_dict(obj, base_dir))
+    return _with_its_images(rot_from_dict(obj, base_dir, roots))
 
 
-def read_clean(obj: Mapping[str, Any], base_dir: Path) -> Trajectory:
+def read_clean(obj: Mapping[str, Any], base_dir: Path, roots: PathRoots = NO_ROOTS) -> Trajectory:
     """A raw trajectory fit for imitation: an id, a scalar answer, turns that say something after a user's.
 
     Raises RecordError, with every reason that was found.
@@ -80,7 +83,7 @@ def read_clean(obj: Mapping[str, Any], base_dir: Path) -> Trajectory:
         reasons.append(f"schema_keys: the record has no `conversations`; its keys: {keys}")
     if reasons:
         raise RecordError(tuple(reasons))
-    trajectory = parse_trajectory(obj, base_dir)
+    trajectory = parse_trajectory(obj, base_dir, roots)
     reasons = list(_imitation_reasons(trajectory.conversation))
     if reasons:
         raise RecordError(tuple(reasons))
@@ -110,16 +113,17 @@ def _with_its_images(record: Record) -> Record:
     paths = [image.path for image in record.images if not is_data_url(image.path)]
     missing = [path for path in paths if not os.path.isfile(path)]
     if missing:
-        raise RecordError(tuple(f"image_missing: there is no file {printable(path, 300)}" for path in missing))
+        raise RecordError(tuple(f"{_NO_FILE}{printable(path, 300)}" for path in missing))
     return record
 
 
 def _load(
     path: str | Path,
-    read: Callable[[Mapping[str, Any], Path], Record],
+    read: Callable[[Mapping[str, Any], Path, PathRoots], Record],
     on_bad_record: OnBadRecord,
     rejections: list[Rejection] | None,
     salvage: bool,
+    roots: PathRoots,
 ) -> list[Record]:
     if on_bad_record not in ("skip", "fatal"):
         raise UserError(f'on_bad_record must be "skip" or "fatal", not {on_bad_record!r}')
@@ -129,15 +133,46 @@ def _load(
     refused: list[Rejection] = []
     for position, obj in enumerate(objects):
         try:
-            records.append(read(obj, base_dir))
+            records.append(read(obj, base_dir, roots))
         except RecordError as error:
             refused.append(Rejection(shown(path), position, printable(obj.get("id", "")), error.reasons))
-            _report(refused[-1], on_bad_record)
+            if on_bad_record == "fatal" or not _lacks_files_alone(refused[-1]):
+                _report(refused[-1], on_bad_record)
+    missing = told_missing(refused, len(objects))
     if rejections is not None:
         rejections.extend(refused)
     if not records:
-        raise UserError(f"{shown(path)}: none of its {len(objects)} records can be used{_summary(refused)}")
+        told = f"\n  {missing}" if missing else ""
+        raise UserError(f"{shown(path)}: none of its {len(objects)} records can be used{_summary(refused)}{told}")
+    if missing:
+        _log.warning("%s: %s", shown(path), missing)
     return records
+
+
+def _lacks_files_alone(rejection: Rejection) -> bool:
+    return {rule_of(reason) for reason in rejection.reasons} == {rule_of(_NO_FILE)}
+
+
+def told_missing(refused: Iterable[Rejection], records: int) -> str:
+    """One sentence on all records that are left out because pictures of theirs are not here; "" for none.
+
+    Args:
+      records: how many the file has.
+    """
+    lacking = [rejection for rejection in refused if _lacks_files_alone(rejection)]
+    if not lacking:
+        return ""
+    names = (reason.removeprefix(_NO_FILE) for rejection in lacking for reason in rejection.reasons)
+    return (
+        f"{len(lacking)} of {records} records are left out, as pictures of theirs are not here: "
+        f'{first_named(list(dict.fromkeys(names)))}; say where they lie with config.data.path_roots, "old=new"'
+    )
+
+
+def first_named(names: Sequence[str], most: int = _REASONS_SHOWN) -> str:
+    """The first ones, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _report(rejection: Rejection, on_bad_record: OnBadRecord) -> None:
@@ -162,14 +197,16 @@ def load_rot(
     on_bad_record: OnBadRecord = "skip",
     rejections: list[Rejection] | None = None,
     salvage: bool = False,
+    roots: PathRoots = NO_ROOTS,
 ) -> list[RotRecord]:
     """The usable Reflection-of-Thought records of a file, in order.
 
-    Image paths are relative to the file's folder. A record that breaks a rule of `validate_rot`, or names an
-    image that does not exist, is skipped with one warning and appended to `rejections`; with "fatal" the
-    first one raises UserError. No usable record at all is a UserError as well.
+    Image paths are relative to the file's folder, under other `roots`. A record that breaks a rule of `validate_rot`
+    is skipped with one warning and appended to `rejections`, and so are those that name an image that does not exist,
+    with one warning for all of them; with "fatal" the first one raises UserError. No usable record at all is a
+    UserError as well.
     """
-    return _load(path, read_rot, on_bad_record, rejections, salvage)
+    return _load(path, read_rot, on_bad_record, rejections, salvage, roots)
 
 
 def load_clean(
@@ -178,6 +215,7 @@ def load_clean(
     on_bad_record: OnBadRecord = "skip",
     rejections: list[Rejection] | None = None,
     salvage: bool = False,
+    roots: PathRoots = NO_ROOTS,
 ) -> list[Trajectory]:
     """The usable clean trajectories of a file, in order; bad records are treated as in `load_rot`."""
-    return _load(path, read_clean, on_bad_record, rejections, salvage)
+    return _load(path, read_clean, on_bad_record, rejections, salvage, roots)

@@ -15,7 +15,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePath
 
-from regrpo_jax.records.images import IMAGE_MARKER, located, spoken_places
+from regrpo_jax.records.images import IMAGE_MARKER, NO_ROOTS, located, spoken_places
+from regrpo_jax.records.path_roots import PathRoots
 from regrpo_jax.records.picture_forms import picture_path
 from regrpo_jax.records.reasons import RecordError, printable
 from regrpo_jax.records.turns import Part, RawTurn
@@ -45,12 +46,13 @@ def written_turns(raw: Sequence[RawTurn], named: Collection[str] = ()) -> tuple[
 
 
 def placed_images(
-    raw: Sequence[RawTurn], named: Sequence[ImageReference], base_dir: Path | None = None
+    raw: Sequence[RawTurn], named: Sequence[ImageReference], base_dir: Path | None = None, roots: PathRoots = NO_ROOTS
 ) -> tuple[tuple[Turn, ...], tuple[ImageReference, ...]]:
     """The turns as text and the pictures they show, their paths beside the record's file.
 
     Args:
       named: the pictures that the record lists beside its turns.
+      roots: under which other roots the pictures lie; the texts stay as they are.
     Raises:
       RecordError: a place shows no picture, or a picture has no place.
     """
@@ -62,7 +64,7 @@ def placed_images(
         images = tuple(named)
         _check_markers(turns, images)
     images = _of_forms(turns, images)
-    return turns, tuple(replace(image, path=located(image.path, base_dir)) for image in images)
+    return turns, tuple(replace(image, path=located(image.path, base_dir, roots)) for image in images)
 
 
 def _of_parts(

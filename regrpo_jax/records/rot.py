@@ -12,7 +12,8 @@ from typing import Any
 
 from regrpo_jax.records.conversation import answer_text, identity_text, read_conversation
 from regrpo_jax.records.execution import execution_from_dict, execution_to_dict
-from regrpo_jax.records.images import images_to_json
+from regrpo_jax.records.images import NO_ROOTS, images_to_json
+from regrpo_jax.records.path_roots import PathRoots
 from regrpo_jax.records.reasons import RecordError
 from regrpo_jax.records.rot_rules import locate_reflection, validate_rot
 from regrpo_jax.records.types import ErrorType, Reflection, RotRecord
@@ -24,17 +25,17 @@ def _reflection_from(raw: Mapping[str, str]) -> Reflection:
     return Reflection(ErrorType(raw["error_type"]), raw["evidence"].strip(), raw["fix_plan"].strip())
 
 
-def rot_from_dict(obj: Mapping[str, Any], base_dir: str | Path) -> RotRecord:
+def rot_from_dict(obj: Mapping[str, Any], base_dir: str | Path, roots: PathRoots = NO_ROOTS) -> RotRecord:
     """Read a raw record; relative image paths are resolved against `base_dir`, the folder of its file.
 
-    Raises RecordError with every broken rule (see `validate_rot`). Whether image files exist is the loader's
-    question.
+    roots: under which other roots they lie. Raises RecordError with every broken rule (see `validate_rot`). Whether
+    image files exist is the loader's question.
     """
     reasons = validate_rot(obj)
     if reasons:
         raise RecordError(reasons)
     meta = obj["rot_meta"]
-    conversation, images = read_conversation(obj, Path(base_dir))
+    conversation, images = read_conversation(obj, Path(base_dir), roots)
     reflection_turn = locate_reflection(conversation, meta)
     assert reflection_turn is not None  # validate_rot found it
     return RotRecord(

@@ -135,18 +135,23 @@ class Complexity:
 
 @dataclass(frozen=True)
 class ExecutedStep:
-    """An action that was really run: SHA-256 (hex) of its code and of its observation's text, and the typed status."""
+    """An action that was really run: SHA-256 (hex) of its code and of its observation's text, and the typed status.
+
+    recorded: whether a tool that it called answered with what was recorded elsewhere.
+    """
 
     code_sha256: str
     status: Status
     observation_sha256: str
+    recorded: bool = False
 
 
 @dataclass(frozen=True)
 class Execution:
     """Where a record of our own comes from, and what the sandbox said when its actions ran.
 
-    kind: "executed", or "synthetic" when the observations were made up; then `steps` is empty and `repaired` false.
+    kind: "executed"; "recorded" when tools answered some of its calls with what was recorded elsewhere; or "synthetic"
+    when the observations were made up; then `steps` is empty and `repaired` false.
     source: "oracle", "trajectory" or "policy". proposer: who made the failed action. annotator: who wrote the
     reflection. loader: "package.module:function" that gives the tools. tools: name -> version of every tool the
     episode had. steps: every action in the order it ran. failed_step: which of them failed; the next one mends it.

@@ -41,7 +41,8 @@ class Journal:
                 return
             number, status = int(header["ended"]), _INSIDE[Status(header["status"])]
             result, failed, answer = _text(header["result"]), header["failed"], header.get("answer", [])
-            if not isinstance(answer, list) or len(answer) > 1:
+            recorded = header.get("recorded")
+            if not isinstance(answer, list) or len(answer) > 1 or not isinstance(recorded, bool | None):
                 raise ProtocolError("an answer of another shape")
         except (KeyError, TypeError, ValueError) as error:
             raise ProtocolError(f"a call of another shape: {type(error).__name__}") from error
@@ -53,7 +54,7 @@ class Journal:
         if failed:
             self._failures[number] = status
         if len(self._runs) < MOST_RUNS:
-            self._runs[number] = ToolRun(begun[0], status, begun[1], result)
+            self._runs[number] = ToolRun(begun[0], status, begun[1], result, recorded)
 
     @property
     def runs(self) -> tuple[ToolRun, ...]:

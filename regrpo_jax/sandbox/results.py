@@ -11,12 +11,17 @@ from regrpo_jax.records.types import Status
 
 @dataclass(frozen=True)
 class ToolRun:
-    """One call of a tool: its arguments and its result (or error) as short texts."""
+    """One call of a tool: its arguments and its result (or error) as short texts.
+
+    recorded: True where a recording answered it, False where it has none and there is no other tool, None where the
+    tool itself was run (`toolbox.recorded`).
+    """
 
     name: str
     status: Status
     arguments: str
     result: str
+    recorded: bool | None = None
 
 
 @dataclass(frozen=True)

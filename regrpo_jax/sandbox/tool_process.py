@@ -78,6 +78,7 @@ class ToolProcess:
         self.procedures: frozenset[str] = frozenset()  # tools that have done their work where they return None
         self.objects = ServedObjects()
         self.calls = self.told = 0
+        self.recorded: Callable[[], bool | None] = lambda: None  # of the last call, see `ToolRun`
         self.request = 0  # the number that the action gave to what it waits for
 
     def open(self, loaded: Mapping[str, Any]) -> bool:
@@ -96,6 +97,12 @@ class ToolProcess:
             if "numpy" in sys.modules:
                 sys.modules["numpy"].random.seed(header["seed"] % 2**32)
             tools = self._local(loaded)
+            if behind.RECORDED_FILE in names:
+                # Here and not above: who has no recordings needs none of what it imports.
+                from regrpo_jax.toolbox.recorded import installed_recordings
+
+                if (recordings := installed_recordings()) is not None:
+                    tools, self.recorded = recordings.over(tools, loaded), recordings.taken
             self.procedures = frozenset(name for name, tool in loaded.items() if is_procedure(tool))
             if header["wrap"]:
                 wrap: Wrap = named(header["wrap"])
@@ -210,7 +217,8 @@ class ToolProcess:
             message = described(name, error)
             words, ended["failed"] = shortened(message, str), True
             reply, packed = self._failed(reply, error, status, message)
-        self.host.send(ended | {"status": str(status), "result": words if in_words else ""})
+        ended |= {"status": str(status), "result": words if in_words else "", "recorded": self.recorded()}
+        self.host.send(ended)
         self._reply(reply, packed, printed)
 
     def _operate(self, header: Header, reader: Reader, arguments: list[Any], keywords: Header) -> None:

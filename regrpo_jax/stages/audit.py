@@ -23,8 +23,10 @@ from regrpo_jax.agent.shown_pictures import configured_limits
 from regrpo_jax.engine.gates import audit_reasons
 from regrpo_jax.errors import UserError, listed
 from regrpo_jax.records import audit, format_audit, read_records
+from regrpo_jax.records.images import NO_ROOTS
 from regrpo_jax.records.loading import folder_of, read_rot
 from regrpo_jax.records.opened_images import ImageError, open_image
+from regrpo_jax.records.path_roots import PathRoots, path_roots
 from regrpo_jax.records.reasons import RecordError, printable, rule_of
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.run.record import prepare_workdir
@@ -49,7 +51,8 @@ def run(run: Run) -> None:
     if not records:
         raise UserError(f"{path}: holds no record, so that there is nothing to audit; name another file")
     prepare_workdir(workdir)
-    report = audit(records, functools.partial(reasons_of, folder=folder_of(path)))
+    roots = path_roots(config.data.path_roots)
+    report = audit(records, functools.partial(reasons_of, folder=folder_of(path), roots=roots))
     print(format_audit(report), flush=True)
     told: dict[str, Any] = {"path": path, "report": dataclasses.asdict(report)}
     failures = [f"{report.hard_failures} hard checks fail"] if report.hard_failures else []
@@ -70,7 +73,7 @@ def run(run: Run) -> None:
         raise UserError(f"{path}: {listed(failures)}; see {workdir / 'audit.json'}")
 
 
-def reasons_of(record: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
+def reasons_of(record: Mapping[str, Any], folder: Path, roots: PathRoots = NO_ROOTS) -> tuple[str, ...]:
     """Why a record would not be trained on, by the reading that a training stage gives it; () for one that is fit.
 
     A record of our own must keep the data engine's rules too.
@@ -79,7 +82,7 @@ def reasons_of(record: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     if reasons:
         return reasons
     try:
-        images = read_rot(record, folder).images
+        images = read_rot(record, folder, roots).images
     except RecordError as error:
         return error.reasons
     return tuple(reason for image in images if (reason := _picture_reason(image.path)))

@@ -42,6 +42,8 @@ from regrpo_jax.engine.trajectory_source import trajectory_source
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.errors import UserError
+from regrpo_jax.records.execution import SYNTHETIC
+from regrpo_jax.records.path_roots import path_roots
 from regrpo_jax.records.text_files import replace_text
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.run.corpus_files import CORPUS, TASKS
@@ -122,6 +124,8 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
     shares = {ErrorType(name): share for name, share in sorted(shares_of(chosen.error_types, ERROR_SHARES).items())}
     slots = plan_slots(chosen.records, chosen.clean, shares, config.seed)
     started, tools = time.monotonic(), source.tools
+    for note in getattr(source, "notes", ()):
+        print(f"data: {note}", flush=True)
     with contextlib.closing(Journal(workdir / "journal.jsonl")) as journal:
         if journal.entries:
             print(f"data: resuming with {len(journal.entries)} of {len(slots)} slots tried", flush=True)
@@ -178,7 +182,13 @@ def source_of(config: ConfigDict) -> Source:
         tools = None if config.suite.name == SUITE else suite_of(config).tools
         return episode_source(path, seed=config.seed, failures_only=chosen.natural == 1, tools=tools)
     if name and path.is_file():
-        return trajectory_source(path, seed=config.seed, tools=tools_of(LOADER, config))
+        return trajectory_source(
+            path,
+            seed=config.seed,
+            tools=tools_of(LOADER, config),
+            roots=path_roots(config.data.path_roots),
+            salvage=config.data.salvage,
+        )
     raise UserError(
         f"config.data.source is {name!r}; it must be {SUITE!r}, 'suite' (the tasks of config.suite that have steps), a "
         "JSON file of clean trajectories, or the folder of an evaluation run"
@@ -209,8 +219,8 @@ def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard:
     folder = workdir / CORPUS
     records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]
     clean = [entry.record for slot, entry in committed.filled if slot.error_type is None and entry.record]
-    executed = [record for record in records if record["execution"]["kind"] == "executed"]
-    synthetic = [record for record in records if record["execution"]["kind"] != "executed"]
+    executed = [record for record in records if record["execution"]["kind"] != SYNTHETIC]
+    synthetic = [record for record in records if record["execution"]["kind"] == SYNTHETIC]
     tasks = _tasks(source, committed)
     write_images(folder, tasks)
     copy_pictures(workdir / PICTURES, folder, [*executed, *clean])
@@ -229,5 +239,7 @@ def _tasks(source: Source, committed: Committed) -> list[Task]:
     for slot, entry in committed.filled:
         found = source.situation(slot.error_type, slot.situation_number(entry.attempt))
         if found is not None:
-            tasks.setdefault(found[0].task.id, found[0].task)
+            played = (entry.record or {}).get("execution", {}).get("task", found[0].task.id)
+            task = next(one for one in found[0].tasks if one.id == played)
+            tasks.setdefault(task.id, task)
     return list(tasks.values())

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 WORLD_FILE = "world.json"  # what the `reset` of a world is given, see `toolbox.world`
+RECORDED_FILE = "recorded.json"  # what tools returned elsewhere, see `toolbox.recorded`
 
 _contents: dict[str, bytes] = {}
 

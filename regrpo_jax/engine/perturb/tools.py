@@ -61,7 +61,10 @@ def _other_tools(scene: Scene, likeness: _Likeness) -> Iterator[Change]:
         return
     use = scene.uses[-1]
     for tool in scene.situation.tools.values():
-        if tool.name in (FINAL_ANSWER, use.tool.name) or _makes_things(tool) or not _has_picture(scene, tool):
+        # One that is in recordings alone can tell nothing of a call that nobody made.
+        if tool.name in (FINAL_ANSWER, use.tool.name, *scene.situation.absent) or _makes_things(tool):
+            continue
+        if not _has_picture(scene, tool):
             continue
         values = _values_for(scene, use, tool) if _likeness(use, tool) == likeness else None
         if values is not None:
