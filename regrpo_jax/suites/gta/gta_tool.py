@@ -7,6 +7,7 @@ another one stands in for it, and its file is called `recorded_...`.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -188,12 +189,11 @@ def _inputs(described: ToolDescription, real: Mapping[str, Any]) -> dict[str, An
 
 
 def _value(result: ToolResult, kind: str) -> Any:
-    """What was recorded, as the tool itself would return it."""
-    reads: dict[str, Callable[[str], Any]] = {"integer": int, "number": float}
-    try:
-        return reads.get(kind, str)(result.content)
-    except ValueError:
-        return result.content
+    """What was recorded, as the tool itself would return it: a number where it returns one."""
+    for read in {"integer": (int,), "number": (int, float)}.get(kind, ()):
+        with contextlib.suppress(ValueError):
+            return read(result.content)
+    return result.content
 
 
 def _grey() -> Image:

@@ -16,7 +16,7 @@ from regrpo_jax.suites.gta.check import CHECK, expected_of, kind_of
 from regrpo_jax.suites.gta.gold_steps import oracle_of
 from regrpo_jax.suites.gta.record_types import IMAGE, GtaData, GtaRecord, ToolDescription
 from regrpo_jax.suites.gta.recordings import RECORDINGS_FILE, recordings_of
-from regrpo_jax.suites.gta.toolset import FINAL, REAL, answering
+from regrpo_jax.suites.gta.toolset import FINAL, REAL, answering, replays
 
 NAME, SPLIT = "gta", "test"
 NOTES, ANSWERING = "notes", "answering"  # keys of a task's metadata
@@ -49,6 +49,8 @@ def task_of(
       UserError: a file is too large.
     """
     files, notes = _files(record, folder)
+    if len(files) < len(record.files) and replays(loaded):
+        notes.append("calls that name a missing picture are answered as recorded")
     shown = [file.name for file, kind in files if kind == IMAGE]
     declared = list(dict.fromkeys(tool.name for tool in record.tools))
     names = [name for name in declared if name in loaded]

@@ -75,6 +75,11 @@ def answering(tools: Mapping[str, Tool], name: str) -> str:
     return REAL
 
 
+def replays(tools: Mapping[str, Tool]) -> bool:
+    """Whether recordings answer in the place of what is missing."""
+    return any(isinstance(tool, GtaTool) and tool.replays for tool in tools.values())
+
+
 def is_configured(name: str, settings: ToolsetSettings) -> bool:
     """Whether the toolbox's tool of that name of GTA's is the tool that GTA means."""
     return name not in _NEEDS or any(getattr(settings, field) for field in _NEEDS[name])
