@@ -23,6 +23,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from regrpo_jax.data.batches import collate_images
@@ -81,6 +83,19 @@ def make_theirs(family: str, *, heads: int, key_value_heads: int, tied: bool) ->
             tie_word_embeddings=tied,
         )
         model = Qwen2VLForConditionalGeneration(config)
+    elif family == "qwen3_vl":
+        # Heads of another width than hidden / heads; a grid of 5 x 5 points, for images of 2 to 10 patches a side.
+        rotary = {"mrope_section": [3, 2, 1], "mrope_interleaved": True}
+        deepstack = {"num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]}
+        vision = shared | deepstack | {"hidden_size": 32, "out_hidden_size": 8 * heads, "intermediate_size": 40}
+        config = Qwen3VLConfig(
+            text_config=text | {"head_dim": 12, "num_hidden_layers": 3, "rope_parameters": rope | rotary},
+            vision_config=vision,
+            image_token_id=IMAGE_TOKEN,
+            video_token_id=VOCABULARY - 1,
+            tie_word_embeddings=tied,
+        )
+        model = Qwen3VLForConditionalGeneration(config)
     else:
         # Windows of 4 x 4 patches, so that the images of the tests have several, some of them cut off at an edge.
         windows = {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}

@@ -43,6 +43,9 @@ BATCHES = {
         ("qwen2_5_vl", 4, 2, False, "one image"),
         ("qwen2_5_vl", 4, 4, True, "three images"),
         ("qwen2_5_vl", 14, 2, False, "0, 1 and 2 images"),
+        ("qwen3_vl", 4, 2, False, "text"),
+        ("qwen3_vl", 4, 2, False, "three images"),
+        ("qwen3_vl", 14, 2, True, "0, 1 and 2 images"),
     ],
 )
 def test_logits_and_gradients_agree(
