@@ -57,6 +57,15 @@ class ImageSettings:
         return dataclasses.replace(self, min_pixels=smallest, max_pixels=largest)
 
 
+# What the published Qwen3-VL states otherwise than Qwen2-VL; what its files leave out is the default of the processor.
+QWEN3_VL: dict[str, Any] = {
+    "min_pixels": 65_536,
+    "max_pixels": 16_777_216,
+    "image_mean": (0.5, 0.5, 0.5),
+    "image_std": (0.5, 0.5, 0.5),
+}
+
+
 def image_settings(folder: Path | None, vision: VisionConfig) -> ImageSettings:
     """What a Hugging Face directory says about pictures, or the published defaults where it says nothing.
 
@@ -73,7 +82,7 @@ def image_settings(folder: Path | None, vision: VisionConfig) -> ImageSettings:
     )
     path, stated = _stated(folder) if folder is not None else (None, {})
     if path is None:
-        return of_tower
+        return dataclasses.replace(of_tower, **QWEN3_VL) if vision.interpolated_grid else of_tower
     try:
         settings = _parsed(stated, of_tower)
     except (KeyError, TypeError, ValueError) as error:

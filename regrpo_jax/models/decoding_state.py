@@ -58,7 +58,7 @@ class Pictures:
     """The images among tokens that are appended; a branch may have none.
 
     Attributes:
-      features: of all of them, each image once.  # [feature, hidden]
+      features: of all of them, each image once, as the vision tower gives them.  # [feature, width]
       image_index: int32 index into the features, -1 for text.  # [group, branch, token]
       positions: int32 rotary positions (time, row, column) of the tokens.  # [group, branch, token, 3]
     """

@@ -78,7 +78,12 @@ def describe_gguf(path: Path) -> dict[str, Any]:
     values = own.get("attention.value_length", width)
     if values != width:
         raise UserError(f"{path}: heads of {width} numbers for keys and {values} for values are not supported")
-    rope = {"rope_type": _scaling(own, shapes), "rope_theta": _shortest(own.get("rope.freq_base", 10_000.0))}
+    if ROTARY_FACTORS in shapes:
+        raise UserError(
+            f"{path}: {ROTARY_FACTORS}, which scales the rotary embedding of Llama 3.1 and later, is not supported in "
+            "GGUF files; give the model's Hugging Face directory"
+        )
+    rope = {"rope_type": _scaling(own), "rope_theta": _shortest(own.get("rope.freq_base", 10_000.0))}
     if own.get("rope.dimension_count", width) != width:
         rope["partial_rotary_factor"] = own["rope.dimension_count"] / width
     return sizes | {"rope_parameters": rope, "tie_word_embeddings": "lm_head.weight" not in shapes}
@@ -206,10 +211,8 @@ def _reader(path: Path, changed: int) -> Any:
         raise UserError(f"{path}: broken, truncated or no GGUF file ({error})") from error
 
 
-def _scaling(own: dict[str, Any], shapes: dict[str, Any]) -> str:
+def _scaling(own: dict[str, Any]) -> str:
     """transformers' name of the kind of rotary embedding."""
-    if ROTARY_FACTORS in shapes:
-        return "llama3"
     kind, factor = own.get("rope.scaling.type", "linear"), own.get("rope.scaling.factor", 1)
     return "default" if kind == "none" or (kind == "linear" and factor in (0, 1)) else kind
 

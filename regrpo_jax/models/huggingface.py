@@ -25,7 +25,14 @@ from regrpo_jax.models.own_config import describe_own
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
 from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config, read_json
-from regrpo_jax.models.qwen2_vl.weights import EMBEDDING, HEAD, canonical_name, hugging_face_names, is_redundant
+from regrpo_jax.models.qwen2_vl.weights import (
+    EMBEDDING,
+    HEAD,
+    canonical_name,
+    hugging_face_names,
+    is_redundant,
+    written_name,
+)
 from regrpo_jax.models.safetensors_files import same_values, write_tensors
 
 Array = jax.Array
@@ -218,7 +225,7 @@ def _checked_files(
             problems.append(f"{name} in {file.name} is there already, as {seen[known]}")
         seen[known] = f"{name} in {file.name}"
         files[file][name] = places[known]
-    problems += [f"missing {name}" for name in sorted(set(places) - set(seen))]
+    problems += [f"missing {written_name(name, config)}" for name in sorted(set(places) - set(seen))]
     if problems:
         description = "its metadata" if described_in(folder) == folder else "config.json"
         raise UserError(f"{folder}: the weights do not fit {description}: {listed(problems)}")
@@ -278,4 +285,4 @@ def _hugging_face_tensors(config: PolicyConfig, params: Tree) -> Iterator[tuple[
         part = flat[path] if layer is None else jax.tree.map(lambda array, i=layer: array[i], flat[path])
         tensor = np.asarray(dequantized(part))
         turned = tensor.T if path.endswith("/kernel") else tensor
-        yield name, turned.reshape(tensor_shape(path, tensor.shape, config))
+        yield written_name(name, config), turned.reshape(tensor_shape(path, tensor.shape, config))

@@ -57,7 +57,8 @@ class PrefixCache:
       values: # [layer, group, prefix, kv_head, head_dim]
       valid: bool, False at padding.  # [group, prefix]
       last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
-      features: of all images of the group, for the branches that show some; None without.  # [group, feature, hidden]
+      features: of all images of the group, for the branches that show some, as the vision tower gives them; None
+        without.  # [group, feature, width]
     """
 
     keys: Array

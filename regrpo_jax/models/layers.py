@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from regrpo_jax.models.config import RematPolicy
+from regrpo_jax.models.config import Llama3Rope, RematPolicy
 from regrpo_jax.models.quantization import dequantized
 
 Array = jax.Array
@@ -100,7 +100,7 @@ class Projection(nn.Module):
         return outputs
 
 
-def rotary_angles(positions: Array, theta: float, axes: tuple[int, ...]) -> Array:
+def rotary_angles(positions: Array, theta: float, axes: tuple[int, ...], scaling: Llama3Rope | None = None) -> Array:
     """Rotation angle of each frequency pair: pair i turns by position[axes[i]] * theta^(-i / pairs).
 
     M-RoPE (Qwen2-VL, arXiv 2409.12191, section 2.1) gives some pairs to time, some to rows, some to columns; text has
@@ -109,12 +109,27 @@ def rotary_angles(positions: Array, theta: float, axes: tuple[int, ...]) -> Arra
     Args:
       positions: int32 (time, row, column).  # [.., token, 3]
       axes: which of the three positions each pair turns with, of length head_dim / 2.
+      scaling: how the frequencies are made slower.
     Returns:
       float32 angles.  # [.., token, head_dim / 2]
     """
     pairs = len(axes)
     frequencies = theta ** (-jnp.arange(pairs, dtype=jnp.float32) / pairs)  # [head_dim / 2]
+    if scaling is not None:
+        frequencies = _slower(frequencies, scaling)
     return positions.astype(jnp.float32)[..., jnp.array(axes)] * frequencies
+
+
+def _slower(frequencies: Array, scaling: Llama3Rope) -> Array:
+    """f / factor where the original context holds few turns, f where it holds many, a straight line in between.
+
+    With t = original_length f / 2 pi turns in the original context and s = (t - low) / (high - low) within [0, 1], the
+    frequency is (1 - s) f / factor + s f.
+    """
+    turns = scaling.original_length * frequencies / (2 * jnp.pi)  # [head_dim / 2]
+    span = scaling.high_freq_factor - scaling.low_freq_factor
+    kept = jnp.clip((turns - scaling.low_freq_factor) / span, 0, 1)
+    return frequencies * ((1 - kept) / scaling.factor + kept)
 
 
 def rotate(vectors: Array, angles: Array) -> Array:

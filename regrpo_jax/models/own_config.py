@@ -7,7 +7,7 @@ this one too; only `transformers` cannot.
 import dataclasses
 from typing import Any
 
-from regrpo_jax.models.config import PolicyConfig, VisionConfig
+from regrpo_jax.models.config import Llama3Rope, PolicyConfig, VisionConfig
 
 MODEL_TYPE = "regrpo_tiny"
 # How a run computes and adapts is the run's own choice and no part of a checkpoint.
@@ -32,5 +32,8 @@ def parse_own(description: dict[str, Any]) -> PolicyConfig:
     sizes = dict(description["policy"])
     vision = sizes.pop("vision", None)
     if vision is not None:
-        vision = VisionConfig(**vision | {"full_attention_blocks": tuple(vision.get("full_attention_blocks", ()))})
+        lists = ("full_attention_blocks", "deepstack_blocks")
+        vision = VisionConfig(**vision | {name: tuple(vision.get(name, ())) for name in lists})
+    scaling = sizes.pop("rope_scaling", None)
+    sizes["rope_scaling"] = None if scaling is None else Llama3Rope(**scaling)
     return PolicyConfig(**sizes | {"vision": vision, "rotary_axes": tuple(sizes.get("rotary_axes", ()))})

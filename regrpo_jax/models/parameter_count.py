@@ -23,8 +23,11 @@ def _tower(config: VisionConfig, hidden: int) -> int:
     mlp = _linear(inner, width) + (2 if config.gated else 1) * _linear(width, inner)
     block = _linear(width, 3 * width) + _linear(width, width) + mlp + 2 * norm
     merged = width * config.spatial_merge_size**2
-    merger = norm + _linear(merged, merged) + _linear(merged, hidden)
-    return config.patch_dim * width + config.learned_grid**2 * width + config.depth * block + merger
+    merger = _linear(merged, merged) + _linear(merged, hidden)
+    mergers = norm + merger + len(config.deepstack_blocks) * (2 * merged + merger)  # of DeepStack with norms as wide
+    positions = (config.learned_grid**2 + config.interpolated_grid**2) * width
+    patches = (config.patch_dim + config.patch_bias) * width
+    return patches + positions + config.depth * block + mergers
 
 
 def _linear(inputs: int, outputs: int) -> int:

@@ -18,7 +18,7 @@ from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.huggingface import tensor_shape
 from regrpo_jax.models.lora import adapter_alpha
 from regrpo_jax.models.quantization import dequantized
-from regrpo_jax.models.qwen2_vl.weights import HEAD, hugging_face_names
+from regrpo_jax.models.qwen2_vl.weights import HEAD, hugging_face_names, nested_name
 
 Tree = dict[str, Any]
 
@@ -43,7 +43,9 @@ def export_adapter(
       full_weights: paths of parameters to write in full beside the adapter (PEFT's `modules_to_save`), because they
         are not those of the base model.
     """
-    names = {path: _in_transformers(name, config) for path, name in hugging_face_names(config).items()}
+    names = hugging_face_names(config)
+    if config.vision is not None:
+        names = {path: nested_name(name) for path, name in names.items()}
     adapter = traverse_util.flatten_dict(variables["lora"], sep="/")
     projections = sorted({path.rsplit("/", 1)[0] for path in adapter})
     ranks = {projection: adapter[f"{projection}/down"].shape[-1] for projection in projections}
@@ -115,10 +117,3 @@ def _layers(name: str, *arrays: np.ndarray) -> Iterator[tuple[int | None, tuple[
         yield None, arrays
         return
     yield from enumerate(zip(*arrays, strict=True))
-
-
-def _in_transformers(name: str, config: PolicyConfig) -> str:
-    """The name in transformers 5 of what is published as `name`."""
-    if config.vision is None or name == HEAD:
-        return name
-    return f"model.{name}" if name.startswith("visual.") else name.replace("model.", "model.language_model.", 1)

@@ -24,7 +24,7 @@ Flat = dict[str, Any]  # our path, joined with "/" -> array
 
 FACTOR = re.compile(r"(.+)\.lora_([AB])(?:\.\w+)?\.weight")  # the adapter's name may stand after A or B
 WRAPPER = re.compile(r"\.modules_to_save(\.\w+)?(?=\.(weight|bias)$)")
-ADAPTABLE = re.compile(r"(layers|vision/blocks)/\w+/kernel|vision/merger_fc\d/kernel")
+ADAPTABLE = re.compile(r"(layers|vision/blocks)/\w+/kernel|vision/(merger_|deepstack/)fc\d/kernel")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,9 +30,9 @@ class PolicyFunctions:
         are dropped as `config.lora_dropout` says.
       run_branches: (variables, TokenBlock [group, branch, token], PrefixCache, *, dropout_key=None) -> hidden.
       layer_weights: (variables) -> the variables of each decoder layer.
-      encode_images: (variables, ImagePatches) -> merged features [group, feature, hidden].
+      encode_images: (variables, ImagePatches) -> merged features [group, feature, width], see `VisionTower`.
       decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, layer weights,
-        features [feature, hidden] | None) -> (hidden, BranchCache).
+        features [feature, width] | None) -> (hidden, BranchCache).
       head: (variables) -> output embedding [vocab, hidden].
     """
 

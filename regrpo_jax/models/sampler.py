@@ -120,7 +120,7 @@ def generate(
 
 @functools.partial(jax.jit, static_argnames="functions")
 def encode_images(functions: PolicyFunctions, variables: Variables, images: ImagePatches) -> Array:
-    """The features of images, for `Pictures`.  # [row, feature, hidden]"""
+    """The features of images, for `Pictures`.  # [row, feature, width]"""
     return functions.encode_images(variables, images)
 
 

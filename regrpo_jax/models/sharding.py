@@ -24,8 +24,8 @@ RULES: tuple[tuple[str, int], ...] = (
     (r"layers/(o|down)_proj/(kernel|down)", INPUTS),
     (r"vision/blocks/(qkv|fc1|gate_proj|up_proj)/(kernel|bias|up)", OUTPUTS),
     (r"vision/blocks/(proj|fc2|down_proj)/(kernel|down)", INPUTS),
-    (r"vision/merger_fc1/(kernel|bias|up)", OUTPUTS),
-    (r"vision/merger_fc2/(kernel|down)", INPUTS),
+    (r"vision/(merger_|deepstack/)fc1/(kernel|bias|up)", OUTPUTS),
+    (r"vision/(merger_|deepstack/)fc2/(kernel|down)", INPUTS),
     (r"(embedding|lm_head)", INPUTS),
 )
 QUANTIZED = r"(/qvalue|/scale)?"  # the two arrays of a quantised kernel, split alike

@@ -63,7 +63,7 @@ class FeatureTable:
             parts.append(encode_images(functions, variables, _first_rows(patches, len(part))))
         features = jnp.concatenate(parts)  # [image, feature, hidden]
         self._width = features.shape[1]
-        self.features: Array = features.reshape(-1, features.shape[-1])  # [feature, hidden]
+        self.features: Array = features.reshape(-1, features.shape[-1])  # [feature, width]
 
     def index(self, feature: tuple[str, int] | None) -> int:
         """Where a feature is in the table; -1 of text."""

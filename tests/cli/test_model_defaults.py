@@ -85,7 +85,16 @@ def test_a_folder_without_a_model_is_told_before_anything_runs(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "model",
-    ("Qwen2-VL-2B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2-7B", "Qwen2.5-0.5B", "Qwen3-8B", "SmolLM2-135M"),
+    (
+        "Qwen2-VL-2B",
+        "Qwen2-VL-72B",
+        "Qwen2.5-VL-3B",
+        "Qwen3-VL-4B",
+        "Qwen2-7B",
+        "Qwen2.5-0.5B",
+        "Qwen3-8B",
+        "SmolLM2-135M",
+    ),
 )
 def test_parameters_of_published_models(tmp_path: Path, published: dict[str, Any], model: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps(published[model].description))
@@ -107,7 +116,10 @@ def test_parameters_are_those_of_the_arrays(data: st.DataObject) -> None:
             patch_size=data.draw(number),
             spatial_merge_size=data.draw(st.sampled_from((1, 2))),
             gated=data.draw(st.booleans()),
+            patch_bias=data.draw(st.booleans()),
             learned_grid=data.draw(st.integers(0, 3)),
+            interpolated_grid=data.draw(st.integers(0, 3)),
+            deepstack_blocks=data.draw(st.sampled_from(((), (0,)))),
         )
     config = PolicyConfig(
         vocab_size=7,

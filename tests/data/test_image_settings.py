@@ -31,6 +31,19 @@ PUBLISHED = {
 }
 
 
+# preprocessor_config.json of Qwen3-VL-8B-Instruct.
+PUBLISHED_3 = {
+    "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "Qwen3VLProcessor",
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+}
+
+
 def write(folder: Path, content: Any, name: str = "preprocessor_config.json") -> Path:
     (folder / name).write_text(content if isinstance(content, str) else json.dumps(content))
     return folder
@@ -47,6 +60,15 @@ def test_a_folder_without_a_file(tmp_path: Path) -> None:
     small = dataclasses.replace(VISION, patch_size=7, temporal_patch_size=1, spatial_merge_size=3)
     expected = ImageSettings(patch_size=7, temporal_patch_size=1, merge_size=3)
     assert image_settings(tmp_path, small) == image_settings(None, small) == expected
+
+
+def test_the_published_settings_of_qwen3_vl_are_the_defaults_of_its_tower(tmp_path: Path) -> None:
+    tower = dataclasses.replace(VISION, patch_size=16, interpolated_grid=48)
+    stated = image_settings(write(tmp_path, PUBLISHED_3), tower)
+    assert stated == image_settings(None, tower)
+    assert (stated.patch_size, stated.min_pixels, stated.image_mean) == (16, 256 * 256, (0.5,) * 3)
+    with pytest.raises(UserError, match="patch_size is 16, but vision_config in config.json says 14"):
+        image_settings(tmp_path, VISION)
 
 
 def test_every_setting_is_read(tmp_path: Path) -> None:

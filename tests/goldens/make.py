@@ -20,7 +20,7 @@ from regrpo_jax.models.qwen2_vl.weights import canonical_name
 from tests.parity.conftest import PAD, Batch, make_batch, make_theirs, their_loss
 
 FOLDER = Path(__file__).parent
-FAMILIES = ("llama", "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl")
+FAMILIES = ("llama", "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 NEW_TOKENS = 8
 
 

@@ -142,7 +142,7 @@ def tensor(name: str, *shape: int) -> Callable[[GGUFWriter], None]:
 REFUSED: dict[str, tuple[Callable[[GGUFWriter], None], str]] = {
     "linear": (scaled("linear"), "rope_type 'linear' is not supported"),
     "yarn": (scaled("yarn"), "rope_type 'yarn' is not supported"),
-    "rotary factors": (tensor("rope_freqs.weight", 8), "rope_type 'llama3' is not supported"),
+    "rotary factors": (tensor("rope_freqs.weight", 8), "rope_freqs.weight, which scales the rotary embedding"),
     "experts": (lambda writer: writer.add_expert_count(8), "expert_count 8 is not known here"),
     "a window": (lambda writer: writer.add_sliding_window(16), "attention.sliding_window 16 is not known here"),
     "a part of the head": (lambda writer: writer.add_rope_dimension_count(4), "partial_rotary_factor 0.25"),

@@ -18,7 +18,7 @@ from regrpo_jax.models.token_choice import sampling_controls
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 IMAGE_TOKEN = 38
-FAMILIES = ("llama", "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl")
+FAMILIES = ("llama", "qwen2", "qwen3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 TOLERANCE = 2e-4
 Case = dict[str, np.ndarray]
 

@@ -20,6 +20,7 @@ from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.huggingface import load_policy, load_weights, save_policy
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.quantization import Quantization, stored
+from regrpo_jax.models.qwen2_vl.weights import canonical_name
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 
@@ -167,7 +168,7 @@ def test_known_extra_tensors_are_ignored(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path)[1]["embedding"], tensors["model.embed_tokens.weight"])
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 @pytest.mark.parametrize(
     ("text", "vision", "head"),
     [
@@ -177,7 +178,8 @@ def test_known_extra_tensors_are_ignored(tmp_path: Path) -> None:
 )
 def test_other_layouts_of_the_names(tmp_path: Path, family: str, text: str, vision: str, head: str) -> None:
     layout = {"model.": text, "visual.": vision, "lm_head.": head}
-    tensors = load_file(GOLDENS / family / "model.safetensors")
+    stored = load_file(GOLDENS / family / "model.safetensors")
+    tensors = {canonical_name(name): tensor for name, tensor in stored.items()}
     renamed = {
         re.sub(r"^(model\.|visual\.|lm_head\.)", lambda m: layout[m[1]], name): tensors[name] for name in tensors
     }
@@ -186,7 +188,7 @@ def test_other_layouts_of_the_names(tmp_path: Path, family: str, text: str, visi
     jax.tree.map(np.testing.assert_array_equal, load(tmp_path), load(GOLDENS / family))
 
 
-@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen2", "qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_written_weights_are_the_ones_that_were_read(tmp_path: Path, family: str) -> None:
     config, params = load(GOLDENS / family)
     save_policy(tmp_path / "one", config, params, source=GOLDENS / family)

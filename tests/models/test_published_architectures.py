@@ -13,7 +13,8 @@ from regrpo_jax.models.inputs import ImagePatches, TokenBlock
 from regrpo_jax.models.policy import policy_functions
 from regrpo_jax.models.qwen2_vl.hf_config import read_config
 
-SEEING = ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B")
+QWEN3_VL = ("Qwen3-VL-2B", "Qwen3-VL-4B", "Qwen3-VL-8B", "Qwen3-VL-32B")
+SEEING = ("Qwen2-VL-2B", "Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-3B", "Qwen2.5-VL-7B", *QWEN3_VL)
 TEXT = ("Qwen2-7B", "Qwen2.5-0.5B", "Qwen3-0.6B", "Qwen3-8B", "SmolLM2-135M", "TinyLlama-1.1B")
 
 
@@ -34,7 +35,7 @@ def test_parameter_and_tensor_counts(tmp_path: Path, published: dict[str, Any], 
     assert stored == published[model].parameters
 
 
-@pytest.mark.parametrize("model", ("Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-7B"))
+@pytest.mark.parametrize("model", ("Qwen2-VL-7B", "Qwen2-VL-72B", "Qwen2.5-VL-7B", "Qwen3-VL-8B"))
 def test_a_prompt_with_images_goes_through_the_full_size(tmp_path: Path, published: dict[str, Any], model: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps(published[model].description))
@@ -45,7 +46,8 @@ def test_a_prompt_with_images_goes_through_the_full_size(tmp_path: Path, publish
         return jax.ShapeDtypeStruct(shape, "int32")
 
     block = TokenBlock(integers(2, 512), integers(2, 512), integers(2, 512, 3), integers(2, 512))
-    patches = jax.ShapeDtypeStruct((2, 1024, 1176), "float32")
+    assert config.vision is not None
+    patches = jax.ShapeDtypeStruct((2, 1024, config.vision.patch_dim), "float32")
     images = ImagePatches(patches, integers(2, 1024), integers(2, 1024, 2), integers(2, 1024))
     variables = jax.eval_shape(functions.init, jax.random.key(0))
     hidden, cache = jax.eval_shape(functions.run_prefix, variables, block, images)

@@ -34,7 +34,7 @@ print(json.dumps(held / sum(leaf.size for leaf in jax.tree.leaves(split))))
 
 
 @pytest.mark.parametrize("kind", ["none", "int8"])
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_each_device_holds_its_part_and_the_parts_make_the_whole(family: str, kind: str) -> None:
     done = run_on_many_devices(SCRIPT, str(ROOT / "tests" / "goldens" / family), kind)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import pytest
 from regrpo_jax.data.images import PatchedImage, patch_positions
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.inputs import ImagePatches
-from regrpo_jax.models.qwen2_vl.vision import VisionTower
+from regrpo_jax.models.qwen2_vl.vision import VisionTower, between_grid_points
 
 ROW = 48  # patches, padding included
 GRIDS = ((2, 3), (1, 2), (2, 1))
@@ -60,9 +60,15 @@ class Tower:
         return [merged[start:end] for start, end in zip(starts[:-1], starts[1:], strict=True)]
 
 
-@pytest.fixture(scope="module")
-def tower(small_config: PolicyConfig) -> Tower:
-    return Tower(small_config)
+THIRD = {"learned_grid": 0, "activation": "gelu_tanh", "patch_bias": True, "interpolated_grid": 3,
+         "deepstack_blocks": (0, 1)}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["preset", "qwen3_vl"])
+def tower(request: pytest.FixtureRequest, small_config: PolicyConfig) -> Tower:
+    assert small_config.vision is not None
+    vision = dataclasses.replace(small_config.vision, **THIRD) if request.param == "qwen3_vl" else small_config.vision
+    return Tower(dataclasses.replace(small_config, vision=vision))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +79,7 @@ def images(tower: Tower) -> list[PatchedImage]:
 def test_other_images_of_the_row_change_nothing(tower: Tower, images: list[PatchedImage]) -> None:
     together = tower.features(images)
     for image, features in zip(images, together, strict=True):
-        assert features.shape == (image.num_tokens, 16)
+        assert features.shape == (image.num_tokens, 16 * (1 + len(tower.vision.deepstack_blocks)))
         np.testing.assert_allclose(tower.features([image])[0], features, atol=1e-9)
     permuted = tower.features([images[2], images[0], images[1]])
     for index, features in zip((2, 0, 1), permuted, strict=True):
@@ -124,3 +130,29 @@ def test_rows_and_columns_are_told_apart(tower: Tower, images: list[PatchedImage
     turned = dataclasses.replace(images[0], positions=images[0].positions[:, ::-1])
     difference = tower.features([images[0]])[0] - tower.features([turned])[0]
     assert np.max(np.abs(difference)) > 1e-3
+
+
+@pytest.mark.parametrize("side", [1, 2, 5, 48])
+def test_a_grid_is_stretched_over_each_image_from_corner_to_corner(side: int) -> None:
+    """A grid of its own coordinates gives every patch where it lies; images of a row do not know of each other."""
+    grids = ((2, 6), (4, 2), (8, 10))
+    places = [patch_positions(rows, columns, 2) for rows, columns in grids]
+    counts = [rows * columns for rows, columns in grids]
+    segment_ids = np.repeat(np.arange(1, 4, dtype=np.int32), counts)
+    images = ImagePatches(
+        np.zeros((1, sum(counts), 1)), segment_ids[None], np.concatenate(places)[None], segment_ids[None]
+    )
+    corners, weights = (np.asarray(array)[0] for array in between_grid_points(images, side))
+    assert corners.min() >= 0 and corners.max() < side**2
+    points = np.stack(np.divmod(np.arange(side**2), side), axis=-1)  # [point, 2]
+    found = np.sum(points[corners] * weights[..., None], axis=1)  # [patch, 2]
+    spans = np.repeat(np.array(grids) - 1, counts, axis=0)
+    np.testing.assert_allclose(found, np.concatenate(places) * (side - 1) / spans, atol=1e-5)
+    np.testing.assert_allclose(weights.sum(axis=-1), 1, atol=1e-6)
+
+
+def test_one_row_of_patches_lies_at_the_edge_of_the_grid() -> None:
+    images = ImagePatches(np.zeros((1, 3, 1)), np.ones((1, 3), np.int32), np.array([[[0, 0], [0, 1], [0, 2]]]), None)
+    corners, weights = between_grid_points(images, 5)
+    rows = np.sum(np.asarray(corners) // 5 * np.asarray(weights), axis=-1)
+    np.testing.assert_array_equal(rows, 0)

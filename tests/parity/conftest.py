@@ -23,6 +23,8 @@ from transformers import (
     Qwen2VLForConditionalGeneration,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
 )
 
 from regrpo_jax.data.batches import collate_images
@@ -36,9 +38,13 @@ VOCABULARY, IMAGE_TOKEN, PAD = 40, 38, 0
 SECTIONS = [1, 1, 2]  # M-RoPE's frequency pairs for time, row and column; a head has 8 dimensions
 PATCH, MERGE = 4, 2
 Variables = dict[str, Any]
+# Of the four frequencies of a head the first stays, the second lies between, the others are divided in full.
+LLAMA3_ROPE = {"rope_type": "llama3", "rope_theta": 5_000.0, "factor": 4.0, "low_freq_factor": 1.0,
+               "high_freq_factor": 4.0, "original_max_position_embeddings": 64}  # fmt: skip
 TEXT_MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaForCausalLM, LlamaConfig, {}),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "llama3": (LlamaForCausalLM, LlamaConfig, {"rope_parameters": LLAMA3_ROPE}),  # Llama 3.1 and later
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 12}),  # heads are wider together than the hidden states
 }
 Sample = Sequence[int | tuple[int, int]]  # so many text tokens, or an image of (rows, columns) image tokens
@@ -70,7 +76,7 @@ def make_theirs(family: str, *, heads: int, key_value_heads: int, tied: bool) ->
     model: PreTrainedModel
     if family in TEXT_MODELS:
         kind, configuration, sizes = TEXT_MODELS[family]
-        model = kind(configuration(**text | sizes, rope_parameters=rope, tie_word_embeddings=tied))
+        model = kind(configuration(**{"rope_parameters": rope} | text | sizes, tie_word_embeddings=tied))
     elif family == "qwen2_vl":
         vision = shared | {"embed_dim": 32, "hidden_size": 8 * heads, "mlp_ratio": 2}
         config = Qwen2VLConfig(
@@ -81,6 +87,19 @@ def make_theirs(family: str, *, heads: int, key_value_heads: int, tied: bool) ->
             tie_word_embeddings=tied,
         )
         model = Qwen2VLForConditionalGeneration(config)
+    elif family == "qwen3_vl":
+        # Heads of another width than hidden / heads; a grid of 5 x 5 points, for images of 2 to 10 patches a side.
+        rotary = {"mrope_section": [3, 2, 1], "mrope_interleaved": True}
+        deepstack = {"num_position_embeddings": 25, "deepstack_visual_indexes": [0, 1]}
+        vision = shared | deepstack | {"hidden_size": 32, "out_hidden_size": 8 * heads, "intermediate_size": 40}
+        config = Qwen3VLConfig(
+            text_config=text | {"head_dim": 12, "num_hidden_layers": 3, "rope_parameters": rope | rotary},
+            vision_config=vision,
+            image_token_id=IMAGE_TOKEN,
+            video_token_id=VOCABULARY - 1,
+            tie_word_embeddings=tied,
+        )
+        model = Qwen3VLForConditionalGeneration(config)
     else:
         # Windows of 4 x 4 patches, so that the images of the tests have several, some of them cut off at an edge.
         windows = {"window_size": 4 * PATCH, "fullatt_block_indexes": [1]}

@@ -7,7 +7,12 @@ import jax
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, Qwen2_5_VLForConditionalGeneration, Qwen2VLForConditionalGeneration
+from transformers import (
+    AutoModelForCausalLM,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2VLForConditionalGeneration,
+    Qwen3VLForConditionalGeneration,
+)
 
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.sampler import Prompt, generate, start
@@ -28,6 +33,7 @@ TEXT, MIXED = ((7,), (3,), (11,)), ((9,), (4, (2, 3), 5), (2, (5, 3), 3, (1, 4),
         ("qwen2_vl", TEXT),
         ("qwen2_vl", MIXED),
         ("qwen2_5_vl", MIXED),
+        ("qwen3_vl", MIXED),
     ],
 )
 def test_greedy_tokens_are_the_same(twins: Callable[..., Any], family: str, samples: tuple[Any, ...]) -> None:
@@ -60,6 +66,7 @@ def test_stored_goldens_are_what_transformers_computes(family: str) -> None:
         **dict.fromkeys(("llama", "qwen2", "qwen3"), AutoModelForCausalLM),
         "qwen2_vl": Qwen2VLForConditionalGeneration,
         "qwen2_5_vl": Qwen2_5_VLForConditionalGeneration,
+        "qwen3_vl": Qwen3VLForConditionalGeneration,
     }
     model = classes[family].from_pretrained(FOLDER / family, dtype=torch.float32).eval()
     with np.load(FOLDER / family / "case.npz") as stored:

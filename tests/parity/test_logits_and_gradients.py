@@ -18,6 +18,7 @@ TWO = (2, (5, 3), 3, (1, 4), 2)
 THREE = (3, (2, 3), 1, (3, 1), 2, (1, 5), 4)  # neighbours with a word between, odd sides, a strip
 BATCHES = {
     "text": ((12,),),
+    "long text": ((90,),),
     "one image": (ONE,),
     "three images": (THREE,),
     "0, 1 and 2 images": ((9,), ONE, TWO),
@@ -32,6 +33,7 @@ BATCHES = {
         ("qwen2", 14, 2, True, "text"),
         ("llama", 4, 4, False, "text"),
         ("llama", 14, 2, True, "text"),
+        ("llama3", 4, 2, True, "long text"),
         ("qwen3", 4, 2, False, "text"),
         ("qwen3", 14, 2, True, "text"),
         ("qwen2_vl", 4, 4, False, "one image"),
@@ -43,6 +45,9 @@ BATCHES = {
         ("qwen2_5_vl", 4, 2, False, "one image"),
         ("qwen2_5_vl", 4, 4, True, "three images"),
         ("qwen2_5_vl", 14, 2, False, "0, 1 and 2 images"),
+        ("qwen3_vl", 4, 2, False, "text"),
+        ("qwen3_vl", 4, 2, False, "three images"),
+        ("qwen3_vl", 14, 2, True, "0, 1 and 2 images"),
     ],
 )
 def test_logits_and_gradients_agree(

@@ -27,7 +27,7 @@ from regrpo_jax.rollouts.waiting_tokens import FeatureTable, pictures_of, waitin
 from tests.parity.conftest import IMAGE_TOKEN, MERGE, PAD, make_image
 
 TOLERANCE = 2e-4
-FAMILIES = ("qwen2_vl", "qwen2_5_vl")
+FAMILIES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 NEW_TOKENS, CHUNK = 10, 16
 # Pictures by name; "a" and "z" are the tasks', the others come from tools. Odd sides, strips, one of several windows.
 GRIDS = {"a": (2, 3), "z": (3, 2), "b": (1, 4), "c": (5, 3), "d": (3, 1), "e": (2, 2)}

@@ -57,7 +57,7 @@ def theirs(model: Any, tokens: np.ndarray, grids: Sequence[Grid]) -> tuple[np.nd
     return places[:, 0].T.numpy(), len(tokens) + int(delta[0, 0])
 
 
-@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl"])
+@pytest.mark.parametrize("family", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl"])
 def test_positions_are_those_of_the_whole_sequence(twins: Callable[..., Any], family: str) -> None:
     model = twins(family).theirs.model
     seen = {"no image in the prefix": 0, "no image in a branch": 0, "several": 0, "cut before its image": 0}

@@ -21,8 +21,9 @@ from regrpo_jax.models.lora import merge_adapter
 from regrpo_jax.models.peft import DESCRIPTION, OLD_TENSORS, PREFIX, TENSORS, export_adapter
 from regrpo_jax.models.peft_import import full_weights, load_adapter
 from regrpo_jax.models.policy import policy_functions
+from regrpo_jax.models.qwen2_vl.weights import canonical_name
 from regrpo_jax.models.safetensors_files import INDEX, SINGLE_FILE
-from tests.parity.conftest import SECTIONS, Batch, Twins, Variables, make_batch
+from tests.parity.conftest import LLAMA3_ROPE, SECTIONS, Batch, Twins, Variables, make_batch
 
 TOLERANCE = 1e-4
 EMBEDDING, HEAD, NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
@@ -88,6 +89,17 @@ def flat(described: dict[str, Any], tensors: Tensors) -> None:
     text = described.pop("text_config")
     described |= {key: text[key] for key in text if key not in ("model_type", "rope_parameters", "rms_norm_eps")}
     described["rope_scaling"] = MROPE
+
+
+def older_names(described: dict[str, Any], tensors: Tensors) -> None:
+    for name in list(tensors):
+        tensors[canonical_name(name)] = tensors.pop(name)
+
+
+def no_deepstack(described: dict[str, Any], tensors: Tensors) -> None:
+    described["vision_config"]["deepstack_visual_indexes"] = []
+    for name in [name for name in tensors if "deepstack" in name]:
+        del tensors[name]
 
 
 def noise(*shape: int) -> torch.Tensor:
@@ -200,10 +212,37 @@ CHECKPOINTS: dict[str, Odd] = {
         "qwen3", stored(f"{Q_PROJ.replace('q_proj', 'q_norm')}.weight", None), "missing .*q_norm.weight"
     ),
     "qwen3 that states no width of heads": Odd("qwen3", keys(head_dim=None), "q_proj.weight has shape"),
+    "a scaling of Llama 3.1, in the older place": Odd(
+        "llama", keys(rope_parameters=None, rope_theta=5e3, rope_scaling=LLAMA3_ROPE)
+    ),
+    "a scaling of Llama 3.1 without its length": Odd(
+        "llama3", inside("rope_parameters", original_max_position_embeddings=None), "original_max_position_embeddings"
+    ),
+    "qwen3_vl in the names of older families": Odd("qwen3_vl", older_names),
+    "qwen3_vl without DeepStack": Odd("qwen3_vl", no_deepstack),
+    "qwen3_vl that says nothing of turns": Odd(
+        "qwen3_vl", inside("text_config", rope_parameters=ROPE | {"mrope_section": [3, 2, 1]})
+    ),
+    "qwen3_vl, no square of points": Odd(
+        "qwen3_vl", inside("vision_config", num_position_embeddings=24), "which is no square grid"
+    ),
+    "qwen3_vl, another grid": Odd(
+        "qwen3_vl", inside("vision_config", num_position_embeddings=36), "pos_embed.weight has shape"
+    ),
+    "qwen3_vl, a lost merger": Odd(
+        "qwen3_vl", stored("model.visual.deepstack_merger_list.1.norm.bias", None), "missing model.visual.deepstack"
+    ),
     "quantised": Odd("qwen2", keys(quantization_config={"quant_method": "fp8"}), "quantization_config"),
 }
 
-SEEING = ("flat", "no activation", "no windows", "heads of the tower by their long name")
+SEEING = (
+    "qwen3_vl without DeepStack",
+    "qwen3_vl that says nothing of turns",
+    "flat",
+    "no activation",
+    "no windows",
+    "heads of the tower by their long name",
+)
 
 
 def lora(name: str, *, rank: int = 2, outputs: int = 32) -> Tensors:

@@ -39,6 +39,11 @@ EXPORTED: dict[str, tuple[str, AdapterSettings, int]] = {
         AdapterSettings(3, ("v_proj", "up_proj"), vision_rank=5, vision_targets=("qkv", "proj", *MLP)),
         2 * 2 + 3 * 5,
     ),
+    "third_tower": (
+        "qwen3_vl",
+        AdapterSettings(3, last_layers=2, vision_rank=5, vision_targets=("qkv", "proj", "fc1", "fc2")),
+        2 * 4 + 3 * 4,
+    ),
 }
 
 # Family, and what peft's adapter is.
@@ -64,6 +69,14 @@ TRAINED: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "every_linear_layer": ("qwen2_5_vl", {"target_modules": "all-linear", "exclude_modules": ["lm_head"]}),
+    "mergers": (
+        "qwen3_vl",
+        {
+            "target_modules": "all-linear",
+            "exclude_modules": ["lm_head"],
+            "modules_to_save": ["pos_embed", "patch_embed.proj", "deepstack_merger_list.1.norm", "q_norm"],
+        },
+    ),
     "one_layer": ("qwen2_5_vl", {"target_modules": ["q_proj", "gate_proj", "qkv"], "layers_to_transform": [1]}),
 }
 

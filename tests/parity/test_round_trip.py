@@ -14,9 +14,10 @@ from regrpo_jax.models.safetensors_files import INDEX
 
 TOLERANCE, IMAGE_TOKEN = 2e-4, 38
 SAMPLES = {
-    **dict.fromkeys(("llama", "qwen2", "qwen3"), ((12,), (5,))),
+    **dict.fromkeys(("llama", "llama3", "qwen2", "qwen3"), ((12,), (5,))),
     "qwen2_vl": ((9,), (2, (5, 3), 3, (1, 4), 2)),
     "qwen2_5_vl": ((4, (2, 3), 5),),
+    "qwen3_vl": ((9,), (2, (5, 3), 3, (1, 4), 2)),
 }
 
 

@@ -47,7 +47,10 @@ class DecoderLayer(nn.Module):
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="post_attention_norm")(hidden)
         gate = self._linear("gate_proj", config.intermediate_size)(normed)
         inner = jax.nn.silu(gate) * self._linear("up_proj", config.intermediate_size)(normed)
-        return hidden + self._linear("down_proj", config.hidden_size)(inner), (keys, values)
+        hidden = hidden + self._linear("down_proj", config.hidden_size)(inner)
+        if "deepstack" in context:
+            hidden = hidden + _added_behind(layer_caches["layer"], context["deepstack"])
+        return hidden, (keys, values)
 
     def _linear(self, name: str, features: int, use_bias: bool = False) -> Projection:
         config = self.config
@@ -109,9 +112,10 @@ class Policy(nn.Module):
           images: those of the prefix, and after them those of the group's branches.
         """
         features = None if images is None else self.encode_images(images)
-        hidden = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), features)
+        hidden, deepstack = self._embed(prefix, _no_preceding_tokens(prefix.tokens, self.config), features)
         context = {"angles": self._angles(prefix)[:, None], "segment_ids": prefix.segment_ids}
-        hidden, (keys, values) = self.layers(hidden[:, None], {}, context)
+        context |= {name: array[:, :, None] for name, array in deepstack.items()}
+        hidden, (keys, values) = self.layers(hidden[:, None], self._layer_numbers(), context)
         valid = prefix.segment_ids > 0  # [group, prefix]
         nothing = _no_preceding_tokens(prefix.tokens, self.config)  # a prefix may be shorter than the mixing
         tokens = jnp.concatenate([nothing, jnp.where(valid, prefix.tokens, -1)], axis=-1)
@@ -123,12 +127,12 @@ class Policy(nn.Module):
         preceding = jnp.broadcast_to(
             prefix.last_tokens[:, None], (*branches.tokens.shape[:2], prefix.last_tokens.shape[-1])
         )
-        hidden = self._embed(branches, preceding, prefix.features)
+        hidden, deepstack = self._embed(branches, preceding, prefix.features)
         order = jnp.arange(branches.tokens.shape[-1])
         valid = branches.segment_ids > 0  # [group, branch, token]
         mask = valid[..., None, :] & (order[:, None] >= order[None, :])  # [group, branch, token, token]
-        context = {"angles": self._angles(branches), "mask": mask, "prefix_valid": prefix.valid}
-        caches = {"prefix_keys": prefix.keys, "prefix_values": prefix.values}
+        context = {"angles": self._angles(branches), "mask": mask, "prefix_valid": prefix.valid} | deepstack
+        caches = {"prefix_keys": prefix.keys, "prefix_values": prefix.values} | self._layer_numbers()
         hidden, _ = self.layers(hidden, caches, context)
         return self.norm(hidden)
 
@@ -146,9 +150,9 @@ class Policy(nn.Module):
 
         Args:
           weights: the variables of each layer, see `layer_weights`.
-          features: of the images among these tokens, which all groups share.  # [feature, hidden]
+          features: of the images among these tokens, which all groups share.  # [feature, width]
         """
-        hidden = self._embed(branches, cache.last_tokens, features)
+        hidden, deepstack = self._embed(branches, cache.last_tokens, features)
         new = branches.tokens.shape[-1]
         is_token = branches.segment_ids > 0  # [group, branch, token]
         valid = _written_at(cache.length, cache.valid, is_token, axis=2)
@@ -158,13 +162,15 @@ class Policy(nn.Module):
             "mask": valid[:, :, None] & written,  # [group, branch, token, source]
             "prefix_valid": prefix.valid,
             "length": cache.length,
+            **deepstack,
         }
         layer = DecoderLayer(self.config, parent=None)
         longer_keys, longer_values = [], []
         names = ("prefix_keys", "prefix_values", "own_keys", "own_values")
         arrays = zip(prefix.keys, prefix.values, cache.keys, cache.values, strict=True)
-        for own_weights, caches in zip(weights, arrays, strict=True):
-            hidden, (keys, values) = layer.apply(own_weights, hidden, dict(zip(names, caches, strict=True)), context)
+        for number, (own_weights, held) in enumerate(zip(weights, arrays, strict=True)):
+            caches = dict(zip(names, held, strict=True)) | {"layer": number}
+            hidden, (keys, values) = layer.apply(own_weights, hidden, caches, context)
             longer_keys.append(keys)
             longer_values.append(values)
         tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)  # [group, branch, mixing + token]
@@ -184,22 +190,35 @@ class Policy(nn.Module):
 
     def _angles(self, block: TokenBlock) -> Array:
         config = self.config
-        return rotary_angles(block.positions, config.rope_theta, config.rotary_axes)
+        return rotary_angles(block.positions, config.rope_theta, config.rotary_axes, config.rope_scaling)
+
+    def _layer_numbers(self) -> dict[str, Array]:
+        return {"layer": jnp.arange(self.config.num_layers)}  # [layer]
 
     def encode_images(self, images: ImagePatches) -> Array | None:
-        """Merged features; None for a text-only policy.  # [group, feature, hidden]"""
+        """Features as `VisionTower` gives them; None for a text-only policy.  # [group, feature, width]"""
         return None if self.config.vision is None else self.vision(images)
 
-    def _embed(self, block: TokenBlock, preceding: Array, features: Array | None) -> Array:
-        """Token embeddings, mixed with preceding ones where the preset says so, images in their places."""
+    def _embed(self, block: TokenBlock, preceding: Array, features: Array | None) -> tuple[Array, dict[str, Array]]:
+        """Token embeddings, mixed with preceding ones where the preset says so, images in their places.
+
+        And, where the tower has DeepStack and there are images, what is added at their places behind the first layers.
+          # {"deepstack": [deepstack, .., token, hidden]}
+        """
         config = self.config
         hidden = self._vectors(block.tokens)  # [.., token, hidden]
         if config.token_mixing_width:
             hidden = hidden + self._mixed_preceding(block, preceding)
-        if features is not None:
-            placed = _placed(features, jnp.maximum(block.image_index, 0))
-            hidden = jnp.where((block.image_index >= 0)[..., None], placed.astype(hidden.dtype), hidden)
-        return hidden
+        if features is None:
+            return hidden, {}
+        is_image = (block.image_index >= 0)[..., None]
+        placed = _placed(features, jnp.maximum(block.image_index, 0)).astype(hidden.dtype)
+        hidden = jnp.where(is_image, placed[..., : config.hidden_size], hidden)
+        if not config.deepstack_blocks:
+            return hidden, {}
+        added = jnp.where(is_image, placed[..., config.hidden_size :], 0)  # [.., token, deepstack * hidden]
+        added = added.reshape(*added.shape[:-1], len(config.deepstack_blocks), config.hidden_size)
+        return hidden, {"deepstack": jnp.moveaxis(added, -2, 0)}
 
     def _vectors(self, tokens: Array) -> Array:
         return self.embedding[tokens].astype(self.config.dtype) * self.config.embedding_scale
@@ -239,8 +258,17 @@ def _decoding_attention(
     return cached_attention(queries, own_keys, own_values, context["mask"], prefix), own_keys, own_values
 
 
+def _added_behind(layer: Array | int, deepstack: Array) -> Array:
+    """What is added to the output of a layer: the feature of its number, nothing behind later layers.
+
+    Args:
+      deepstack: # [deepstack, group, branch, token, hidden]
+    """
+    return jnp.where(layer < len(deepstack), deepstack[jnp.minimum(layer, len(deepstack) - 1)], 0)
+
+
 def _placed(features: Array, index: Array) -> Array:
-    """features [feature, hidden] for all groups, or [group, feature, hidden]; index [group, .., token]."""
+    """features [feature, width] for all groups, or [group, feature, width]; index [group, .., token]."""
     return features[index] if features.ndim == 2 else jax.vmap(lambda own, at: own[at])(features, index)
 
 

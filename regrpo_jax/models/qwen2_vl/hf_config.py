@@ -11,31 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
+from regrpo_jax.models.config import Llama3Rope, PolicyConfig, interleaved_sections, sectioned_axes
 from regrpo_jax.models.gguf_files import describe_gguf, is_gguf
 from regrpo_jax.models.own_config import MODEL_TYPE, parse_own
+from regrpo_jax.models.qwen2_vl import hf_vision
+from regrpo_jax.models.qwen2_vl.families import FAMILIES, Family
 from regrpo_jax.models.qwen2_vl.hf_refusals import Theirs, reject_rope, reject_unread, reject_unsupported, require
 
-ARCHITECTURES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-    "qwen2_vl": "Qwen2VLForConditionalGeneration",
-    "qwen2_5_vl": "Qwen2_5_VLForConditionalGeneration",
-}
-CONFIGURATIONS = {
-    "llama": "LlamaConfig",
-    "qwen2": "Qwen2Config",
-    "qwen3": "Qwen3Config",
-    "qwen2_vl": "Qwen2VLConfig",
-    "qwen2_5_vl": "Qwen2_5_VLConfig",
-}
-# Families without a vision tower -> what sets their decoders apart, (attention_bias, query_key_norm).
-TEXT_FAMILIES = {"llama": (False, False), "qwen2": (True, False), "qwen3": (False, True)}
-VISION_ROPE_THETA = 10_000.0
 # Sizes that a model of its own has: a default of transformers would be those of some published one.
 STATED = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-STATED_OF_TOWER = {"qwen2_vl": ("hidden_size", "embed_dim", "depth"), "qwen2_5_vl": ("hidden_size", "depth")}
 
 
 def read_config(path: Path, **settings: Any) -> PolicyConfig:
@@ -50,10 +34,10 @@ def read_config(path: Path, **settings: Any) -> PolicyConfig:
     """
     description = describe_gguf(path) if is_gguf(path) else read_json(path)
     own = description.get("model_type") == MODEL_TYPE
-    if description.get("model_type") not in ARCHITECTURES and not own:
+    if description.get("model_type") not in FAMILIES and not own:
         raise UserError(
             f"{path}: model_type is {description.get('model_type')!r}; supported are "
-            f"{', '.join(map(repr, ARCHITECTURES))} (Llama, Qwen2, Qwen2.5 and Qwen3 text, Qwen2-VL, Qwen2.5-VL)"
+            f"{', '.join(map(repr, FAMILIES))} (Llama, Qwen2, Qwen2.5 and Qwen3 text, Qwen2-VL, Qwen2.5-VL, Qwen3-VL)"
         )
     try:
         return dataclasses.replace(parse_own(description) if own else parse_config(description), **settings)
@@ -77,30 +61,41 @@ def parse_config(description: dict[str, Any]) -> PolicyConfig:
       ValueError: the values do not fit together, contradict each other, or would compute something else.
       TypeError, AttributeError: there are values of another kind.
     """
-    family = description["model_type"]
-    nested = description.get("text_config") if family not in TEXT_FAMILIES else None
+    family = FAMILIES[description["model_type"]]
+    sees = family.tower != "none"
+    if family.nested:
+        _require_stated(description, ("text_config",))
+    nested = description.get("text_config") if sees else None
     text = description if nested is None else nested
     _require_stated(text, STATED)
-    reject_rope(text, ("default",) if family in TEXT_FAMILIES else ("default", "mrope"))
-    theirs = _read_by_transformers(description)
+    reject_rope(text, family.rope_types)
+    theirs = _read_by_transformers(description, family)
     theirs_text = theirs.get_text_config()
     reject_unsupported(description, text, theirs_text)
     if nested is not None:
         reject_unread(description, nested, theirs_text, STATED)
-    config = _text_config(theirs_text, tied=theirs.tie_word_embeddings)
-    if family in TEXT_FAMILIES:
-        attention_bias, query_key_norm = TEXT_FAMILIES[family]
-        return dataclasses.replace(config, attention_bias=attention_bias, query_key_norm=query_key_norm)
+    config = _text_config(theirs_text, family, tied=theirs.tie_word_embeddings)
+    if not sees:
+        return config
     _require_stated(description, ("vision_config",))
-    _require_stated(description["vision_config"], STATED_OF_TOWER[family])
-    sections = theirs_text.rope_parameters["mrope_section"]
+    _require_stated(description["vision_config"], hf_vision.STATED[family.tower])
+    if not family.nested and config.head_dim * config.num_heads != config.hidden_size:
+        raise ValueError(f"head_dim is {config.head_dim}, this family has hidden_size / num_attention_heads")
+    vision = hf_vision.parse_vision(theirs.vision_config, config, family.tower)
+    return dataclasses.replace(config, rotary_axes=_rotary_axes(theirs_text, family), vision=vision)
+
+
+def _rotary_axes(theirs: Theirs, family: Family) -> tuple[int, ...]:
+    """Raises KeyError or ValueError where sections are missing, or cannot be dealt out as the family does it."""
+    sections = theirs.rope_parameters["mrope_section"]
     if len(sections) != 3:
         raise ValueError(f"mrope_section has {len(sections)} numbers, expected one for time, row and column")
-    vision = _vision_config(theirs.vision_config, config, gated=family == "qwen2_5_vl")
-    return dataclasses.replace(config, rotary_axes=sectioned_axes(tuple(sections)), vision=vision)
+    in_turn = family.rotary == "interleaved"
+    require("mrope_interleaved", theirs.rope_parameters.get("mrope_interleaved", in_turn), (in_turn,))
+    return interleaved_sections(tuple(sections)) if in_turn else sectioned_axes(tuple(sections))
 
 
-def _read_by_transformers(description: dict[str, Any]) -> Theirs:
+def _read_by_transformers(description: dict[str, Any], family: Family) -> Theirs:
     """Imported here: it takes seconds, and brings torch where that is, which only who reads a model waits for.
 
     Raises:
@@ -110,26 +105,37 @@ def _read_by_transformers(description: dict[str, Any]) -> Theirs:
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        return getattr(transformers, CONFIGURATIONS[description["model_type"]]).from_dict(copy.deepcopy(description))
+        return getattr(transformers, family.configuration).from_dict(copy.deepcopy(description))
     except StrictDataclassError as error:
         raise ValueError(error) from error
 
 
 def describe(config: PolicyConfig) -> dict[str, Any]:
-    """What `config.json` says of a policy, in the flat form, which every version of transformers reads.
+    """What `config.json` says of a policy, in the flat form where the family has one: all transformers read that.
 
     Raises:
       UserError: the policy has parts that no Hugging Face architecture has (the tiny preset's).
     """
-    vision = config.vision
     if named := foreign_parts(config):
         parts = ", ".join(named)
         raise UserError(f"this policy is no Hugging Face architecture ({parts}); start from one to export full weights")
-    family = _family(config)
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    description: dict[str, Any] = {
-        "architectures": [ARCHITECTURES[family]],
-        "model_type": family,
+    model_type = _model_type(config) or ""  # one that has no foreign parts has a family
+    family = FAMILIES[model_type]
+    top = {
+        "architectures": [family.architecture],
+        "model_type": model_type,
+        "tie_word_embeddings": config.tie_word_embeddings,
+        "torch_dtype": config.param_dtype,
+    }
+    text = _describe_text(config, family)
+    if config.vision is None:
+        return top | text
+    vision = hf_vision.describe_vision(config.vision, config.hidden_size)
+    return top | ({"text_config": text} if family.nested else text) | {"vision_config": vision}
+
+
+def _describe_text(config: PolicyConfig, family: Family) -> dict[str, Any]:
+    text: dict[str, Any] = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
@@ -140,41 +146,59 @@ def describe(config: PolicyConfig) -> dict[str, Any]:
         "hidden_act": "silu",
         "rms_norm_eps": config.rms_norm_eps,
         "rope_theta": config.rope_theta,
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "torch_dtype": config.param_dtype,
     }
-    if family in ("llama", "qwen3"):
-        description["attention_bias"] = False
-    if vision is None:
-        return description
-    mrope = {"type": "mrope", "mrope_section": _sections(config)}
-    return description | {"rope_scaling": mrope | rope, "vision_config": _describe_vision(vision, config.hidden_size)}
+    if not family.attention_bias:
+        text["attention_bias"] = False
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if family.rotary == "sections":
+        text["rope_scaling"] = rope | {"type": "mrope", "mrope_section": _sections(config)}
+    if family.rotary == "interleaved":
+        text["rope_scaling"] = rope | {"mrope_interleaved": True, "mrope_section": _sections(config)}
+    if (scaling := config.rope_scaling) is not None:
+        text["rope_scaling"] = rope | {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_length,
+        }
+    return text
 
 
-def _family(config: PolicyConfig) -> str:
-    """The `model_type` of a policy without foreign parts."""
-    if config.vision is not None:
-        return "qwen2_5_vl" if config.vision.gated else "qwen2_vl"
-    kinds = {settings: family for family, settings in TEXT_FAMILIES.items()}
-    return kinds[config.attention_bias, config.query_key_norm]
+def _model_type(config: PolicyConfig) -> str | None:
+    """Of a policy without foreign parts; None where there is no family with such a decoder and tower."""
+    tower = "none" if config.vision is None else hf_vision.tower_of(config.vision)
+    kinds = {(family.tower, family.attention_bias, family.query_key_norm): name for name, family in FAMILIES.items()}
+    return kinds.get((tower, config.attention_bias, config.query_key_norm))
 
 
 def foreign_parts(config: PolicyConfig) -> list[str]:
     """What a policy has that no Hugging Face architecture has; [] for most."""
-    vision, sections = config.vision, _sections(config)
-    kinds = TEXT_FAMILIES.values() if vision is None else [TEXT_FAMILIES["qwen2"]]
+    vision, model_type = config.vision, _model_type(config)
+    family = None if model_type is None else FAMILIES[model_type]
     foreign = {
-        "attention_bias, query_key_norm": (config.attention_bias, config.query_key_norm) not in kinds,
+        "attention_bias, query_key_norm": family is None,
         "token_mixing_width": config.token_mixing_width != 0,
         "embedding_scale": config.embedding_scale != 1,
-        "vision.learned_grid": vision is not None and vision.learned_grid != 0,
-        "head_dim": vision is not None and config.head_dim * config.num_heads != config.hidden_size,
-        "vision.intermediate_size": vision is not None
-        and not vision.gated
-        and vision.intermediate_size % vision.embed_dim != 0,
-        "rotary_axes": config.rotary_axes != sectioned_axes((sections[0], sections[1], sections[2])),
+        **dict.fromkeys(hf_vision.foreign_parts(vision) if vision is not None else (), True),
+        "head_dim": vision is not None
+        and not (family is not None and family.nested)
+        and config.head_dim * config.num_heads != config.hidden_size,
+        "rope_scaling": config.rope_scaling is not None and model_type != "llama",
+        "rotary_axes": config.rotary_axes != _expected_axes(config, family),
     }
     return [name for name, differs in foreign.items() if differs]
+
+
+def _expected_axes(config: PolicyConfig, family: Family | None) -> tuple[int, ...] | None:
+    """Those that the family would give to as many frequencies of each axis."""
+    time, row, column = _sections(config)
+    if family is None or family.rotary != "interleaved":
+        return sectioned_axes((time, row, column))
+    try:
+        return interleaved_sections((time, row, column))
+    except ValueError:
+        return None
 
 
 def _sections(config: PolicyConfig) -> list[int]:
@@ -208,7 +232,7 @@ def _require_stated(values: dict[str, Any], keys: tuple[str, ...]) -> None:
             raise KeyError(key)
 
 
-def _text_config(theirs: Theirs, *, tied: bool) -> PolicyConfig:
+def _text_config(theirs: Theirs, family: Family, *, tied: bool) -> PolicyConfig:
     heads, hidden = theirs.num_attention_heads, theirs.hidden_size
     return PolicyConfig(
         vocab_size=theirs.vocab_size,
@@ -221,63 +245,17 @@ def _text_config(theirs: Theirs, *, tied: bool) -> PolicyConfig:
         rope_theta=float(theirs.rope_parameters["rope_theta"]),
         rms_norm_eps=theirs.rms_norm_eps,
         tie_word_embeddings=tied,
+        attention_bias=family.attention_bias,
+        query_key_norm=family.query_key_norm,
+        rope_scaling=_rope_scaling(theirs.rope_parameters),
     )
 
 
-def _vision_config(theirs: Theirs, text: PolicyConfig, *, gated: bool) -> VisionConfig:
-    """Qwen2-VL calls the width of the tower `embed_dim`, Qwen2.5-VL calls it `hidden_size`."""
-    merged = "out_hidden_size" if gated else "hidden_size"
-    embed_dim = theirs.hidden_size if gated else theirs.embed_dim
-    if getattr(theirs, merged) != text.hidden_size:
-        raise ValueError(f"vision_config.{merged} is {getattr(theirs, merged)}, hidden_size is {text.hidden_size}")
-    if text.head_dim * text.num_heads != text.hidden_size:
-        raise ValueError(f"head_dim is {text.head_dim}, this family has hidden_size / num_attention_heads")
-    for name, value, supported in (
-        ("hidden_act", theirs.hidden_act, ("silu" if gated else "quick_gelu",)),
-        ("spatial_merge_size", theirs.spatial_merge_size, (1, 2, 4)),  # padding is in 16ths
-        ("rope_theta", theirs.rope_parameters["rope_theta"], (VISION_ROPE_THETA,)),
-        ("rope_type", theirs.rope_parameters["rope_type"], ("axial",)),
-        ("head_dim", getattr(theirs, "head_dim", None), (None, embed_dim // theirs.num_heads)),
-        ("in_chans", getattr(theirs, "in_chans", theirs.in_channels), (theirs.in_channels,)),
-        *(((key, type(getattr(theirs, key)).__name__, ("int",))) for key in ("patch_size", "temporal_patch_size")),
-    ):
-        require(f"vision_config.{name}", value, supported)
-    config = VisionConfig(
-        depth=theirs.depth,
-        embed_dim=embed_dim,
-        num_heads=theirs.num_heads,
-        intermediate_size=theirs.intermediate_size if gated else embed_dim * theirs.mlp_ratio,
-        patch_size=theirs.patch_size,
-        temporal_patch_size=theirs.temporal_patch_size,
-        spatial_merge_size=theirs.spatial_merge_size,
-        in_channels=theirs.in_channels,
-    )
-    if not gated:
-        return config
-    return dataclasses.replace(
-        config,
-        gated=True,
-        window_size=theirs.window_size,
-        full_attention_blocks=tuple(theirs.fullatt_block_indexes),
-    )
-
-
-def _describe_vision(vision: VisionConfig, hidden_size: int) -> dict[str, Any]:
-    shared = {
-        "depth": vision.depth,
-        "num_heads": vision.num_heads,
-        "in_channels": vision.in_channels,
-        "patch_size": vision.patch_size,
-        "temporal_patch_size": vision.temporal_patch_size,
-        "spatial_merge_size": vision.spatial_merge_size,
-    }
-    if not vision.gated:
-        ratio = vision.intermediate_size // vision.embed_dim  # transformers takes no fraction
-        return shared | {"embed_dim": vision.embed_dim, "hidden_size": hidden_size, "mlp_ratio": ratio}
-    return shared | {
-        "hidden_size": vision.embed_dim,
-        "out_hidden_size": hidden_size,
-        "intermediate_size": vision.intermediate_size,
-        "window_size": vision.window_size,
-        "fullatt_block_indexes": list(vision.full_attention_blocks),
-    }
+def _rope_scaling(rope: dict[str, Any]) -> Llama3Rope | None:
+    """Raises KeyError for a factor that is missing, ValueError for factors that do not go together."""
+    if rope["rope_type"] != "llama3":
+        return None
+    low, high = float(rope["low_freq_factor"]), float(rope["high_freq_factor"])
+    if not 0 < low < high:
+        raise ValueError(f"low_freq_factor is {low}, high_freq_factor is {high}; expected 0 < low < high")
+    return Llama3Rope(float(rope["factor"]), low, high, int(rope["original_max_position_embeddings"]))

@@ -4,20 +4,25 @@ from typing import Any
 
 Theirs = Any  # a configuration of transformers
 ROPE = ("rope_scaling", "rope_parameters")  # the names of transformers 4 and 5; it takes the older one
+LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")  # what it has to state
 # Weights in another form or file than the ones we read.
 ELSEWHERE = ("quantization_config", "compression_config", "transformers_weights")
 
 
 def reject_rope(text: dict[str, Any], kinds: tuple[str, ...]) -> None:
-    """Other rotary embeddings than ours, and two that differ.
+    """Other rotary embeddings than ours, one without its numbers, and two that differ.
 
     Raises:
       ValueError: what is not supported, or the values that contradict each other.
+      KeyError: the number that is missing.
     """
     stated = [text[name] for name in ROPE if text.get(name)]
     for rope in stated:
         for name in ("rope_type", "type"):
             require("rope_type", rope.get(name, "default"), kinds)
+            for key in LLAMA3 if rope.get(name) == "llama3" else ():
+                if rope.get(key) is None:
+                    raise KeyError(key)
     if len(stated) == 2:
         for key in sorted((set(stated[0]) | set(stated[1])) - {"type", "rope_type"}):
             one, other = stated[0].get(key), stated[1].get(key)
