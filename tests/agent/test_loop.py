@@ -245,3 +245,16 @@ def test_what_only_an_oracle_knows_changes_nothing_that_the_policy_meets() -> No
                 found.append((loop._gate.open, loop._gate.reason, loop._failures, loop._blocks))
             met.append(found)
         assert all(found == met[0] for found in met)
+
+
+def test_each_message_of_the_user_has_the_whole_budget_of_actions() -> None:
+    further = Played(Status.OK, "17\nTask: and now?", asked_again=True)
+    episode = ToldEpisode(None, max_steps=2)
+    for played in (RIGHT, further, RIGHT, further, RIGHT):
+        assert episode.say(ACTION, played) is Move.PLAY and not episode.loop.done
+    episode.say(ACTION, RIGHT)
+    assert episode.loop.outcome == "out_of_steps" and len(episode.rollout.turns) == 6
+    one_too_many = ToldEpisode(None, max_steps=2)
+    one_too_many.say(ACTION, RIGHT)
+    one_too_many.say(ACTION, RIGHT)
+    assert one_too_many.loop.outcome == "out_of_steps"

@@ -12,6 +12,7 @@ from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.episode_result import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
+from regrpo_jax.environments.task import Followup
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import ErrorType, Observation, Status
 from regrpo_jax.sandbox.pool import SandboxPool
@@ -262,3 +263,23 @@ def test_a_closed_environment_ends_its_episodes() -> None:
             assert session.run("1").text == "1"
     finally:
         pool.close()
+
+
+def test_further_messages_of_the_user_come_in_the_place_of_the_end(environment: Environment) -> None:
+    task = make_task(followups=(Followup("And of b?"), Followup("Paint it.", ("paint",))), tools=("read_text",))
+    with limited(environment, EpisodeLimits(max_steps=2)).reset(task) as episode:
+        assert "Tools: final_answer, read_text." in episode.step(turn("stop()")).text
+        seen = episode.step(turn('print(read_text("a.txt"))\nfinal_answer(1)'))
+        assert (seen.status, seen.text) == (Status.OK, "total 42\nTask: And of b?")
+        assert episode.asked_again and not episode.done and episode.answer is None
+        episode.environment.leave(episode)  # parked, and brought back by the same actions
+        assert episode.step(turn("x = 1")).text == "" and not episode.asked_again
+        assert episode.step(turn("final_answer(x)")).text == "Task: Paint it."
+        assert "Tools: final_answer, paint, read_text." in episode.step(turn("stop()")).text
+        episode.step(turn("final_answer(42)"))
+        assert (episode.outcome, episode.success, episode.answer) == (Outcome.ANSWERED, True, 42)
+    with limited(environment, EpisodeLimits(max_steps=2)).reset(task) as episode:
+        episode.step(turn("final_answer(42)"))
+        episode.step(turn("1"))
+        episode.step(turn("1"))
+        assert episode.outcome == Outcome.OUT_OF_STEPS and not episode.success
