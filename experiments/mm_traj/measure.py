@@ -1,6 +1,6 @@
 """How many trajectories of a file yield a record of the data engine, and what refuses the others.
 
-    python -m experiments.mm_traj.measure FILE [old=new ..]
+    python -m experiments.mm_traj.measure FILE [gta_names] [old=new ..]
 
 A trajectory yields when one of its near misses passes execution, annotation and all gates, which is what a slot of the
 data stage asks; each step, type of failure and near miss is tried until one does.
@@ -12,6 +12,7 @@ import random
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from regrpo_jax.engine.annotate import AnnotationRefused, annotate
 from regrpo_jax.engine.cases import Situation
@@ -25,6 +26,8 @@ from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.records.reasons import rule_of
 from regrpo_jax.records.types import ErrorType
 from regrpo_jax.sandbox.settings import SandboxSettings
+from regrpo_jax.suites.suite import LOADER, SuiteTools
+from regrpo_jax.toolbox.toolset import ToolsetSettings
 
 MOST_OF_A_KIND = 4  # near misses of a type that are tried of a step
 
@@ -49,9 +52,11 @@ def first_record(places: Environment, steps: list[Situation], loader: str, refus
     return ""
 
 
-def main(path: Path, roots: list[str]) -> None:
+def main(path: Path, options: list[str]) -> None:
     """Print the counts."""
-    keywords = {}
+    roots = [option for option in options if "=" in option]
+    tools = SuiteTools(LOADER, ToolsetSettings(gta_names="gta_names" in options))
+    keywords: dict[str, Any] = {"tools": tools}
     if roots:
         from regrpo_jax.records.path_roots import path_roots
 

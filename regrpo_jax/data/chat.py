@@ -40,6 +40,14 @@ class ChatError(UserError):
     """A conversation that the chat template or the tokenizer cannot carry faithfully."""
 
 
+class TooLong(ChatError):
+    """A conversation that is longer than the config allows. field: which of its fields; needed: what it must be."""
+
+    def __init__(self, message: str, field: str, needed: int) -> None:
+        super().__init__(message)
+        self.field, self.needed = field, needed
+
+
 @dataclasses.dataclass(frozen=True)
 class RenderedChat:
     """A tokenised conversation.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import ml_collections
 import numpy as np
 
-from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.chat import ChatError, TooLong
 from regrpo_jax.data.examples import ConversationReader, Example, clean_example, rot_example
 from regrpo_jax.data.groups import Group, build_group
 from regrpo_jax.data.loader import row_overflow
@@ -178,9 +178,11 @@ def replayable(
         chat, _, _ = reader.read(record.conversation, record.images)
         longest = chat.spans[-1][0] - 1  # the prompt of the last turn, without the token that leads the turn
         if longest > largest:
-            raise ChatError(
+            raise TooLong(
                 f"the prompt of its last turn has {longest} tokens but the largest of config.data.prefix_buckets is "
-                f"{largest}; add a larger bucket"
+                f"{largest}; add a larger bucket",
+                "data.prefix_buckets",
+                longest,
             )
         return record
 
@@ -202,7 +204,7 @@ def _built(
     records: Sequence[Record], build: Callable[[Record], Built], data: ml_collections.ConfigDict, source: str
 ) -> Iterator[Built]:
     """One after another, as `build_all` says."""
-    found = False
+    found, too_long = 0, list[TooLong]()
     for record in records:
         try:
             built = build(record)
@@ -211,21 +213,38 @@ def _built(
             if data.on_bad_record == "fatal":
                 raise UserError(message) from error
             _log.warning("skipped %s", message)
+            too_long += [error] if isinstance(error, TooLong) else []
             continue
-        found = True
+        found += 1
         yield built
+    told = told_lengths(too_long, len(records))
     if not found:
-        raise UserError(f"{source}: no record fits; the last reason is in the log above")
+        raise UserError(f"{source}: no record fits; {told or 'the last reason is in the log above'}")
+    if told:
+        _log.warning("%s: %s", source, told)
+
+
+def told_lengths(too_long: Sequence[TooLong], records: int) -> str:
+    """One sentence on all records that are too long, with what their fields must be; "" for none."""
+    if not too_long:
+        return ""
+    names = dict.fromkeys(one.field for one in too_long)
+    needed = {name: max(one.needed for one in too_long if one.field == name) for name in names}
+    fields = ", ".join(f"config.{name} needs {most}" for name, most in needed.items())
+    return f"{len(too_long)} of {records} records are too long and left out: for the longest {fields}"
 
 
 def fitting_example(example: Example, config: ml_collections.ConfigDict) -> Example:
     """The example as it is; nothing is ever cut.
 
     Raises:
-      ChatError: it would teach nothing, or is larger than the config allows.
+      TooLong: it is larger than the config allows.
+      ChatError: it would teach nothing.
     """
     if not example.segments.any():
         raise ChatError("none of its tokens would be trained on: its assistant turns are empty, or failed")
     if reason := row_overflow(example, row_length=config.sft.row_length, row_patches=config.sft.row_patches):
-        raise ChatError(reason)
+        tokens, patches = len(example.tokens), len(example.images.patches)
+        long = tokens > config.sft.row_length
+        raise TooLong(reason, "sft.row_length" if long else "sft.row_patches", tokens if long else patches)
     return example

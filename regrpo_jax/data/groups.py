@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from regrpo_jax.data.chat import ChatError
+from regrpo_jax.data.chat import ChatError, TooLong
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_parts import images_before
 from regrpo_jax.data.images import PackedImages
@@ -82,7 +82,8 @@ def build_group(
       max_prefix: most tokens of the prefix, without its last, which leads the branches.
       max_branch: most tokens of a branch.
     Raises:
-      ChatError: the prefix or a branch is longer (nothing is ever cut), or the template does not fit.
+      TooLong: the prefix or a branch is longer; nothing is ever cut.
+      ChatError: the template does not fit.
       ImageError: an image file cannot be read.
     """
     context = record.conversation[: record.failed_turn]
@@ -96,18 +97,22 @@ def build_group(
     fed = len(prefix) - 1  # the last token leads the branches
     if fed > max_prefix:
         pictured = sum(images.token_counts[:count])
-        raise ChatError(
+        raise TooLong(
             f"its prefix of {fed} tokens, {pictured} of them for images, exceeds the largest of "
-            f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.pixels"
+            f"config.data.prefix_buckets ({max_prefix}); add a larger bucket or lower config.data.pixels",
+            "data.prefix_buckets",
+            fed,
         )
     branches = []
     for candidate in contrastive_candidates(record, strict=conditioning == "paper"):
         after_failure = candidate.after_failure and conditioning == "paper"
         branch = _build_branch(candidate, record, reader, prefix, images, count, after_failure)
         if len(branch.tokens) > max_branch:
-            raise ChatError(
+            raise TooLong(
                 f"the {branch.label} branch has {len(branch.tokens)} tokens but the largest of "
-                f"config.data.branch_buckets is {max_branch}; add a larger bucket"
+                f"config.data.branch_buckets is {max_branch}; add a larger bucket",
+                "data.branch_buckets",
+                len(branch.tokens),
             )
         branches.append(branch)
     complexity = record_complexity(record).score

@@ -7,6 +7,7 @@ computes it from what tools returned.
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -18,7 +19,7 @@ _WORD = re.compile(r"[^\W\d_]{3,}")
 _COMMON = word_set(
     "the and are was were has have had this that there with from for not its they them their which who what when where "
     "you your image picture photo answer result total number based shows shown following both each one two first "
-    "second third yes"
+    "second third all yes"
 )
 _ENOUGH = 2 / 3  # of an answer's words
 
@@ -36,10 +37,16 @@ def answer_is_seen(
     """
     seen = "\n".join(observations).casefold()
     texts = [str(value) for value in values]
-    if any(text.casefold() in seen for text in texts) or computed_of_results(code, tools):
+    if any(_stands_in(text.casefold(), seen) for text in texts) or computed_of_results(code, tools):
         return True
     asked = "\n".join([instruction, *code[:-1]])
     return any(_composed(text, observations, asked) for text in texts)
+
+
+def _stands_in(text: str, seen: str) -> bool:
+    """Whether the text stands there, and its numbers are no parts of longer ones."""
+    left, right = r"(?<!\d)(?<!\d[.,])" * text[:1].isdigit(), r"(?!\d)" * text[-1:].isdigit()
+    return re.search(left + re.escape(text) + right, seen) is not None
 
 
 def computed_of_results(code: Sequence[str], tools: Collection[str]) -> bool:
@@ -103,6 +110,7 @@ def _composed(answer: str, observations: Sequence[str], asked_for: str) -> bool:
     seen = "\n".join(observations)
     numbers, words = _numbers(answer), _words(answer)
     told, asked = _numbers(seen) | _counts(observations), _numbers(asked_for)
+    told |= {number for number in numbers - told - asked if _reckoned(number, observations, told)}
     if not numbers <= told | asked:
         return False
     new_words = words - _words(asked_for)
@@ -111,6 +119,20 @@ def _composed(answer: str, observations: Sequence[str], asked_for: str) -> bool:
     if not numbers and not words:
         return answer.strip(" .!").casefold() == "yes" and bool(_counts(observations))
     return bool(new_words & _words(seen)) or bool((numbers - asked) & told)
+
+
+def _reckoned(number: str, observations: Sequence[str], told: Collection[str]) -> bool:
+    """Whether a number is one that was told, rounded, or comes of two observations that say a number and no other."""
+    value, digits = float(number), len(number.partition(".")[2])
+    if digits and any(round(float(one), digits) == value for one in told if "." in one):
+        return True
+    alone = [float(next(iter(one))) for text in observations if len(one := _numbers(text)) == 1]
+    for first, second in itertools.permutations(alone, 2):
+        made = [first + second, first - second, first * second]
+        made += [first / second, 100 * first / second] if second else []
+        if any(round(one, digits) == value for one in made):
+            return True
+    return False
 
 
 def _numbers(text: str) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ class FiniteSource:
     _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:
-        """First every step once, in an order of its own for each type; then the next near miss of every step."""
+        """First every step once, in an order of its own for each type (`_in_turn`); then the next near miss of each."""
         places = self._places(error_type)
         if not places or number >= len(places) * (1 if error_type is None else MOST_CHOICES):
             return None
@@ -50,5 +51,22 @@ class FiniteSource:
             if self.own_only and error_type is not None:
                 places = [at for at in places if any(m.error_type == error_type for m in self.situations[at].own)]
             random.Random(f"{self.seed}/{error_type}/order").shuffle(places)
-            self._order[error_type] = places
+            self._order[error_type] = self._in_turn(places, error_type)
         return self._order[error_type]
+
+    def _in_turn(self, places: Sequence[int], error_type: ErrorType | None) -> list[int]:
+        """Each trajectory's first place, then each one's second, and so on; those that can be run before the others.
+
+        The types begin at different trajectories, so that few records are of many.
+        """
+        by_source: dict[str, list[int]] = {}
+        for at in places:
+            by_source.setdefault(self.situations[at].source_id, []).append(at)
+        names = sorted(by_source)
+        random.Random(f"{self.seed}/sources").shuffle(names)
+        kinds = list(ErrorType)
+        first = 0 if error_type is None else kinds.index(error_type) * len(names) // len(kinds)
+        names = names[first:] + names[:first]
+        names.sort(key=lambda name: not self.situations[by_source[name][0]].executable)
+        rounds = itertools.zip_longest(*(by_source[name] for name in names))
+        return [at for one_round in rounds for at in one_round if at is not None]

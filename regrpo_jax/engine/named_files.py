@@ -110,7 +110,12 @@ def _read_by(call: ast.Call, values: Mapping[str, list[str]], tools: Mapping[str
     else:
         return
     for node in given:
-        yield from (text for text in _plain(node, values) if could_be_file(text))
+        yield from (text for text in _plain(node, values) if could_be_file(text) or _is_path(text))
+
+
+def _is_path(text: str) -> bool:
+    """Whether it has folders: where a file belongs, a name without an ending is one, too."""
+    return "/" in text and "://" not in text and not any(character.isspace() for character in text)
 
 
 def _arguments(call: ast.Call, declared: Sequence[tuple[str, Role]]) -> Iterable[ast.expr]:

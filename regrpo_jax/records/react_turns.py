@@ -7,6 +7,7 @@ call in words. Our episodes run Python, so that a trajectory of theirs is played
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from typing import Any
 
@@ -35,7 +36,7 @@ def react_action(text: str) -> tuple[str, str] | None:
     name, given = found
     if name.lower() in _ENDS:
         return _thought(body[: action.start()]), _answered(_answer_in(given))
-    return (_thought(body[: action.start()]), f"print({_call(name, given)})") if name.isidentifier() else None
+    return (_thought(body[: action.start()]), f"print({_call(name, given)})") if _is_name(name) else None
 
 
 def _thought(text: str) -> str:
@@ -58,7 +59,7 @@ def _blob(text: str) -> tuple[str, Any] | None:
 def _named(text: str) -> tuple[str, Any] | None:
     match = _INPUT.match(text)
     if match is None:
-        return (text, {}) if text.isidentifier() else None
+        return (text, {}) if _is_name(text) else None
     words = _unfenced(match["input"])
     value = _json(words)
     return match["name"].strip().strip("`[]"), words if value is None else value
@@ -80,6 +81,10 @@ def _answered(answer: Any) -> str:
 
 
 def _call(name: str, given: Any) -> str:
-    if isinstance(given, dict) and all(isinstance(key, str) and key.isidentifier() for key in given):
+    if isinstance(given, dict) and all(map(_is_name, given)):
         return f"{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})"
     return f"{name}({given!r})"
+
+
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not keyword.iskeyword(text)

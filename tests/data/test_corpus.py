@@ -46,6 +46,19 @@ class TestLengths:
             with pytest.raises(UserError, match=message):
                 build([record], chatml_reader, config(sft__row_length=size - 1))
 
+    def test_one_sentence_says_what_the_longest_needs(
+        self, chatml_reader: ConversationReader, clean_record: Trajectory, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        turns = clean_record.conversation
+        longer = dataclasses.replace(clean_record, conversation=(*turns, *turns[1:]))
+        fits, needed = (len(clean_examples([one], chatml_reader, config())[0].tokens) for one in (clean_record, longer))
+        short = config(sft__row_length=fits, data__on_bad_record="skip", data__clean="clean.json")
+        assert len(clean_examples([longer, clean_record, longer], chatml_reader, short)) == 1
+        told = f"too long and left out: for the longest config.sft.row_length needs {needed}"
+        assert caplog.messages[-1] == f"clean.json: 2 of 3 records are {told}"
+        with pytest.raises(UserError, match=f"clean.json: no record fits; 1 of 1 records are {told}"):
+            clean_examples([longer], chatml_reader, short)
+
     def test_patches(
         self, chatml_reader: ConversationReader, rot_record: RotRecord, with_images: AddImages, picture: Picture
     ) -> None:
