@@ -92,7 +92,7 @@ class RolloutTurn:
         """Plain data; -inf of the gate's threshold is None."""
         told = dict(vars(self)) | {"status": None if self.status is None else str(self.status)}
         told |= {"reflection": str(self.reflection), "problems": list(self.problems), "images": _pairs(self.images)}
-        told["calls"] = [[call.name, str(call.status), call.arguments, call.result] for call in self.calls]
+        told["calls"] = [vars(call) | {"status": str(call.status)} for call in self.calls]
         if self.gate is not None:
             threshold = self.gate.threshold if np.isfinite(self.gate.threshold) else None
             told["gate"] = dict(vars(self.gate)) | {"threshold": threshold}
@@ -109,7 +109,7 @@ class RolloutTurn:
         told["status"] = None if told["status"] is None else Status(told["status"])
         told |= {"reflection": Opener(told["reflection"]), "problems": tuple(told["problems"])}
         told["images"] = _references(told.get("images", ()))
-        told["calls"] = tuple(ToolRun(name, Status(status), *rest) for name, status, *rest in told.get("calls", ()))
+        told["calls"] = tuple(ToolRun(**call | {"status": Status(call["status"])}) for call in told.get("calls", ()))
         return cls(**told)
 
 

@@ -9,6 +9,7 @@ from regrpo_jax.agent.rollout import Label, Opener, Rollout, RolloutGroup, Rollo
 from regrpo_jax.data.images import PackedImages
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.records.types import ImageReference, Status
+from regrpo_jax.sandbox.results import ToolRun
 
 IMAGE = 5  # the token that stands for an image feature
 VOCAB = 40
@@ -56,6 +57,7 @@ def make_rollout(
                     reflection_tokens=words,
                     grounded=reflects and bool(chance.integers(2)),
                     gate=gate if chance.integers(2) else None,
+                    calls=(ToolRun("look", Status.OK, "'moon'", "17", recorded=None if reflects else True),),
                     problems=("no code",) if chance.integers(2) else (),
                 )
             )
