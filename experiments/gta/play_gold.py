@@ -24,6 +24,7 @@ from regrpo_jax.suites.gta.suite import GtaSuite
 from regrpo_jax.toolbox.toolset import ALWAYS, MISSING, NEVER, ToolsetSettings
 
 _MARK = "[recorded: "
+_WALL_SECONDS = 120.0  # of an action: the machine may have other work, and a slow one is not what is measured
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,26 @@ def play(folder: Path, settings: ToolsetSettings, records: list[str] | None = No
     suite = GtaSuite(folder, settings)
     wanted = None if records is None else {f"gta/{name}" for name in records}
     tasks = [task for task in suite.all_tasks() if task.oracle and (wanted is None or task.id in wanted)]
-    tools = suite.tools
-    with start_environment(
-        base_config().environment, tools.loader, tools.settings, max_steps=40, hidden=tools.hidden
-    ) as environment:
+    tools, chosen = suite.tools, base_config().environment
+    chosen.wall_seconds = _WALL_SECONDS
+    with start_environment(chosen, tools.loader, tools.settings, max_steps=40, hidden=tools.hidden) as environment:
         return Played(run_episodes(environment, tasks, gold))
 
 
 def _statuses(result: EpisodeResult) -> set[Status]:
     return {step.observation.status for step in result.steps if step.observation is not None}
+
+
+def _others(played: Played) -> Counter[str]:
+    """Statuses of actions that failed though none of their calls did, each once an episode."""
+    found = {
+        (one.task.id, str(step.observation.status))
+        for one in played.results
+        for step, runs in zip(one.steps, one.tool_runs, strict=True)
+        if step.observation is not None and step.observation.status != Status.OK
+        if all(run.status == Status.OK for run in runs)
+    }
+    return Counter(status for _, status in found)
 
 
 def _rows(played: Played) -> list[str]:
@@ -80,6 +92,7 @@ def _rows(played: Played) -> list[str]:
         f"  success: {', '.join(f'{name} {right[name]}/{families[name]}' for name in sorted(families))}",
         f"  calls that a recording answered: {played.recorded_calls}",
         f"  calls that failed: {dict(failed.most_common()) or 'none'}",
+        f"  episodes with an action that failed otherwise: {dict(_others(played)) or 'none'}",
         *(f"  infra error {one.task.id}: {one.error}" for one in played.results if one.dropped),
     ]
 

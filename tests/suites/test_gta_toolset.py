@@ -128,6 +128,26 @@ def test_recordings_of_one_record_answer_no_other(tmp_path: Path, monkeypatch: p
         second["CountGivenObject"](image="image/image_3.jpg", text="child")
 
 
+def test_a_picture_from_nowhere_that_the_dialog_names_is_recorded_and_a_misspelt_one_not_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = samples.record(
+        samples.asked("?"), samples.call("OCR", image="image/image_9.jpg"), samples.result("OCR", "12"),
+        samples.call("OCR", image="/image/image_1.png"), samples.result("OCR", "13"),
+        samples.answer("12"), right=samples.whitelist(["12"]),
+    )  # fmt: skip
+    found = with_pictures(suite(tmp_path, records={"3": told}))
+    assert "image that is none of the record's: image/image_9.jpg" in found.all_tasks()[0].metadata["notes"]
+    tools = opened(found, "3", tmp_path / "workspace", monkeypatch)
+    assert tools["OCR"](image="image/image_9.jpg") == "12"
+    assert "[recorded: OCR" in capsys.readouterr().out
+    with pytest.raises(ToolError, match="outside the workspace"):  # its picture is here, under its own name
+        tools["OCR"](image="/image/image_1.png")
+    for name in ("image/image_8.jpg", "\0", "a" * 5000):
+        with pytest.raises(ToolError, match="File not found"):
+            tools["OCR"](image=name)
+
+
 def test_a_recorded_picture_is_a_stand_in_and_its_dummy_name_means_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

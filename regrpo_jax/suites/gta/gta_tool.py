@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import os
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smolagents.tools import Tool
@@ -124,10 +124,15 @@ class GtaTool(CheckedTool):
     def _images(self) -> list[str]:
         return [parameter.name for parameter in self.described.inputs if parameter.type == IMAGE]
 
+    def _given_images(self, given: Mapping[str, Any]) -> list[str]:
+        """The pictures that are named, but for what a tool made."""
+        named = [str(given[name]) for name in self._images() if name in given]
+        return [name for name in named if picture_stem(name) != DUMMY]
+
     def _names_a_missing_picture(self, given: Mapping[str, Any]) -> bool:
-        """Whether a picture of the record is asked for whose file is not here."""
-        asked = [str(given[name]) for name in self._images() if name in given]
-        return any(name in self.episode.recordings.files and not Path(name).exists() for name in asked)
+        """Whether a picture is asked for whose file is not here under any name."""
+        known = [known_file(name, self.episode.recordings.files) or name for name in self._given_images(given)]
+        return not all(map(os.path.exists, known))
 
     def _asked(self, given: Mapping[str, Any]) -> Any:
         if self.real is None:
@@ -138,7 +143,7 @@ class GtaTool(CheckedTool):
 
     def _last_made(self, name: Any) -> Any:
         """The picture that is meant by GTA's name for whatever a tool made."""
-        if picture_stem(name) != DUMMY or Path(str(name)).exists():
+        if picture_stem(name) != DUMMY or os.path.exists(str(name)):
             return name
         last = next(reversed(self.episode.made), None)
         if last is None:
@@ -148,14 +153,14 @@ class GtaTool(CheckedTool):
     def _check_pictures(self, given: Mapping[str, Any]) -> None:
         """ToolError for a picture that is neither the record's nor here, as the tool itself would say."""
         here = {*workspace_files(), *self.episode.recordings.files}
-        for name in (str(given[key]) for key in self._images() if key in given):
-            if name not in here and not known_file(name, self.episode.recordings.files) and picture_stem(name) != DUMMY:
+        for name in self._given_images(given):
+            if not os.path.exists(name) and not known_file(name, self.episode.recordings.files):
                 raise ToolError(f'File not found: "{name[:_MOST_SHOWN]}". Files here: {quoted(sorted(here))}.')
 
     def _recorded(self, given: Mapping[str, Any]) -> Any:
-        self._check_pictures(given)
         result = self.episode.recordings.answer(call_key(self.described, given, self.episode.pictures()))
         if result is None:
+            self._check_pictures(given)
             shown = ", ".join(f"{name}={value!r}" for name, value in given.items())[:_MOST_SHOWN]
             raise NotRecorded(
                 f"{self.name} has no answer to {shown}: the tool is not here and {NOT_RECORDED}, which this call was "

@@ -14,6 +14,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.opened_images import ImageError, open_image_bytes
 from regrpo_jax.suites.gta.check import CHECK, expected_of, kind_of
 from regrpo_jax.suites.gta.gold_steps import oracle_of
+from regrpo_jax.suites.gta.record_problems import MISSING_IMAGE, problems_of
 from regrpo_jax.suites.gta.record_types import IMAGE, GtaData, GtaRecord, ToolDescription
 from regrpo_jax.suites.gta.recordings import RECORDINGS_FILE, recordings_of
 from regrpo_jax.suites.gta.toolset import FINAL, REAL, answering, replays
@@ -52,6 +53,8 @@ def task_of(
     if len(files) < len(record.files) and replays(loaded):
         notes.append("calls that name a missing picture are answered as recorded")
     shown = [file.name for file, kind in files if kind == IMAGE]
+    odd = problems_of(record, folder, described)
+    notes += [f"{one.kind}: {one.detail}" for one in odd if one.kind != MISSING_IMAGE]  # which `_files` tells
     declared = list(dict.fromkeys(tool.name for tool in record.tools))
     names = [name for name in declared if name in loaded]
     notes += [f"{name} is among its tools, and there is none such" for name in declared if name not in loaded]
