@@ -10,6 +10,9 @@ is trained from scratch with a tokenizer of its own: on the release's six sample
 the learning rates stay those of the tiny policy, too high for a pretrained one: set `--config.sft.learning_rate=1e-4
 --config.rl.learning_rate=5e-6`, or take the numbers of the authors' release, `configs/release_vision.py` and
 `configs/release_text.py`.
+
+Rows and prefixes are as short as the release's samples are. A record that is longer is named with the field to raise,
+and the last warning says what the longest one needs; docs/benchmarks.md has the values for MM-Traj.
 """
 
 from ml_collections import ConfigDict

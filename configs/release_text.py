@@ -8,8 +8,9 @@ that go on with it (`regrpo_full.yaml` with its `init_adapter`). Weights and act
 clipped, as there.
 
 What is not the release's: rows are packed, so that an update of the first stage sees one conversation or more, and
-nothing is cut, a record that is too long is skipped. One group is one row: several devices share the weights
-(`--config.mesh.model`). The release's samples are six records; no score of the whole corpus stands here.
+nothing is cut, a record that is too long is named and skipped (docs/benchmarks.md says which of MM-Traj's are). One
+group is one row: several devices share the weights (`--config.mesh.model`). The release's samples are six records; no
+score of the whole corpus stands here.
 """
 
 from ml_collections import ConfigDict

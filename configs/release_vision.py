@@ -10,10 +10,10 @@ group each, which is `regrpo_vl_stab.yaml`. Its `regrpo_vl_full.yaml` is `--conf
 
 What is not the release's: rows are packed, so that an update of the first stage sees eight conversations or more; its
 learning rate falls along a cosine, the release's along a line; the warm-up of the second begins at 0, not at a tenth;
-nothing is cut, a record that is too long is skipped. The release shrinks pictures to 512 x 28 x 28 pixels in its second
-stage: for that run the stages apart, the second one with `--config.lora.path` and
-`--config.data.pixels='(3136, 401408)'`. One group is one row: several devices share the weights
-(`--config.mesh.model`). Never run at 7B here: no time and no score stand in this file.
+nothing is cut, a record that is too long is named and skipped (docs/benchmarks.md says which of MM-Traj's are). The
+release shrinks pictures to 512 x 28 x 28 pixels in its second stage: for that run the stages apart, the second one with
+`--config.lora.path` and `--config.data.pixels='(3136, 401408)'`. One group is one row: several devices share the
+weights (`--config.mesh.model`). Never run at 7B here: no time and no score stand in this file.
 """
 
 from ml_collections import ConfigDict

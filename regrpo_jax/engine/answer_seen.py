@@ -146,14 +146,14 @@ def _words(text: str) -> set[str]:
 
 
 def _counts(observations: Sequence[str]) -> set[str]:
-    """How many things the observations that are lists have."""
+    """How many things the lists have that observations are, or have in a line."""
     found = set()
     for text in observations:
         for line in (text, *text.splitlines()):
             try:
-                value = ast.literal_eval(line.strip())
+                value = ast.literal_eval(line[line.find("[") : line.rfind("]") + 1])
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 continue
-            if isinstance(value, list | tuple) and value:
+            if isinstance(value, list) and value:
                 found.add(str(len(value)))
     return found

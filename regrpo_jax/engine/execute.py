@@ -56,8 +56,8 @@ def play_failure(
 ) -> Failure:
     """Play the steps before, the near miss, the clean step and the rest in one episode.
 
-    Where the clean steps do not come out with the tools of here, they are played with what was recorded of them; the
-    near miss is the real tools' in either case, unless it makes a call that was recorded.
+    Where the clean steps do not come out with the tools of here, they are played with what was recorded of them. The
+    near miss must fail by itself in either case, and not for want of a recording.
 
     Refused: the near miss does not fail, the clean step does not repair, or the episode cannot be played. UserError:
     the task does not fit the tools.

@@ -156,8 +156,9 @@ def _situation(
         images=tuple(dict.fromkeys(placed.images.values())),
         seed=int(hashlib.sha256(trajectory.id.encode()).hexdigest()[:8], 16),
     )
-    others = [one for one in told.recordings if one.tool not in absent]
-    recorded = replace(task, id=f"{task.id}/recorded", files=_files(placed, told.recordings, absent))
+    others = {one.tool for one in told.recordings} - absent
+    # A tool of here that does not do what theirs did would call anything a failure: only recordings speak for it.
+    recorded = replace(task, id=f"{task.id}/recorded", files=_files(placed, told.recordings, absent | others))
     return Situation(
         source="trajectory",
         source_id=trajectory.id,

@@ -32,6 +32,7 @@ def seen(answer: str, *observations: str, task: str = "Compare the houses.", cod
         ("There are 3 dogs.", ["[[1, 2], [3, 4], [5, 6]]", "dogs are animals"]),
         ("2", ["boxes\n[[1, 1, 5, 5], [9, 9, 12, 12]]"]),
         ("yes", ["[[40, 60, 180, 220]]"]),
+        ("yes", ["faces: [[4, 4, 20, 20]] 1"]),
         ("2.5", ["it weighs 2.50 kg"]),
         ("166.67", ["166.66666666666666"]),
         ("25", ["8", "2"]),  # per cent
