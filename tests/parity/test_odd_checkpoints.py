@@ -21,7 +21,6 @@ from regrpo_jax.models.lora import merge_adapter
 from regrpo_jax.models.peft import DESCRIPTION, OLD_TENSORS, PREFIX, TENSORS, export_adapter
 from regrpo_jax.models.peft_import import full_weights, load_adapter
 from regrpo_jax.models.policy import policy_functions
-from regrpo_jax.models.qwen2_vl.weights import canonical_name
 from regrpo_jax.models.safetensors_files import INDEX, SINGLE_FILE
 from tests.parity.conftest import LLAMA3_ROPE, SECTIONS, Batch, Twins, Variables, make_batch
 
@@ -89,11 +88,6 @@ def flat(described: dict[str, Any], tensors: Tensors) -> None:
     text = described.pop("text_config")
     described |= {key: text[key] for key in text if key not in ("model_type", "rope_parameters", "rms_norm_eps")}
     described["rope_scaling"] = MROPE
-
-
-def older_names(described: dict[str, Any], tensors: Tensors) -> None:
-    for name in list(tensors):
-        tensors[canonical_name(name)] = tensors.pop(name)
 
 
 def no_deepstack(described: dict[str, Any], tensors: Tensors) -> None:
@@ -218,7 +212,6 @@ CHECKPOINTS: dict[str, Odd] = {
     "a scaling of Llama 3.1 without its length": Odd(
         "llama3", inside("rope_parameters", original_max_position_embeddings=None), "original_max_position_embeddings"
     ),
-    "qwen3_vl in the names of older families": Odd("qwen3_vl", older_names),
     "qwen3_vl without DeepStack": Odd("qwen3_vl", no_deepstack),
     "qwen3_vl that says nothing of turns": Odd(
         "qwen3_vl", inside("text_config", rope_parameters=ROPE | {"mrope_section": [3, 2, 1]})
