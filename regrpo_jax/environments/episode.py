@@ -276,9 +276,8 @@ class Episode:
         elif result.ended:
             self.outcome, self.answer = Outcome.ANSWERED, result.final_answer
             if self.task.checker.kind == CheckKind.FUNCTION and self._session is not None:
-                self._checked = own_check(
-                    str(self.task.checker.value), self.answer, self._session, self.task.checker.expected
-                )
+                checker, calls = self.task.checker, tuple(run for runs in self.tool_runs for run in runs)
+                self._checked = own_check(str(checker.value), self.answer, self._session, checker.expected, calls)
         elif not self.done and len(self.steps) - self._first_step >= self.limits.max_steps:
             self.outcome = Outcome.OUT_OF_STEPS
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.sandbox.results import SandboxError
+from regrpo_jax.sandbox.results import SandboxError, ToolRun
 
 
 class Files(Protocol):
@@ -26,9 +26,10 @@ class Files(Protocol):
 
 @dataclass(frozen=True)
 class CheckedWorkspace:
-    """The files that a check may look at."""
+    """The files that a check may look at, and the calls of tools that were really made, in order."""
 
     _files: Files
+    calls: tuple[ToolRun, ...] = ()
 
     def names(self) -> list[str]:
         """All files, by name."""
@@ -39,14 +40,16 @@ class CheckedWorkspace:
         return self._files.read_file(name)
 
 
-def own_check(reference: str, answer: object, files: Files, expected: str = "") -> bool:
+def own_check(
+    reference: str, answer: object, files: Files, expected: str = "", calls: tuple[ToolRun, ...] = ()
+) -> bool:
     """What the function says.
 
-    expected: what it is told as a third argument, unless that is "". UserError when it cannot be had, or raises
-    anything; SandboxError as the session.
+    expected: what it is told as a third argument, unless that is "". calls: of the whole episode. UserError when it
+    cannot be had, or raises anything; SandboxError as the session.
     """
     try:
-        told = (answer, CheckedWorkspace(files), *([expected] if expected else []))
+        told = (answer, CheckedWorkspace(files, calls), *([expected] if expected else []))
         return bool(_function(reference)(*told))
     except (UserError, SandboxError):
         raise

@@ -15,7 +15,9 @@ from regrpo_jax.environments.own_check import CheckedWorkspace
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import extract_tool_calls, split_action
+from regrpo_jax.records.types import Status
 from regrpo_jax.sandbox.modules import inside
+from regrpo_jax.sandbox.results import ToolRun
 from regrpo_jax.suites.benchmark import EPISODES, STEPS, PlayedCall, PlayedTask, PlayedTurn
 from regrpo_jax.suites.find import suite_of
 from regrpo_jax.suites.gta.check import check
@@ -234,9 +236,10 @@ class Folder:
         return dict.fromkeys(self.content, "")
 
 
-def right(answer: object, expected: dict[str, Any], **files: bytes) -> bool:
-    workspace = CheckedWorkspace(Folder(**{name.replace("__", "."): content for name, content in files.items()}))
-    return check(answer, workspace, json.dumps(expected))
+def right(answer: object, expected: dict[str, Any], status: Status = Status.OK, **files: bytes) -> bool:
+    calls = (ToolRun(expected["tool"], status, "", ""),) if expected.get("tool") else ()
+    folder = Folder(**{name.replace("__", "."): content for name, content in files.items()})
+    return check(answer, CheckedWorkspace(folder, calls), json.dumps(expected))
 
 
 OBJECTIVE: list[tuple[object, list[list[str]], list[list[str]], bool]] = [
@@ -271,6 +274,7 @@ def test_a_picture_must_be_made_by_the_last_drawing_tool() -> None:
     assert right("done", told, recorded_AddText_2__png=image)
     assert right("done", told | {"tool": "Plot"}, plot_1__png=image)
     assert not right("done", told, AddText_9__png=image)  # it was given
+    assert not right("done", told, Status.TOOL_ERROR, AddText_1__png=image)  # written by hand, the tool failed
     assert not right("done", told, AddText_1__png=b"no picture")
     assert not right("done", told, DrawBox_1__png=image, AddTextual_1__png=image, AddText__png=image)
     assert right("done", told | {"tool": ""}, anything__jpg=image)

@@ -141,7 +141,7 @@ def test_a_check_that_cannot_be_had_or_raises_is_told() -> None:
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"suite.name": "gaia"}, "config.suite.name is 'gaia'; choose 'toolrepair', a folder"),
+        ({"suite.name": "gaya"}, "config.suite.name is 'gaya'; choose one of toolrepair, gta, gaia, bfcl"),
         ({"suite.name": "configs"}, r"tasks\.jsonl: cannot be read .*config\.suite\.name names a folder"),
         (
             {"suite.name": "configs", "tools.endpoints": ("detekt=http://localhost:9000",)},

@@ -2,9 +2,8 @@
 
 objective   the official rule: every whitelist group is hit and no blacklist entry, see `official_answers.py`
 subjective  the answer is one of the references, letter by letter; the official similarity is the scorer's business
-image       the drawing tool that the dialog calls last has made a picture that can be opened. Nobody knows what is
-            right of the picture itself, and it is known by its name, so that an action which writes such a file by
-            hand passes as well
+image       the drawing tool that the dialog calls last was really called, without a failure, and a picture of its
+            name is there that can be opened. Nobody knows what is right of the picture itself
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 from regrpo_jax.environments.own_check import CheckedWorkspace
 from regrpo_jax.records.opened_images import FORMATS, ImageError, open_image_bytes
+from regrpo_jax.records.types import Status
 from regrpo_jax.suites.gta.gta_tool import RECORDED
 from regrpo_jax.suites.gta.official_answers import is_correct
 from regrpo_jax.suites.gta.record_types import IMAGE, Answer, GtaRecord, ToolDescription
@@ -58,6 +58,8 @@ def check(answer: object, workspace: CheckedWorkspace, expected: str) -> bool:
         return is_correct(text, Answer(whitelist, blacklist, objective=True))
     if told["kind"] == SUBJECTIVE:
         return text.strip() in {reference.strip() for reference in told["references"]}
+    if told["tool"] and not any(call.name == told["tool"] and call.status == Status.OK for call in workspace.calls):
+        return False
     made = [name for name in workspace.names() if name not in told["given"] and _made_by(name, told["tool"])]
     return any(_opens(workspace.read(name)) for name in made)
 
