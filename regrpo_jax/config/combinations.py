@@ -59,6 +59,11 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
             "choose 'post': 'pre' holds actions back to reflect on them, which config.online.algorithm='grpo', "
             "config.agent.gate='never' and config.recovery.bare_control never do",
         )
+    yield Rule(
+        "benchmark" not in stages or values["eval.mode"] == "episodes" or not values["suite.system"],
+        "suite.system",
+        "choose '', or config.eval.mode='episodes': a recorded conversation begins with the suite's own words",
+    )
     if values["player.server"]:
         yield from _of_an_engine(values, stages)
     if "online" in stages and algorithm != "none":

@@ -11,7 +11,7 @@ Tasks are played in parts of `config.played_at_once`; a start that finds a part 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from regrpo_jax.agent.policy import Policy
@@ -75,6 +75,8 @@ class Played:
         kept = PlayedFolder(folder / f"tasks-{mode}")
         kept.begin({**trained, "mode": mode, "temperature": config.eval.temperature, "seed": config.seed,
                     "at_once": config.played_at_once, "played": played_digest(config, tasks, settings)})  # fmt: skip
+        for words in suite.notes:
+            print(f"benchmark: {words}", flush=True)
         policy = self._player(variables, version=trained.get("online", 0), temperature=config.eval.temperature)
         if mode == STEPS:
             played = asked(suite.questions(), policy, kept, config)
@@ -82,7 +84,8 @@ class Played:
             played = Episodes(policy, settings, kept, config).play(tasks)
         predictions = folder / suite.predictions_file
         suite.write_predictions(mode, played, predictions)
-        self._scores[title] = score = suite.score([predictions])
+        score = suite.score([predictions])
+        self._scores[title] = score = replace(score, notes=tuple(dict.fromkeys((*suite.notes, *score.notes))))
         write_score(score, folder / "score.json")
         write_score_page(score, folder / "score.html")
         percents = {f"{figure.name}, {figure.scorer}": figure.percent for figure in score.figures}

@@ -102,6 +102,7 @@ class Benchmark(Suite, Protocol):
 
     modes: tuple[str, ...]  # of `EPISODES` and `STEPS`, those that its authors know
     predictions_file: str  # what its files of predictions are called, "predictions.json"
+    notes: tuple[str, ...]  # what is odd in its files, and which tools are not the tools themselves here
 
     def all_tasks(self) -> list[Task]:
         """Every task that counts, in the order of the suite's own file. UserError for a folder that cannot be read."""

@@ -23,6 +23,7 @@ class Small(ToolRepair):
     name: str = "small"
     modes: tuple[str, ...] = (EPISODES, STEPS)
     predictions_file: str = "predictions.jsonl"
+    notes: tuple[str, ...] = ("no tool is missing",)
 
     def all_tasks(self) -> list[Task]:
         return self.tasks("test", 5, seed=3)

@@ -56,6 +56,7 @@ class BfclSuite:
     name: str = NAME
     modes: tuple[str, ...] = (EPISODES,)
     predictions_file: str = "predictions.jsonl"
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def package(self) -> Path:

@@ -37,6 +37,7 @@ class GaiaSuite:
     brief: bool = False
     modes: tuple[str, ...] = (EPISODES,)
     predictions_file: str = "predictions.jsonl"
+    notes: tuple[str, ...] = ()
 
     @functools.cached_property
     def tools(self) -> SuiteTools:
