@@ -20,6 +20,7 @@ from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.types import Observation, Status, Step
+from regrpo_jax.rollouts.shared_play import Action, SharedPlay
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.benchmark import EPISODES, PlayedCall, PlayedTask, PlayedTurn
 from regrpo_jax.suites.bfcl.records import SETS, read_records
@@ -370,3 +371,20 @@ def test_the_suite_of_a_config(folder: Path, tmp_path: Path) -> None:
     config.suite.path = str(tmp_path)
     with pytest.raises(UserError, match="pip install --no-deps --target DIR bfcl-eval"):
         suite_of(config).tasks("test", 1, 0)
+
+
+def test_branches_share_what_they_did_alike_and_part_between_requests(
+    suite: BfclSuite, environment: Environment
+) -> None:
+    def turn(code: str) -> str:
+        return f"Thought: go on.\n\nCode:\n```py\n{code}\n```"
+
+    first, light = turn("light('lamp 0')"), turn("final_answer('lit')")
+    right, wrong = turn("put_out('lamp 0')\nadd(2, 3)\nfinal_answer()"), turn("put_out('other')\nfinal_answer()")
+    with SharedPlay(environment, [task(suite)]) as play:
+        assert not play.play([Action(0, (), first)])[0].asked_again
+        assert play.play([Action(0, (first,), light)])[0].asked_again
+        good, bad = play.play([Action(0, (first, light), right), Action(0, (first, light), wrong)])
+        assert (good.outcome, good.success) == ("answered", True) and not good.asked_again
+        assert (bad.outcome, bad.success) == ("answered", False)
+        assert play.runs == 4
