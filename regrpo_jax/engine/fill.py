@@ -47,7 +47,8 @@ class Source(Protocol):
 class Workshop:
     """What filling needs. annotate: the teacher, called as annotate(failure, rng). propose: a teacher that finds near
     misses, or None for those of the rules. attempts: most situations tried for a slot. synthetic: make observations up
-    where tools or files are not here. showing: which pictures that tools make are shown, None for none."""
+    where tools or files are not here. showing: which pictures that tools make are shown, None for none. others: types
+    that may take a slot's place where its own is not found in as many attempts; of a corpus of so many `slots`."""
 
     source: Source
     environment: Environment
@@ -58,26 +59,43 @@ class Workshop:
     synthetic: bool
     seed: int
     showing: Showing | None = None
+    others: tuple[ErrorType, ...] = ()
+    slots: int = 1
+
+    def most_attempts(self, slot: Slot) -> int:
+        """At a slot, those about other types than its own included."""
+        return self.attempts * (1 + len(self._others(slot)))
+
+    def tried(self, slot: Slot, attempt: int) -> tuple[ErrorType | None, int]:
+        """The type of failure and the number of the situation that an attempt takes."""
+        return slot.tried(attempt, self.attempts, self._others(slot), self.slots)
+
+    def _others(self, slot: Slot) -> tuple[ErrorType, ...]:
+        return () if slot.error_type is None else tuple(kind for kind in self.others if kind != slot.error_type)
 
 
 def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
     """Try attempts from `first_attempt` on. UserError where nothing can go on (budget, tools that do not fit)."""
     rejects: list[dict[str, Any]] = []
-    for attempt in range(first_attempt, shop.attempts):
+    last = shop.most_attempts(slot) - 1
+    for attempt in range(first_attempt, last + 1):
         rng = random.Random(f"{shop.seed}/{slot.number}/{attempt}")
-        found = shop.source.situation(slot.error_type, slot.situation_number(attempt))
+        kind, number = shop.tried(slot, attempt)
+        found = shop.source.situation(kind, number)
         if found is None:
+            if attempt < last and shop.others:
+                continue
             return Entry(slot.number, first_attempt, attempt, None, tuple(rejects))
         situation, misses = found
         miss: NearMiss | None = None
         try:
-            if slot.error_type is None:
+            if kind is None:
                 shown = play_shown(shop.environment, situation, shop.showing)
                 record = clean_record(
                     situation, shown.observations, shown.images, number=slot.number, recorded=shown.recorded
                 )
                 return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
-            miss = _chosen(shop, situation, slot.error_type, misses, rng)
+            miss = _chosen(shop, situation, kind, misses, rng)
             if miss is None:
                 continue
             record = _record(shop, situation, miss, slot, rng)
@@ -88,7 +106,7 @@ def fill(shop: Workshop, slot: Slot, first_attempt: int = 0) -> Entry:
         if not reasons:
             return Entry(slot.number, first_attempt, attempt, record, tuple(rejects))
         rejects.append(_reject(slot, attempt, situation, miss, reasons) | {"record": record})
-    return Entry(slot.number, first_attempt, shop.attempts - 1, None, tuple(rejects))
+    return Entry(slot.number, first_attempt, last, None, tuple(rejects))
 
 
 def _chosen(
@@ -125,7 +143,7 @@ def _reject(
     return {
         "slot": slot.number,
         "attempt": attempt,
-        "error_type": None if slot.error_type is None else str(slot.error_type),
+        "error_type": None if slot.error_type is None else str(slot.error_type if miss is None else miss.error_type),
         "source_id": situation.source_id,
         "step_index": situation.index,
         "proposer": "" if miss is None else miss.proposer,

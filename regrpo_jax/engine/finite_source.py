@@ -20,7 +20,7 @@ class FiniteSource:
     """Steps of recorded trajectories.
 
     own_only: take only the near misses that came with them. brief: see `Suite`. notes: what a person should know of the
-    trajectories that were not taken.
+    trajectories that were not taken. any_type: where there are too few failures of a type, others will do.
     """
 
     situations: Sequence[Situation]
@@ -29,6 +29,7 @@ class FiniteSource:
     own_only: bool = False
     brief: bool = False
     notes: tuple[str, ...] = ()
+    any_type: bool = False
     _order: dict[ErrorType | None, list[int]] = field(default_factory=dict)
 
     def situation(self, error_type: ErrorType | None, number: int) -> tuple[Situation, list[NearMiss]] | None:

@@ -70,7 +70,7 @@ def _commit(
     committed: Committed,
 ) -> None:
     first = 0
-    while first < shop.attempts:
+    while first < shop.most_attempts(slot):
         entry = entry_of(slot, first)
         committed.rejects += entry.rejects
         if entry.record is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from regrpo_jax.errors import UserError
@@ -31,6 +31,19 @@ class Slot:
     def situation_number(self, attempt: int) -> int:
         """Which situation of its type the attempt (from 0) takes: no two attempts of any slots take the same."""
         return self.rank + attempt * self.of
+
+    def tried(self, attempt: int, own: int, others: Sequence[ErrorType], slots: int) -> tuple[ErrorType | None, int]:
+        """Which type of failure the attempt (from 0) is about, and which situation of it.
+
+        Args:
+          own: attempts at the slot's own type.
+          others: types that are tried in turn afterwards.
+          slots: how many the corpus has, so that slots take other situations.
+        """
+        if attempt < own or not others:
+            return self.error_type, self.situation_number(attempt)
+        turn, place = divmod(attempt - own, len(others))
+        return others[(place + self.number) % len(others)], self.number + turn * slots
 
 
 def quotas(records: int, shares: Mapping[ErrorType, float]) -> dict[ErrorType, int]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from regrpo_jax.engine.journal import Entry
 from regrpo_jax.engine.schedule import Committed
 from regrpo_jax.engine.slots import Slot
 from regrpo_jax.records.actions import code_of, extract_tool_calls, primary_tool
@@ -19,6 +20,11 @@ def _kind(slot: Slot) -> str:
     return CLEAN if slot.error_type is None else str(slot.error_type)
 
 
+def _got(slot: Slot, entry: Entry) -> str:
+    """The type of the record, which may be another than the slot's."""
+    return _kind(slot) if slot.error_type is None or not entry.record else entry.record["rot_meta"]["error_type"]
+
+
 def _ordered(names: Sequence[str]) -> dict[str, int]:
     return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
 
@@ -27,14 +33,15 @@ def summarise(slots: Sequence[Slot], committed: Committed) -> dict[str, Any]:
     """Counts by type (asked and got), proposer, status, tool and rejecting rule; lists of lengths and complexities."""
     records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]
     executions = [record["execution"] for record in records]
-    asked, got = Counter(map(_kind, slots)), Counter(_kind(slot) for slot, _ in committed.filled)
+    asked, got = Counter(map(_kind, slots)), Counter(_got(slot, entry) for slot, entry in committed.filled)
     return {
         "records": len(records),
         "clean": got[CLEAN],
         "executed": sum(one["kind"] == EXECUTED for one in executions),
         "recorded": sum(one["kind"] == RECORDED for one in executions),
         "asked": dict(asked),
-        "got": {kind: got[kind] for kind in asked},
+        "got": {kind: got[kind] for kind in asked | got},
+        "of_other_types": sum(_got(slot, entry) != _kind(slot) for slot, entry in committed.filled),
         "proposers": _ordered([one["proposer"] for one in executions]),
         "statuses": _ordered([_failed_status(one) for one in executions]),
         "tools": _ordered([_tool(record) for record in records]),
@@ -64,13 +71,18 @@ def print_summary(told: Mapping[str, Any], seconds: float) -> None:
     table = Table(box=SIMPLE_HEAD, padding=(0, 0), title="records by error type", title_justify="left")
     for label in ("", "asked", "got", "share"):
         table.add_column(label, justify="left" if not label else "right", no_wrap=True)
-    for kind, asked in told["asked"].items():
-        share = "-" if kind == CLEAN else f"{told['got'][kind] / max(told['records'], 1):.1%}"
-        table.add_row(kind, str(asked), str(told["got"][kind]), share)
+    for kind, got in told["got"].items():
+        share = "-" if kind == CLEAN else f"{got / max(told['records'], 1):.1%}"
+        table.add_row(kind, str(told["asked"].get(kind, 0)), str(got), share)
     console = Console()
     console.print(table)
     for label, key in (("near misses by", "proposers"), ("what came back", "statuses"), ("tools", "tools")):
         console.print(f"{label}: {_listed(told[key])}", highlight=False)
+    if told["of_other_types"]:
+        console.print(
+            f"{told['of_other_types']} slots hold failures of other types: the source has too few of theirs",
+            highlight=False,
+        )
     console.print(f"refused attempts: {_listed(told['rejects']) or 'none'}", highlight=False)
     lengths = sorted(told["reflection_words"]) or [0]
     console.print(

@@ -61,7 +61,7 @@ def trajectory_source(
     if not found:
         told = "\n  ".join(account.sentences())
         raise UserError(f"{path}: no trajectory has tool calls in all its steps and ends with {FINAL_ANSWER}\n  {told}")
-    return FiniteSource(found, tools, seed, notes=tuple(account.sentences()))
+    return FiniteSource(found, tools, seed, notes=tuple(account.sentences()), any_type=True)
 
 
 def _situations(

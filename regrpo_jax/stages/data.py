@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -139,11 +140,12 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
                 source, environment, teachers.name, teachers.annotate, teachers.propose,
                 attempts=_ATTEMPTS, synthetic=chosen.synthetic, seed=config.seed,
                 showing=Showing(_limits(config), workdir / PICTURES),
+                others=_other_types(source, shares), slots=len(slots),
             )  # fmt: skip
             threads = max(config.environment.workers, teachers.threads)
             with _bar(len(slots)) as progress:
                 committed = fill_slots(shop, slots, journal, threads, progress)
-        write_corpus(workdir, source, committed)
+        write_corpus(workdir, shop, committed)
     told = summarise(slots, committed)
     draw_summary(told, workdir / "summary.png")
     replace_text(workdir / "summary.json", json.dumps(told, indent=2) + "\n")
@@ -151,6 +153,11 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
     if committed.empty:
         print(f"{len(committed.empty)} slots stayed empty: the source has no more such failures", flush=True)
     print(f"everything was written to {workdir}", flush=True)
+
+
+def _other_types(source: Source, shares: Mapping[ErrorType, float]) -> tuple[ErrorType, ...]:
+    """Of those that were asked for, which may take the place of a type of which the source has too few."""
+    return tuple(kind for kind in shares if shares[kind] > 0) if getattr(source, "any_type", False) else ()
 
 
 def _limits(config: ConfigDict) -> PictureLimits:
@@ -214,14 +221,14 @@ def _bar(total: int) -> Any:
         yield update
 
 
-def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard: int = _SHARD) -> None:
+def write_corpus(workdir: Path, shop: Workshop, committed: Committed, per_shard: int = _SHARD) -> None:
     """All files of the corpus, from what was committed; the same bytes whenever it is called."""
     folder = workdir / CORPUS
     records = [entry.record for slot, entry in committed.filled if slot.error_type is not None and entry.record]
     clean = [entry.record for slot, entry in committed.filled if slot.error_type is None and entry.record]
     executed = [record for record in records if record["execution"]["kind"] != SYNTHETIC]
     synthetic = [record for record in records if record["execution"]["kind"] == SYNTHETIC]
-    tasks = _tasks(source, committed)
+    tasks = _tasks(shop, committed)
     write_images(folder, tasks)
     copy_pictures(workdir / PICTURES, folder, [*executed, *clean])
     write_shards(folder, "rot", executed, per_shard)
@@ -233,11 +240,11 @@ def write_corpus(workdir: Path, source: Source, committed: Committed, per_shard:
     write_lines(workdir / "rejects.jsonl", committed.rejects)
 
 
-def _tasks(source: Source, committed: Committed) -> list[Task]:
+def _tasks(shop: Workshop, committed: Committed) -> list[Task]:
     """The tasks of the records, once each; a source gives the same situation for the same number again."""
     tasks: dict[str, Task] = {}
     for slot, entry in committed.filled:
-        found = source.situation(slot.error_type, slot.situation_number(entry.attempt))
+        found = shop.source.situation(*shop.tried(slot, entry.attempt))
         if found is not None:
             played = (entry.record or {}).get("execution", {}).get("task", found[0].task.id)
             task = next(one for one in found[0].tasks if one.id == played)

@@ -48,3 +48,15 @@ def test_another_seed_is_another_order_of_the_same_types() -> None:
 def test_shares_that_mean_nothing_are_refused(shares: dict[ErrorType, float]) -> None:
     with pytest.raises(UserError, match="shares"):
         quotas(10, shares)
+
+
+def test_other_types_take_over_where_a_slots_own_is_used_up() -> None:
+    slots = plan_slots(6, 0, {ErrorType.ARG_INVALID: 0.5, ErrorType.TOOL_MISMATCH: 0.5}, seed=0)
+    others = (ErrorType.CODE_ERROR, ErrorType.NON_COMMIT)
+    for slot in slots:
+        own = [slot.tried(attempt, 3, others, 6) for attempt in range(3)]
+        assert own == [(slot.error_type, slot.situation_number(attempt)) for attempt in range(3)]
+        assert {slot.tried(attempt, 3, others, 6)[0] for attempt in (3, 4)} == set(others)
+        assert slot.tried(7, 3, (), 6) == (slot.error_type, slot.situation_number(7))
+    later = [slot.tried(attempt, 3, others, 6) for slot in slots for attempt in range(3, 9)]
+    assert len(set(later)) == len(later)

@@ -204,13 +204,13 @@ def other_file(scene: Scene) -> Iterator[Change]:
 _ARGUMENT = ErrorType.ARG_INVALID
 RULES = (
     Rule("wrong_path", _ARGUMENT, wrong_path),
-    Rule("other_name", _ARGUMENT, other_name),
-    Rule("wrong_key", _ARGUMENT, wrong_key),
-    Rule("misspelled_name", _ARGUMENT, misspelled_name),
+    Rule("other_name", _ARGUMENT, other_name, asks=True),
+    Rule("wrong_key", _ARGUMENT, wrong_key, asks=True),
+    Rule("misspelled_name", _ARGUMENT, misspelled_name, asks=True),
     Rule("wrong_format", _ARGUMENT, wrong_format),
     Rule("wrong_type", _ARGUMENT, wrong_type),
     Rule("unknown_keyword", _ARGUMENT, unknown_keyword),
     Rule("missing_argument", _ARGUMENT, missing_argument),
-    Rule("wrong_number", _ARGUMENT, wrong_number, rare=True),
-    Rule("other_file", _ARGUMENT, other_file, rare=True),
+    Rule("wrong_number", _ARGUMENT, wrong_number, rare=True, asks=True),
+    Rule("other_file", _ARGUMENT, other_file, rare=True, asks=True),
 )

@@ -152,10 +152,10 @@ def _guesses(scene: Scene, argument: Argument, told: str) -> list[str]:
 
 _INSUFFICIENT = ErrorType.INFO_INSUFFICIENT
 RULES = (
-    Rule("dropped_context", _INSUFFICIENT, dropped_context),
-    Rule("weaker_detail", _INSUFFICIENT, weaker_detail),
-    Rule("vague_query", _INSUFFICIENT, vague_query),
-    Rule("shorter_query", _INSUFFICIENT, shorter_query),
+    Rule("dropped_context", _INSUFFICIENT, dropped_context, asks=True),
+    Rule("weaker_detail", _INSUFFICIENT, weaker_detail, asks=True),
+    Rule("vague_query", _INSUFFICIENT, vague_query, asks=True),
+    Rule("shorter_query", _INSUFFICIENT, shorter_query, asks=True),
     Rule("skipped_step", _INSUFFICIENT, skipped_step),
-    Rule("shorter_name", _INSUFFICIENT, shorter_name, rare=True),
+    Rule("shorter_name", _INSUFFICIENT, shorter_name, rare=True, asks=True),
 )

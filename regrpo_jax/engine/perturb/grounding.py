@@ -164,10 +164,10 @@ def _looks_at_picture(use: ToolUse) -> bool:
 
 
 RULES = (
-    Rule("wrong_region", ErrorType.GROUNDING_DRIFT, wrong_region),
-    Rule("shifted_box", ErrorType.GROUNDING_DRIFT, shifted_box),
-    Rule("wrong_object", ErrorType.GROUNDING_DRIFT, wrong_object),
-    Rule("other_detail", ErrorType.GROUNDING_DRIFT, other_detail),
-    Rule("wrong_image", ErrorType.GROUNDING_DRIFT, wrong_image, rare=True),
-    Rule("dropped_region", ErrorType.GROUNDING_DRIFT, dropped_region, rare=True),
+    Rule("wrong_region", ErrorType.GROUNDING_DRIFT, wrong_region, asks=True),
+    Rule("shifted_box", ErrorType.GROUNDING_DRIFT, shifted_box, asks=True),
+    Rule("wrong_object", ErrorType.GROUNDING_DRIFT, wrong_object, asks=True),
+    Rule("other_detail", ErrorType.GROUNDING_DRIFT, other_detail, asks=True),
+    Rule("wrong_image", ErrorType.GROUNDING_DRIFT, wrong_image, rare=True, asks=True),
+    Rule("dropped_region", ErrorType.GROUNDING_DRIFT, dropped_region, rare=True, asks=True),
 )

@@ -51,16 +51,28 @@ def near_misses(situation: Situation, error_type: ErrorType, rng: random.Random)
     rules come last. `rng` decides which of a rule's come first, and which are kept where there are many. [] when
     there is none, and for code that does not parse (where nothing but NonCommit can be made of it).
     """
-    scene, taken = Scene(situation), {miss.code for miss in situation.own}
+    scenes, taken = _Scenes(situation), {miss.code for miss in situation.own}
     rules = [rule for rule in RULES if rule.error_type == error_type]
-    common = _in_turn([_candidates(scene, rule, rng) for rule in rules if not rule.rare])
-    rare = _in_turn([_candidates(scene, rule, rng) for rule in rules if rule.rare])
+    common = _in_turn([_candidates(scenes.of(rule), rule, rng) for rule in rules if not rule.rare])
+    rare = _in_turn([_candidates(scenes.of(rule), rule, rng) for rule in rules if rule.rare])
     found: dict[str, NearMiss] = {}
     for miss in (*common, *rare):
         key = _normalised(miss.code)
         if key not in found and miss.code not in taken:
             found[key] = miss
     return list(found.values())
+
+
+class _Scenes:
+    """A situation as rules see it: those that change what is asked see only tools that can answer."""
+
+    def __init__(self, situation: Situation) -> None:
+        self._whole = Scene(situation)
+        self._present = Scene(situation, present=True) if situation.absent else self._whole
+
+    def of(self, rule: Rule) -> Scene:
+        """What the rule sees."""
+        return self._present if rule.asks else self._whole
 
 
 def feasible_types(situation: Situation) -> frozenset[ErrorType]:

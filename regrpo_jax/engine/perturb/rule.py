@@ -28,7 +28,8 @@ class Rule:
     """A way to go wrong.
 
     propose: all changes of a scene, the same each time. rare: its changes often succeed in silence or look contrived,
-    so that they come behind those of all other rules. parses: whether the changed code is Python.
+    so that they come behind those of all other rules. parses: whether the changed code is Python. asks: it changes what
+    a tool is asked, so that only that tool can tell what comes of it.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Rule:
     propose: Callable[[Scene], Iterable[Change]]
     rare: bool = False
     parses: bool = True
+    asks: bool = False
 
 
 def other_value(scene: Scene, argument: Argument, value: Any) -> Change:

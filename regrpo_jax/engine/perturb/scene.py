@@ -88,17 +88,21 @@ class ToolUse:
 
 
 class Scene:
-    """A situation with its step read: `uses` are its calls of tools, final_answer left out, in source order."""
+    """A situation with its step read: `uses` are its calls of tools, final_answer left out, in source order.
 
-    def __init__(self, situation: Situation) -> None:
+    present: leave out those of tools that are here in recordings alone.
+    """
+
+    def __init__(self, situation: Situation, *, present: bool = False) -> None:
         self.situation = situation
+        self.hidden = situation.absent if present else frozenset()
         self.source = Source(situation.step.code)
         self.tools = KNOWN_TOOLS | set(situation.tools)
         self.calls = tuple(self._calls())
 
     @functools.cached_property
     def uses(self) -> tuple[ToolUse, ...]:
-        tools = [call for call in self.calls if _called(call) != FINAL_ANSWER][-_MOST_USES:]
+        tools = [call for call in self.calls if _called(call) not in (FINAL_ANSWER, *self.hidden)][-_MOST_USES:]
         return tuple(use for use in map(self._use, tools) if use is not None)
 
     @functools.cached_property
