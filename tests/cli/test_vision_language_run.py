@@ -1,5 +1,6 @@
-"""A whole run from a Qwen2-VL directory with pictures, as `--config.model.path` starts it; torch is not needed."""
+"""A run from a Qwen2-VL or Qwen3-VL directory with pictures, as `--config.model.path` starts it; without torch."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,25 @@ from regrpo_jax.config.command_line import load_config
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, train_tokenizer
 from regrpo_jax.errors import UserError
 from regrpo_jax.main import run_config
-from regrpo_jax.models.config import PolicyConfig, VisionConfig, sectioned_axes
+from regrpo_jax.models.config import PolicyConfig, VisionConfig, interleaved_sections, sectioned_axes
 from regrpo_jax.models.huggingface import load_policy, save_policy
 from regrpo_jax.models.policy import policy_functions
 from tests.compact_records import PICTURED, CorpusPaths
 
 TINY = Path(__file__).parents[1] / "tiny_config.py"
 VISION = VisionConfig(depth=2, embed_dim=16, num_heads=2, intermediate_size=32)
+THIRD = dataclasses.replace(
+    VISION, patch_size=16, activation="gelu_tanh", patch_bias=True, interpolated_grid=4, deepstack_blocks=(0,)
+)
+DECODERS: dict[str, dict[str, Any]] = {
+    "qwen2_vl": {"rotary_axes": sectioned_axes((1, 1, 2)), "vision": VISION},
+    "qwen3_vl": {
+        "rotary_axes": interleaved_sections((2, 1, 1)),
+        "vision": THIRD,
+        "attention_bias": False,
+        "query_key_norm": True,
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +39,8 @@ def corpus() -> CorpusPaths:
     return PICTURED
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, corpus: CorpusPaths) -> Path:
+@pytest.fixture(scope="module", params=DECODERS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, corpus: CorpusPaths) -> Path:
     """A directory as Hugging Face writes it, with random weights."""
     folder = tmp_path_factory.mktemp("model")
     tokenizer = train_tokenizer([corpus.rot_train.read_text(), "system\nuser\nassistant\n"], vocab_size=600)
@@ -39,8 +52,7 @@ def model(tmp_path_factory: pytest.TempPathFactory, corpus: CorpusPaths) -> Path
         num_heads=4,
         num_key_value_heads=2,
         head_dim=8,
-        rotary_axes=sectioned_axes((1, 1, 2)),
-        vision=VISION,
+        **DECODERS[request.param],
     )
     params = jax.jit(policy_functions(config).init)(jax.random.key(0))["params"]
     save_policy(folder, config, params, token_ids={"image_token_id": tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)})
@@ -67,9 +79,12 @@ def settings(corpus: CorpusPaths, model: Path) -> Any:
 
 
 def test_from_a_directory_to_an_adapter_and_full_weights(tmp_path: Path, corpus: CorpusPaths, model: Path) -> None:
-    run_config(settings(corpus, model), tmp_path)
+    config = settings(corpus, model)
+    if "text_config" in json.loads((model / "config.json").read_text()):  # Qwen3-VL, of which one stage is enough
+        config.stages = ("sft",)
+    run_config(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert {line["stage"] for line in lines} == {"sft", "rl", "eval"}
+    assert {line["stage"] for line in lines} == {*config.stages}
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
     described = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert any("visual" in name for name in described["target_modules"])

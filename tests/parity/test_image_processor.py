@@ -43,9 +43,10 @@ def compare(folder: Path, size: tuple[int, int], vision: VisionConfig, pixels: t
     assert (ours.positions.max(axis=0) + 1).tolist() == grid[1:]
 
 
+@pytest.mark.parametrize("patch_size", [14, 16])
 @pytest.mark.parametrize("size", SIZES)
-def test_the_published_sizes_of_patches(tmp_path: Path, size: tuple[int, int]) -> None:
-    vision = VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64)
+def test_the_published_sizes_of_patches(tmp_path: Path, size: tuple[int, int], patch_size: int) -> None:
+    vision = VisionConfig(depth=1, embed_dim=16, num_heads=1, intermediate_size=64, patch_size=patch_size)
     compare(tmp_path, size, vision, (4 * 784, 60 * 784))
 
 
