@@ -49,7 +49,7 @@ class PictureLimits:
 
     of_observation: int = 4
     of_episode: int = 16
-    pixels: int = 401_408  # 512 image tokens of Qwen2-VL
+    pixels: int = 401_408  # 512 image tokens of Qwen2-VL, 392 of Qwen3-VL
     blind: bool = False
 
     def __post_init__(self) -> None:

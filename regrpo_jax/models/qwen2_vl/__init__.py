@@ -1,1 +1,1 @@
-"""The architecture of Qwen2-VL; Qwen2.5-VL and the text models of Qwen2, Qwen3 and Llama are settings of it."""
+"""The architecture of Qwen2-VL; Qwen2.5-VL, Qwen3-VL and the text models of Qwen and Llama are settings of it."""

@@ -124,15 +124,17 @@ class VisionTower(nn.Module):
     def _blocks(self, hidden: Array, context: dict[str, Array]) -> tuple[Array, Array]:
         """All blocks; what comes out of the last one, and of those of DeepStack.  # [deepstack, row, patch, embed]"""
         config = _vision(self.policy)
-        order = np.arange(config.depth)
+        order, count = np.arange(config.depth), len(config.deepstack_blocks)
         sees_image = np.isin(order, config.full_attention_blocks)  # [block]
-        is_taken = order[:, None] == np.array(config.deepstack_blocks, int)  # [block, deepstack]
+        slots = np.full(config.depth, count)  # where the output of a block is put; the last slot is never read
+        slots[list(config.deepstack_blocks)] = np.arange(count)
 
         def run(block: nn.Module, carry: tuple[Array, Array], which: tuple[Array, Array]) -> tuple[Any, None]:
             hidden, taken = carry
             hidden, _ = block(hidden, which[0], context)
-            # Outside of what is recomputed, so that the backward pass keeps no copy of `taken` for each block.
-            return (hidden, jnp.where(which[1][:, None, None, None], hidden, taken)), None
+            if count:  # outside of what is recomputed: the backward pass needs the slot and no copy of `taken`
+                taken = jax.lax.dynamic_update_index_in_dim(taken, hidden, which[1], axis=0)
+            return (hidden, taken), None
 
         scan = nn.scan(
             run,
@@ -141,9 +143,9 @@ class VisionTower(nn.Module):
             length=config.depth,
         )
         block = rematerialised(VisionBlock, self.policy.remat)(self.policy, name="blocks")
-        taken = jnp.zeros((len(config.deepstack_blocks), *hidden.shape), hidden.dtype)
-        (hidden, taken), _ = scan(block, (hidden, taken), (jnp.array(sees_image), jnp.array(is_taken)))
-        return hidden, taken
+        taken = jnp.zeros((count + 1 if count else 0, *hidden.shape), hidden.dtype)
+        (hidden, taken), _ = scan(block, (hidden, taken), (jnp.array(sees_image), jnp.array(slots)))
+        return hidden, taken[:count]
 
     def _learned_positions(self, config: VisionConfig, positions: Array) -> Array:
         table = self.param(
