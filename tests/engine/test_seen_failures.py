@@ -117,7 +117,8 @@ def test_another_play_finds_the_same_pictures_or_says_so(
 
 def test_a_clean_trajectory_shows_what_it_looked_at(compact_environment: Environment, showing: Showing) -> None:
     at, _ = situation("zoom", seed=3)
-    observations, images = play_shown(compact_environment, at, showing)
-    record = clean_record(at, observations, images, number=0)
+    shown = play_shown(compact_environment, at, showing)
+    record = clean_record(at, shown.observations, shown.images, number=0, recorded=shown.recorded)
+    assert "recorded_steps" not in record
     assert list(record["image"]) == ["<image_00>", "<image_01>"]
     assert record["conversations"][3]["content"].endswith(": <image_01>")
