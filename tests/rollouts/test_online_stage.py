@@ -67,7 +67,8 @@ def check_same_weights(workdir: Path, other: Path) -> None:
 
 
 def rollouts(workdir: Path) -> list[dict[str, Any]]:
-    return [rollout.to_json() for group in StoredRollouts(workdir / "rollouts") for rollout in group.rollouts]
+    stored = StoredRollouts(workdir / "rollouts")  # updates that are played at once stand mixed in the file
+    return [rollout.to_json() for key in sorted(stored.keys) for rollout in stored.group(key).rollouts]
 
 
 @pytest.fixture(scope="module")
