@@ -14,8 +14,7 @@ from regrpo_jax.records.actions import FINAL_ANSWER
 from regrpo_jax.toolbox.toolset import describe, describe_briefly
 
 BRIEF = "Call one tool at each step."
-_FULL = """You solve a task with tools, one step at a time. Each step is a thought and one block of Python:
-Thought: what to do and why
+STEP = """Thought: what to do and why
 
 Code:
 ```py
@@ -27,7 +26,10 @@ Reflection:
 - ErrorType: one of GroundingDrift, ToolMismatch, ArgInvalid, InfoInsufficient, NonCommit, CodeError
 - Evidence: words of the observation that show what went wrong
 - FixPlan: what to do instead
-End with final_answer(...). The tools:
+"""
+"""The form of a step, and of a reflection."""
+_FULL = f"""You solve a task with tools, one step at a time. Each step is a thought and one block of Python:
+{STEP}End with final_answer(...). The tools:
 """
 
 

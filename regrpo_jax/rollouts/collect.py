@@ -44,9 +44,9 @@ def collect_groups(
 
     seed: of the sampling; each group draws from it and its own number, counted from first_group. expected: kept
     between collections, so that no oracle plays twice. journal: told of every group and rollout at once. Infra errors
-    drop a rollout: it is in its group and counted, but never trains. UserError when no state can be started, or the
-    actions took longer than `settings.seconds`: to drop the episodes that still run would favour the short ones, and
-    make what is learnt depend on the speed of the machine.
+    drop a rollout: it is in its group and counted, but never trains. CannotBegin when no state can be started, or the
+    conversation of one is no prompt. UserError when the actions took longer than `settings.seconds`: to drop the
+    episodes that still run would favour the short ones, and make what is learnt depend on the speed of the machine.
     """
     known = [state if isinstance(state, TaskState) else TaskState(state) for state in states]
     counts = Counts()
@@ -66,6 +66,10 @@ def collect_groups(
         collection.play_all()
         counts.actions, counts.runs, counts.retried = play.asked, play.runs, play.retried
         return collection.groups(), counts
+
+
+class CannotBegin(UserError):
+    """A state that cannot be started: its conversation is no prompt for the policy, or what comes before it failed."""
 
 
 class _Collection:
@@ -133,12 +137,12 @@ class _Collection:
         try:
             self._session = self._policy.start(prompts, self._settings.branches, self._seed)
         except PolicyError as error:
-            raise UserError(str(error)) from error
+            raise CannotBegin(str(error)) from error
         self._empty = [self._empty_group(place) for place in range(len(self._started))]
         self._spent("prepare", begun)
 
-    def _nothing_started(self) -> UserError:
-        return UserError(f"no state can be started: {'; '.join(self._counts.refused[:3])}")
+    def _nothing_started(self) -> CannotBegin:
+        return CannotBegin(f"no state can be started: {'; '.join(self._counts.refused[:3])}")
 
     def _hear_oracles(self) -> None:
         """Waits for the oracles, if they have not been heard."""

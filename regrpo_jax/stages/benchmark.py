@@ -18,6 +18,7 @@ from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.rollout import Rollout, RolloutGroup
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode_result import Outcome
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.benchmark_files import PlayedFolder, played_of
@@ -25,7 +26,7 @@ from regrpo_jax.evaluation.decoding import TurnRequest, TurnWriter
 from regrpo_jax.evaluation.score_table import print_score, write_score
 from regrpo_jax.report.files import slug
 from regrpo_jax.report.score_page import write_score_page
-from regrpo_jax.rollouts.collect import collect_groups
+from regrpo_jax.rollouts.collect import CannotBegin, collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.players import Player
 from regrpo_jax.run.run import Run
@@ -38,6 +39,7 @@ from regrpo_jax.training.loop import RunFolder
 from regrpo_jax.training.metrics import StageProgress
 
 FOLDER = "benchmark"
+INFRA_ERROR = str(Outcome.INFRA_ERROR)
 NO_PROMPT = "no_prompt"  # outcome of a task that the policy cannot begin with
 
 
@@ -85,7 +87,8 @@ class Played:
         predictions = folder / suite.predictions_file
         suite.write_predictions(mode, played, predictions)
         score = suite.score([predictions])
-        self._scores[title] = score = replace(score, notes=tuple(dict.fromkeys((*suite.notes, *score.notes))))
+        notes = (*lost(played, kept.folder.name), *suite.notes, *score.notes)
+        self._scores[title] = score = replace(score, notes=tuple(dict.fromkeys(notes)))
         write_score(score, folder / "score.json")
         write_score_page(score, folder / "score.html")
         percents = {f"{figure.name}, {figure.scorer}": figure.percent for figure in score.figures}
@@ -98,6 +101,23 @@ class Played:
         for title, score in self._scores.items():
             print(f"{title}: {self._context.workdir / FOLDER / slug(title) / 'score.html'}", flush=True)
             print_score(score)
+
+
+def lost(played: Sequence[PlayedTask], folder: str) -> list[str]:
+    """What counts as wrong and is not the policy's doing, or may not be: a sentence a kind."""
+    found = []
+    for outcome, words in (
+        (INFRA_ERROR, "ended in trouble of ours"),
+        (NO_PROMPT, "could not be asked, or got no turn"),
+    ):
+        names = [one.id for one in played if one.outcome == outcome]
+        if names:
+            shown = ", ".join(names[:10]) + (" .." if len(names) > 10 else "")
+            found.append(
+                f"{len(names)} of {len(played)} {words} and count like unanswered ones ({shown}); remove their files "
+                f"in {folder} to play them again"
+            )
+    return found
 
 
 def asked(questions: Sequence[Question], policy: Policy, kept: PlayedFolder, config: Any) -> list[PlayedTask]:
@@ -140,11 +160,11 @@ class Episodes:
     def _play_part(self, environment: Environment, part: Sequence[Task], first: int) -> None:
         try:
             self._collect(environment, part, first)
-        except UserError:  # one of them cannot be begun; which one is found out alone
+        except CannotBegin:  # which one is found out alone; other trouble ends the run, which goes on at its next start
             for number, task in enumerate(part):
                 try:
                     self._collect(environment, [task], first + number)
-                except UserError as error:
+                except CannotBegin as error:
                     self.kept.keep(PlayedTask(task.id, (), outcome=NO_PROMPT, error=str(error)))
 
     def _collect(self, environment: Environment, part: Sequence[Task], first: int) -> None:

@@ -202,7 +202,9 @@ def group_source(
         if online.staleness == 0:
             yield lambda number, trainable: play(number, number - 1, trainable)
             return
-        at_once = 1 if group_player.looks_back else online.staleness + 1
+        # An engine holds one adapter of ours: that of the next policy would take the place of the one that plays.
+        in_order = group_player.looks_back or config.player.server
+        at_once = 1 if in_order else online.staleness + 1
         with PlayAhead(play, staleness=online.staleness, first=first, last=online.steps, at_once=at_once) as ahead:
             yield ahead
 

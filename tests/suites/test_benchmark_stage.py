@@ -72,6 +72,7 @@ def test_each_question_gets_a_turn_or_says_why_not(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     folder = tmp_path / "benchmark" / "before"
     played = [json.loads(path.read_text()) for path in sorted(folder.glob("tasks-steps/task-*.json"))]
+    assert "1 of 3 could not be asked, or got no turn" in json.loads((folder / "score.json").read_text())["notes"][0]
     assert [one["outcome"] for one in played] == ["asked", "no_prompt", "asked"]
     assert all(one["turns"][0]["text"].startswith("Thought:") for one in played if one["turns"])
 
@@ -91,9 +92,18 @@ def test_a_file_made_elsewhere_is_scored_alone(undisturbed: Path, tmp_path: Path
         (["--config.suite.name=toolrepair"], "which nobody scores"),
         (["--config.suite.name=gta"], "config.suite.path is ''"),
         (['--config.stages=("score",)'], "name one in config.eval.score_only"),
+        (["--config.data.prefix_buckets=(16,)"], "no task of the suite can be begun"),
         (["--config.eval.mode=steps", "--config.suite.system=release"], "config.suite.system is 'release'"),
     ],
 )
 def test_mistakes_are_told_in_a_sentence(tmp_path: Path, options: list[str], words: str) -> None:
     done = run(tmp_path, *options)
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_server_that_is_away_ends_the_run_and_is_no_failure_of_a_task(tmp_path: Path) -> None:
+    away = ["--config.player.server=http://127.0.0.1:9/v1 nobody", "--config.requests.retries=0"]
+    done = run(tmp_path, *away, "--config.player.extended=False")
+    assert done.returncode == 2 and "127.0.0.1:9" in done.stderr and "Traceback" not in done.stderr
+    assert "no_prompt" not in "".join(path.read_text() for path in tmp_path.rglob("task-*.json"))
+    assert not list(tmp_path.rglob("score.json"))

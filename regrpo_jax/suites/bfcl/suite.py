@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from regrpo_jax.agent.prompt import STEP, TOOLS
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
 from regrpo_jax.suites.benchmark import EPISODES, PlayedTask, Question, Score
@@ -26,23 +27,11 @@ from regrpo_jax.suites.folder import chosen_tasks
 from regrpo_jax.suites.suite import SuiteTools
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
-SYSTEM = """A user asks you for one thing after the other. You get each done with functions, one step at a time. Each
+SYSTEM = f"""A user asks you for one thing after the other. You get each done with functions, one step at a time. Each
 step is a thought and one block of Python that calls them:
-Thought: what to do and why
-
-Code:
-```py
-result = function(...)
-print(result)
-```
-You then see what the code returned. When a step failed, you may open the next one with a reflection:
-Reflection:
-- ErrorType: one of GroundingDrift, ToolMismatch, ArgInvalid, InfoInsufficient, NonCommit, CodeError
-- Evidence: words of the observation that show what went wrong
-- FixPlan: what to do instead
-When what was asked is done, or when no function can do it or something that it needs was not said, call
+{STEP}When what was asked is done, or when no function can do it or something that it needs was not said, call
 final_answer(...): the user then goes on. The functions:
-{tools}"""
+{TOOLS}"""
 
 
 @dataclass(frozen=True)
