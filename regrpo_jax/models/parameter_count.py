@@ -19,12 +19,13 @@ def parameter_count(config: PolicyConfig) -> int:
 
 def _tower(config: VisionConfig, hidden: int) -> int:
     width, inner = config.embed_dim, config.intermediate_size
-    norm = width if config.gated else 2 * width  # a LayerNorm has a bias
+    norms = 1 if config.gated else 2  # a LayerNorm has a bias
     mlp = _linear(inner, width) + (2 if config.gated else 1) * _linear(width, inner)
-    block = _linear(width, 3 * width) + _linear(width, width) + mlp + 2 * norm
+    block = _linear(width, 3 * width) + _linear(width, width) + mlp + 2 * norms * width
     merged = width * config.spatial_merge_size**2
     merger = _linear(merged, merged) + _linear(merged, hidden)
-    mergers = norm + merger + len(config.deepstack_blocks) * (2 * merged + merger)  # of DeepStack with norms as wide
+    mergers = norms * width + merger
+    mergers += len(config.deepstack_blocks) * (norms * merged + merger)  # their norms are as wide
     positions = (config.learned_grid**2 + config.interpolated_grid**2) * width
     patches = (config.patch_dim + config.patch_bias) * width
     return patches + positions + config.depth * block + mergers
