@@ -56,7 +56,12 @@ def declared() -> ConfigDict:
     config.log_to = places("tensorboard", "wandb:PROJECT", "mlflow:URI", "trackio:PROJECT")
     config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
     config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
-    config.mesh = ConfigDict({"model": at_least(1, 1)})  # devices that share one copy of the weights
+    config.mesh = ConfigDict(
+        {
+            "fsdp": at_least(1, 1),  # devices that share one copy of the weights, each with rows of its own
+            "model": at_least(1, 1),  # devices that share one copy of the weights and compute the same rows together
+        }
+    )
     config.data = _data()
     config.model = _model()
     config.lora = _lora()

@@ -29,9 +29,8 @@ def check_config(config: ConfigDict) -> None:
         field = optimizer_field(values, stage, "trainable")
         remedy = "choose 'lora', because weights that config.model.quantize stores in few bits stay frozen"
         _require(dense or values[field] != "full", field, values[field], remedy)
-    fused = values["model.attention"] in ("cudnn", "splash")
-    _require(not fused or values["mesh.model"] == 1, "model.attention", values["model.attention"],
-             "choose 'xla' or 'auto': fused kernels cannot be split over config.mesh.model devices")  # fmt: skip
+    _require(values["model.quantize"] == "none" or values["mesh.fsdp"] == 1, "mesh.fsdp", values["mesh.fsdp"],
+             "choose 1: what config.model.quantize stores in few bits can be split over mesh.model alone")  # fmt: skip
     difficulties = values["suite.difficulties"]
     known = bool(difficulties) and set(difficulties) <= {1, 2, 3}
     _require(known, "suite.difficulties", difficulties, "list some of 1, 2, 3")

@@ -120,8 +120,8 @@ def _of_training(values: Mapping[str, Any]) -> Iterator[Rule]:
         "without them the ratio is clipped around that policy, and the updates since then count as part of this one",
     )
     yield Rule(
-        in_turn or values["mesh.model"] == 1,
+        in_turn or values["mesh.model"] == values["mesh.fsdp"] == 1,
         "online.staleness",
-        "choose 0, or config.mesh.model=1: devices that share one copy of the weights wait for each other, and cannot "
-        "play and train at once",
+        "choose 0, or config.mesh.model=1 and config.mesh.fsdp=1: devices that share one copy of the weights wait for "
+        "each other, and cannot play and train at once",
     )

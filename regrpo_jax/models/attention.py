@@ -10,9 +10,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.models.config import AttentionBackend
 from regrpo_jax.models.layers import at_least_float32
+from regrpo_jax.models.sharding import MODEL_AXIS, left_to_compiler
 
 Array = jax.Array
 
@@ -37,9 +39,29 @@ def self_attention(
     Returns:
       # [row, token, head * head_dim]
     """
-    attend = {"xla": _xla, "cudnn": _cudnn, "splash": _splash}[backend]
+    fused = {"cudnn": _cudnn, "splash": _splash}
+    attend = _over_heads(fused[backend]) if backend in fused else _xla
     mixed = attend(queries, keys, values, segment_ids, causal)
     return mixed.reshape(*queries.shape[:2], -1)
+
+
+def _over_heads(attend: Callable[..., Array]) -> Callable[..., Array]:
+    """A kernel that the compiler cannot split, on each device's heads where weights are split over "model"."""
+    if left_to_compiler() == 1:
+        return attend
+    heads = P(None, None, MODEL_AXIS)
+
+    def on_own_heads(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:
+        split = jax.shard_map(
+            functools.partial(attend, causal=causal),
+            in_specs=(heads, heads, heads, P()),
+            out_specs=heads,
+            axis_names={MODEL_AXIS},
+            check_vma=False,
+        )
+        return split(queries, keys, values, segment_ids)
+
+    return on_own_heads
 
 
 def best_backend(dtype: str) -> AttentionBackend:

@@ -1,6 +1,7 @@
 """What both towers are made of: norms, rotary embedding, projections with an optional adapter."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ from flax import linen as nn
 
 from regrpo_jax.models.config import Llama3Rope, RematPolicy
 from regrpo_jax.models.quantization import dequantized
+from regrpo_jax.models.sharding import GATHERED, gathers, whole
 
 Array = jax.Array
 Initializer = Callable[..., Array]
@@ -63,10 +65,22 @@ class LayerNorm(nn.Module):
 
 def rematerialised(module: type[nn.Module], policy: RematPolicy) -> type[nn.Module]:
     """The module with its backward pass recomputing what `PolicyConfig.remat` says."""
-    if policy == "none":
+    if policy == "none" and not gathers():
         return module
-    saved = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if policy == "dots" else None
-    return nn.remat(module, prevent_cse=False, policy=saved)
+    kept = {
+        "full": None,
+        "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        # The weights of other devices are gathered again: kept, they would be those of all layers.
+        "none": jax.checkpoint_policies.save_anything_except_these_names(GATHERED),
+    }
+    return nn.remat(module, prevent_cse=False, policy=kept[policy])
+
+
+def parameter(module: nn.Module, name: str, init: Initializer, shape: tuple[int, ...], dtype: str) -> Any:
+    """As `module.param`, but that a device may have a part of it, as `sharding` splits it, or an array in few bits."""
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, init, shape, dtype)
 
 
 class Projection(nn.Module):
@@ -86,17 +100,21 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        kernel = self.param("kernel", self.kernel_init, (inputs.shape[-1], self.features), self.param_dtype)
-        outputs = matmul(inputs, dequantized(kernel))  # [.., features]
+        shape, path = (inputs.shape[-1], self.features), "/".join(self.path)
+        kernel = dequantized(parameter(self, "kernel", self.kernel_init, shape, self.param_dtype))
+        outputs = matmul(inputs, whole(kernel.astype(inputs.dtype), shape, f"{path}/kernel"))  # [.., features]
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
             outputs = outputs + bias.astype(inputs.dtype)
         if self.has_variable("lora", "down"):
-            down: Array = self.get_variable("lora", "down")  # [in_features, rank]
-            up: Array = self.get_variable("lora", "up")  # [rank, features]
+            down: Array = self.get_variable("lora", "down").astype(inputs.dtype)  # [in_features, rank]
+            up: Array = self.get_variable("lora", "up").astype(inputs.dtype)  # [rank, features]
+            rank = max(down.shape[1], up.shape[0])  # one of them may be split by it
+            down = whole(down, (inputs.shape[-1], rank), f"{path}/down")
+            up = whole(up, (rank, self.features), f"{path}/up")
             if self.lora_dropout and self.has_rng("dropout"):
                 inputs = nn.Dropout(self.lora_dropout, deterministic=False)(inputs)
-            outputs = outputs + matmul(matmul(inputs, down), up) * (self.lora_alpha / down.shape[-1])
+            outputs = outputs + matmul(matmul(inputs, down), up) * (self.lora_alpha / rank)
         return outputs
 
 

@@ -2,8 +2,8 @@
 
 A group has thousands of positions and a vocabulary of 150,000; the loss needs one number per reflection or action
 token. Unscored tokens are sorted out of the way, the others meet the vocabulary in chunks, and chunks with no scored
-token are skipped. Where the rows of the head are split over devices, each one meets its own rows only, and a few
-numbers per token are combined at the end.
+token are skipped. Where the rows of the head are split over devices, each one meets its own rows only, with the tokens
+of all devices of "fsdp", and a few numbers per token are combined at the end.
 """
 
 import functools
@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.models.layers import at_least_float32
+from regrpo_jax.models.sharding import FSDP_AXIS, MODEL_AXIS, left_to_compiler
 
 Array = jax.Array
 
@@ -38,11 +39,11 @@ def default_chunk(vocab_size: int) -> int:
 
 def token_logprobs(hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int) -> Array:
     """The log-probs of `token_scores` alone.  # [.., token]"""
-    return token_scores(hidden, head, targets, mask, chunk_size=chunk_size).logprobs
+    return token_scores(hidden, head, targets, mask, chunk_size=chunk_size, vocab_size=len(head)).logprobs
 
 
 def token_scores(
-    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, vocabulary_axis: str | None = None
+    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, vocab_size: int
 ) -> TokenScores:
     """log pi(target_t | before t) and the entropy at t where `mask`, 0 elsewhere; both can be differentiated.
 
@@ -51,15 +52,12 @@ def token_scores(
 
     Args:
       hidden: final normalised hidden state at the position that predicts each target.  # [.., token, hidden]
-      head: output embedding.  # [vocab, hidden]
+      head: output embedding; a device of "fsdp" may have a part of its rows, see `sharding`.  # [vocab, hidden]
       targets: int32 token ids.  # [.., token]
       mask: bool, which tokens are scored.  # [.., token]
       chunk_size: tokens per vocabulary block.
-      vocabulary_axis: axis of the mesh in context that the head's rows are split over; None for a whole head, which
-        a head is too whose rows do not divide by the axis (as in `sharding`).
+      vocab_size: rows of the whole head.
     """
-    if vocabulary_axis and head.shape[0] % jax.sharding.get_abstract_mesh().shape[vocabulary_axis]:
-        vocabulary_axis = None
     flat_mask = mask.reshape(-1).astype(bool)
     count = flat_mask.shape[0]
     chunk_size = min(chunk_size, count)
@@ -69,35 +67,50 @@ def token_scores(
     sorted_mask = flat_mask[order] & (jnp.arange(count + padding) < count)
     sorted_hidden = hidden.reshape(count, -1)[order]
     scores = _sorted_scores(
-        sorted_hidden, head, targets.reshape(-1)[order], sorted_mask, chunk_size, vocabulary_axis
+        sorted_hidden, head, targets.reshape(-1)[order], sorted_mask, chunk_size, _head_axes(head, vocab_size)
     )  # each [token]
     return TokenScores(
         *(jnp.zeros(count, x.dtype).at[order[:count]].set(x[:count]).reshape(mask.shape) for x in scores)
     )
 
 
+def _head_axes(head: Array, vocab_size: int) -> tuple[str, ...]:
+    """The mesh axes in context that the head's rows are split over, which is as `sharding.partition_spec` says."""
+    split = (FSDP_AXIS,) if len(head) < vocab_size else ()
+    devices = left_to_compiler()
+    return (*split, MODEL_AXIS) if devices > 1 and len(head) % devices == 0 else split
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
 def _sorted_scores(
-    hidden: Array, head: Array, targets: Array, mask: Array, chunk_size: int, axis: str | None
+    hidden: Array, head: Array, targets: Array, mask: Array, chunk_size: int, axes: tuple[str, ...]
 ) -> tuple[Array, Array]:
-    return _scores_forward(hidden, head, targets, mask, chunk_size, axis)[0]
+    return _scores_forward(hidden, head, targets, mask, chunk_size, axes)[0]
 
 
 def _scores_forward(
-    hidden: Array, head: Array, targets: Array, mask: Array, chunk_size: int, axis: str | None
+    hidden: Array, head: Array, targets: Array, mask: Array, chunk_size: int, axes: tuple[str, ...]
 ) -> tuple[tuple[Array, Array], tuple[Array, ...]]:
-    local = functools.partial(_forward_of_rows, chunk_size=chunk_size, axis=axis)
-    forward = _on_every_shard(local, axis, in_specs=(P(), P(axis), P(), P()), out_specs=P())
-    logprobs, entropies, normalisers = forward(hidden, head, targets, mask)
+    local = functools.partial(_forward_of_rows, chunk_size=chunk_size, axes=axes)
+    forward = _on_every_shard(local, axes, in_specs=(P(), _rows_of(axes), P(), P()), out_specs=P())
+    measured = forward(*_everyones((hidden,), axes), head, *_everyones((targets, mask), axes))
+    logprobs, entropies, normalisers = (_own(array, len(mask), axes) for array in measured)
     return (logprobs, entropies), (hidden, head, targets, mask, normalisers, entropies)
 
 
 def _scores_backward(
-    chunk_size: int, axis: str | None, residuals: tuple[Array, ...], cotangents: tuple[Array, Array]
+    chunk_size: int, axes: tuple[str, ...], residuals: tuple[Array, ...], cotangents: tuple[Array, Array]
 ) -> tuple[Array, Array, None, None]:
-    local = functools.partial(_backward_of_rows, chunk_size=chunk_size, axis=axis)
-    backward = _on_every_shard(local, axis, in_specs=(P(), P(axis), P(), P(), P(), P(), P()), out_specs=(P(), P(axis)))
-    return *backward(*residuals, cotangents), None, None
+    hidden, head, *per_token = residuals
+    local = functools.partial(_backward_of_rows, chunk_size=chunk_size, axes=axes)
+    rows = _rows_of(axes)
+    backward = _on_every_shard(local, axes, in_specs=(P(), rows, *(P(),) * 6), out_specs=(P(), rows))
+    hidden_gradient, head_gradient = backward(
+        *_everyones((hidden,), axes), head, *_everyones((*per_token, *cotangents), axes)
+    )
+    if FSDP_AXIS in axes:
+        hidden_gradient = jax.lax.psum_scatter(hidden_gradient, FSDP_AXIS, tiled=True)
+    return hidden_gradient.astype(hidden.dtype), head_gradient, None, None
 
 
 # The rules wrap `shard_map` and not the other way round, so that nothing is ever differentiated through one.
@@ -105,7 +118,7 @@ _sorted_scores.defvjp(_scores_forward, _scores_backward)
 
 
 def _forward_of_rows(
-    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, axis: str | None
+    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, axes: tuple[str, ...]
 ) -> tuple[Array, Array, Array]:
     """Log-probs, entropies and logsumexps from this shard's rows of the head and everyone's sums, each [token].
 
@@ -115,7 +128,7 @@ def _forward_of_rows(
 
     The loop over chunks has no collective in it, because devices with other rows of the batch skip other chunks.
     """
-    targets = targets - _first_row(head, axis)  # own rows are 0 .. rows - 1
+    targets = targets - _first_row(head, axes)  # own rows are 0 .. rows - 1
 
     def measure(chunk: tuple[Array, Array]) -> tuple[Array, Array, Array, Array]:
         chunk_hidden, chunk_targets = chunk
@@ -137,11 +150,11 @@ def _forward_of_rows(
 
     measured = jax.lax.map(visit, tuple(_split(array, chunk_size) for array in (hidden, targets, mask)))
     highest, total, weighted, chosen = (array.reshape(-1) for array in measured)  # each [token]
-    if axis is not None:
-        below = highest - jax.lax.pmax(highest, axis)  # [token]
+    if axes:
+        below = highest - jax.lax.pmax(highest, axes)  # [token]
         highest = highest - below
         scaled = (jnp.exp(below) * total, jnp.exp(below) * (weighted + total * below), chosen)
-        total, weighted, chosen = jax.lax.psum(scaled, axis)
+        total, weighted, chosen = jax.lax.psum(scaled, axes)
     normalisers = jnp.log(total) + highest  # [token]
     entropies = jnp.log(total) - weighted / total  # [token]
     return jnp.where(mask, chosen - normalisers, 0), jnp.where(mask, entropies, 0), normalisers
@@ -154,17 +167,16 @@ def _backward_of_rows(
     mask: Array,
     normalisers: Array,
     entropies: Array,
-    cotangents: tuple[Array, Array],
-    *,
+    *cotangents: Array,
     chunk_size: int,
-    axis: str | None,
+    axes: tuple[str, ...],
 ) -> tuple[Array, Array]:
     """Gradients of hidden [token, hidden] and of this shard's rows of the head, contracted chunk by chunk.
 
     d log pi / d l = onehot(target) - p        d H / d l = -p (log p + H)
     """
     wide = at_least_float32(hidden.dtype)
-    rows = _first_row(head, axis) + jnp.arange(head.shape[0])  # [rows]
+    rows = _first_row(head, axes) + jnp.arange(head.shape[0])  # [rows]
 
     def pull_back(head_gradient: Array, chunk: tuple[Array, ...]) -> tuple[Array, Array]:
         chunk_hidden, chunk_targets, chunk_normalisers, chunk_entropies, of_logprob, of_entropy = chunk
@@ -190,20 +202,39 @@ def _backward_of_rows(
         visit, jnp.zeros(head.shape, wide), tuple(_split(array, chunk_size) for array in per_token)
     )
     hidden_gradient = hidden_gradient.reshape(hidden.shape)
-    if axis is not None:
-        hidden_gradient = jax.lax.psum(hidden_gradient, axis)
-    return hidden_gradient.astype(hidden.dtype), head_gradient.astype(head.dtype)
+    if MODEL_AXIS in axes:
+        hidden_gradient = jax.lax.psum(hidden_gradient, MODEL_AXIS)
+    return hidden_gradient, head_gradient.astype(head.dtype)
 
 
-def _on_every_shard(function: Callable[..., Any], axis: str | None, *, in_specs: Any, out_specs: Any) -> Any:
-    if axis is None:
+def _on_every_shard(function: Callable[..., Any], axes: tuple[str, ...], *, in_specs: Any, out_specs: Any) -> Any:
+    """Over "model"; of "fsdp" whoever calls is one device already."""
+    if MODEL_AXIS not in axes:
         return function
-    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names={axis}, check_vma=False)
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, axis_names={MODEL_AXIS}, check_vma=False)
 
 
-def _first_row(head: Array, axis: str | None) -> Array | int:
+def _rows_of(axes: tuple[str, ...]) -> P:
+    return P(MODEL_AXIS) if MODEL_AXIS in axes else P()
+
+
+def _everyones(arrays: tuple[Array, ...], axes: tuple[str, ...]) -> tuple[Array, ...]:
+    """The tokens of all devices of "fsdp", one device's after the other's."""
+    if FSDP_AXIS not in axes:
+        return arrays
+    return tuple(jax.lax.all_gather(array, FSDP_AXIS, tiled=True) for array in arrays)
+
+
+def _own(array: Array, count: int, axes: tuple[str, ...]) -> Array:
+    """This device's tokens of `_everyones`."""
+    if FSDP_AXIS not in axes:
+        return array
+    return jax.lax.dynamic_slice_in_dim(array, jax.lax.axis_index(FSDP_AXIS) * count, count)
+
+
+def _first_row(head: Array, axes: tuple[str, ...]) -> Array | int:
     """Token id of the first row that this shard has of the head."""
-    return 0 if axis is None else jax.lax.axis_index(axis) * head.shape[0]
+    return jax.lax.axis_index(axes) * head.shape[0] if axes else 0
 
 
 def _logits(hidden: Array, head: Array) -> Array:

@@ -19,7 +19,7 @@ from regrpo_jax.data.image_settings import image_settings
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, checkpoint_image_token, load_tokenizer, train_tokenizer
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.attention import best_backend
-from regrpo_jax.models.config import PolicyConfig, VisionConfig, tiny
+from regrpo_jax.models.config import AttentionBackend, PolicyConfig, VisionConfig, tiny
 from regrpo_jax.models.huggingface import load_weights, with_stored_head
 from regrpo_jax.models.lora import check_settings
 from regrpo_jax.models.model_files import described_in
@@ -59,7 +59,8 @@ def starting_policy(
             )
         policy_config = with_stored_head(policy_config, folder)
     vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.alpha)
-    policy_config = dataclasses.replace(policy_config, vision=vision)
+    attention = _attention(config, policy_config)
+    policy_config = dataclasses.replace(policy_config, vision=vision, attention=attention)
     if "sft" in config.stages:
         check_row_patches(config.sft.row_patches, vision)
     functions = policy_functions(policy_config)
@@ -94,14 +95,13 @@ def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
         "dtype": model.dtype,
         "param_dtype": model.param_dtype,
         "remat": model.remat,
-        "attention": _attention(config),
         "lora_alpha": config.lora.alpha,
         "lora_dropout": config.lora.dropout,
     }
 
 
-def _attention(config: ml_collections.ConfigDict) -> str:
-    """The fused kernels run on one device's heads; weights that are split over devices need the compiler's own form.
+def _attention(config: ml_collections.ConfigDict, policy: PolicyConfig) -> AttentionBackend:
+    """The kernel that is asked for, or the device's best; a fused one runs on whole heads.
 
     Raises:
       UserError: the kernel that is asked for does not run here; the compiler would say so in the middle of a trace.
@@ -114,9 +114,15 @@ def _attention(config: ml_collections.ConfigDict) -> str:
             f"config.model.attention is {asked!r}, which needs {needs}; choose 'auto', because this run computes on "
             f"{platform} in {dtype}"
         )
-    if asked != "auto":
-        return asked
-    return "xla" if config.mesh.model > 1 else best_backend(config.model.dtype)
+    heads = [policy.num_heads, policy.num_key_value_heads, *([policy.vision.num_heads] if policy.vision else [])]
+    cut = [count for count in heads if count % config.mesh.model]
+    if cut and asked not in ("auto", "xla"):
+        raise UserError(
+            f"config.model.attention is {asked!r}, which runs on whole heads; config.mesh.model={config.mesh.model} "
+            f"cuts the {cut[0]} heads of this model: choose a divisor of them, or attention 'xla'"
+        )
+    best: AttentionBackend = "xla" if cut else best_backend(dtype)
+    return best if asked == "auto" else asked
 
 
 def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyConfig:

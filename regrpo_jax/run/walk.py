@@ -95,7 +95,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     if config.compilation_cache:
         jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    mesh = device_mesh(model=config.mesh.model)
+    mesh = device_mesh(fsdp=config.mesh.fsdp, model=config.mesh.model)
     check_batches(config, stages, mesh)
     if "online" in stages and config.online.replay:
         stored_updates(Path(config.online.replay), range(1, config.online.steps + 1))  # told before a stage costs time

@@ -23,7 +23,6 @@ from regrpo_jax.core.step_advantages import zero_variance_steps
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import weight_axis
 from regrpo_jax.training.scoring import Scorer
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import entropy_sums, group_scores, group_tokens
@@ -86,7 +85,7 @@ def online_step(
     def loss(trainable: Tree, frozen: Tree, rows: Any, denominator: Array, key: Array | None) -> tuple:
         batch = rows.rollouts
         scores = group_scores(
-            functions, {**frozen, **trainable}, batch, key, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
+            functions, {**frozen, **trainable}, batch, key, chunk_size=chunk_size
         )  # [group, branch, token]
         reflection, action = batch.segments == Segment.REFLECTION, batch.segments == Segment.ACTION
         value, sums = clipped_loss(

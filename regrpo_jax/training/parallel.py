@@ -1,6 +1,7 @@
 """Data parallelism and gradient accumulation, both exact: every part divides by the denominator of the whole batch.
 
-Weights split over the second mesh axis are `models.sharding`'s business; here every device along it sees the same rows.
+Rows are split over the mesh axes "data" and "fsdp". How weights are split over "fsdp" and "model" is
+`models.sharding`'s business; devices along "model" see the same rows.
 """
 
 from collections.abc import Callable
@@ -12,43 +13,48 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.errors import UserError
-from regrpo_jax.models.sharding import MODEL_AXIS
+from regrpo_jax.models.sharding import DATA_AXIS, FSDP_AXIS, MODEL_AXIS, fsdp_specs
 
 Tree = Any
-DATA_AXIS = "data"
+ROWS = P((DATA_AXIS, FSDP_AXIS))  # of a batch: the leading axis of every array
 # (trainable, frozen, rows, denominator, dropout key) -> (scalar, metric sums)
 Loss = Callable[[Tree, Tree, Tree, jax.Array, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def device_mesh(devices: list[jax.Device] | None = None, *, model: int = 1) -> Mesh:
-    """All devices as ("data", "model"): rows of a batch are split over the first axis, weights over the second.
+def device_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1, model: int = 1) -> Mesh:
+    """All devices as ("data", "fsdp", "model").
 
     Args:
       devices: None takes all there are.
-      model: devices that share one copy of the weights.
+      fsdp: devices that have a part of the weights each, and rows of their own.
+      model: devices that have a part of the weights each, and the same rows.
     Raises:
-      UserError: the devices do not divide by `model`.
+      UserError: the devices do not divide by `fsdp` times `model`.
     """
     devices = devices if devices is not None else jax.devices()
-    if len(devices) % model:
-        raise UserError(f"config.mesh.model={model} does not divide the number of devices, {len(devices)}")
-    shape = (len(devices) // model, model)
-    return jax.make_mesh(shape, (DATA_AXIS, MODEL_AXIS), axis_types=(AxisType.Auto,) * 2, devices=devices)
+    if len(devices) % (fsdp * model):
+        raise UserError(
+            f"config.mesh.fsdp={fsdp} times config.mesh.model={model} does not divide the number of devices, "
+            f"{len(devices)}"
+        )
+    shape = (len(devices) // (fsdp * model), fsdp, model)
+    axes = (DATA_AXIS, FSDP_AXIS, MODEL_AXIS)
+    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
-def weight_axis(mesh: Mesh) -> str | None:
-    """The axis that weights are split over; None where every device has them whole."""
-    return MODEL_AXIS if mesh.shape[MODEL_AXIS] > 1 else None
+def row_shards(mesh: Mesh) -> int:
+    """Parts that the rows of a batch are split into."""
+    return mesh.shape[DATA_AXIS] * mesh.shape[FSDP_AXIS]
 
 
 def shard_batch(batch: Tree, mesh: Mesh) -> Tree:
-    """Puts a host batch on the devices, its leading axis split over "data"."""
-    return jax.device_put(batch, NamedSharding(mesh, P(DATA_AXIS)))
+    """Puts a host batch on the devices, its leading axis split over "data" and "fsdp"."""
+    return jax.device_put(batch, NamedSharding(mesh, ROWS))
 
 
 def check_divisible(rows: int, microbatches: int, mesh: Mesh, *, key: str) -> None:
-    """Raises UserError when a batch of `rows` does not split evenly over the "data" axis and microbatches."""
-    shards = mesh.shape[DATA_AXIS]
+    """Raises UserError when a batch of `rows` does not split evenly over the devices and microbatches."""
+    shards = row_shards(mesh)
     if rows % (shards * microbatches):
         raise UserError(
             f"{key}={rows} does not split over {shards} data-parallel device(s) times {microbatches} microbatch(es); "
@@ -56,13 +62,13 @@ def check_divisible(rows: int, microbatches: int, mesh: Mesh, *, key: str) -> No
         )
 
 
-def over_rows(function: Callable[..., Tree], mesh: Mesh, *, in_specs: tuple[P, ...], out_specs: P) -> Callable:
-    """`function` on each device's rows, as `jax.shard_map` over "data"; "model" is left to the compiler.
+def over_rows(function: Callable[..., Tree], mesh: Mesh, *, in_specs: Tree, out_specs: Tree) -> Callable[..., Tree]:
+    """`function` on each device's rows and part of the weights, as `jax.shard_map`; "model" is left to the compiler.
 
     With an axis "model" of one device there is nothing to leave, and the function may hold kernels that the compiler
     cannot split.
     """
-    axes = {DATA_AXIS} if weight_axis(mesh) else {DATA_AXIS, MODEL_AXIS}
+    axes = set(mesh.axis_names) - ({MODEL_AXIS} if mesh.shape[MODEL_AXIS] > 1 else set())
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, axis_names=axes, check_vma=False)
 
 
@@ -72,7 +78,7 @@ def parallel_gradient(loss: Loss, mesh: Mesh, *, microbatches: int) -> Callable[
     Args:
       loss: (trainable, frozen, batch, denominator, dropout key) -> (scalar, metric sums), rows along every leading
         axis; the key, where there is one, is another for each part of the batch.
-      mesh: the rows are split over its "data" axis.
+      mesh: see `device_mesh`.
       microbatches: each device's rows are further split into this many parts, visited one after another.
     Returns:
       (trainable, frozen, batch, denominator, dropout key | None) -> (gradient, metric sums), equal for every mesh and
@@ -86,7 +92,7 @@ def parallel_gradient(loss: Loss, mesh: Mesh, *, microbatches: int) -> Callable[
         return gradient, sums
 
     def of_shard(trainable: Tree, frozen: Tree, rows: Tree, denominator: jax.Array, key: Any) -> tuple[Tree, dict]:
-        first_part = jax.lax.axis_index(DATA_AXIS) * microbatches
+        first_part = jax.lax.axis_index((DATA_AXIS, FSDP_AXIS)) * microbatches
         parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), rows)
         parts = (parts, first_part + jnp.arange(microbatches))
         first = jax.tree.map(lambda x: x[0], parts)
@@ -96,8 +102,26 @@ def parallel_gradient(loss: Loss, mesh: Mesh, *, microbatches: int) -> Callable[
         def add(totals: tuple[Tree, dict], part: tuple) -> tuple[tuple[Tree, dict], None]:
             return jax.tree.map(jnp.add, totals, of_part(trainable, frozen, part, denominator, key)), None
 
-        totals, _ = jax.lax.scan(add, nothing, parts)
-        # The compiler refuses a sum over the one device of an axis next to an axis that it splits itself.
-        return jax.lax.psum(totals, DATA_AXIS) if mesh.shape[DATA_AXIS] > 1 else totals
+        (gradient, sums), _ = jax.lax.scan(add, nothing, parts)
+        return gradient, sums
 
-    return over_rows(of_shard, mesh, in_specs=(P(), P(), P(DATA_AXIS), P(), P()), out_specs=P())
+    def gradient_of(trainable: Tree, frozen: Tree, rows: Tree, denominator: jax.Array, key: Any) -> tuple[Tree, dict]:
+        specs = fsdp_specs((trainable, frozen), mesh)
+
+        def summed(*parts: Any) -> tuple[Tree, dict]:
+            gradient, sums = of_shard(*parts)
+            sums = jax.tree.map(lambda array: _summed(array, P(), mesh), sums)
+            return jax.tree.map(lambda array, spec: _summed(array, spec, mesh), gradient, specs[0]), sums
+
+        split = over_rows(summed, mesh, in_specs=(*specs, ROWS, P(), P()), out_specs=(specs[0], P()))
+        return split(trainable, frozen, rows, denominator, key)
+
+    return gradient_of
+
+
+def _summed(array: jax.Array, spec: P, mesh: Mesh) -> jax.Array:
+    """The sum over devices with other rows. What is split over "fsdp" was summed over it when it was scattered."""
+    others = (DATA_AXIS,) if FSDP_AXIS in spec else (DATA_AXIS, FSDP_AXIS)
+    # The compiler refuses a sum over the one device of an axis next to an axis that it splits itself.
+    axes = tuple(axis for axis in others if mesh.shape[axis] > 1)
+    return jax.lax.psum(array, axes) if axes else array

@@ -12,7 +12,6 @@ from regrpo_jax.core.preference_loss import preference_loss
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import weight_axis
 from regrpo_jax.training.steps import entropy_sums, group_scores, group_tokens
 from regrpo_jax.training.train_step import Step, train_step
 
@@ -34,7 +33,7 @@ def preference_step(
 
     def loss(trainable: Tree, frozen: Tree, batch: GroupBatch, denominator: Array, key: Array | None) -> tuple:
         scores = group_scores(
-            functions, {**frozen, **trainable}, batch, key, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
+            functions, {**frozen, **trainable}, batch, key, chunk_size=chunk_size
         )  # [pair, side, token]
         value, sums = preference_loss(
             scores.logprobs, batch.reference_logprobs, batch.segments > 0, beta=beta, denominator=denominator

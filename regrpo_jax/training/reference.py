@@ -10,7 +10,7 @@ from regrpo_jax.data.batches import collate_groups, padded_shape
 from regrpo_jax.data.groups import Group
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import StageProgress
-from regrpo_jax.training.parallel import DATA_AXIS, shard_batch
+from regrpo_jax.training.parallel import row_shards, shard_batch
 from regrpo_jax.training.scoring import Scorer, logprob_scorer
 
 Tree = dict[str, Any]
@@ -30,7 +30,7 @@ def reference_logprobs(
     """
     buckets = {name: context.config.data[name] for name in ("prefix_buckets", "branch_buckets")}
     score = scorer(context, microbatches)
-    share = context.mesh.shape[DATA_AXIS] * microbatches
+    share = row_shards(context.mesh) * microbatches
     rows = -(-at_once // share) * share
     shapes = [padded_shape(group, **buckets) for group in groups]
     scored: list[np.ndarray] = [np.zeros((0, 0))] * len(groups)

@@ -5,10 +5,10 @@ from typing import Any
 
 import jax
 from jax.sharding import Mesh
-from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import DATA_AXIS, over_rows, weight_axis
+from regrpo_jax.models.sharding import fsdp_specs
+from regrpo_jax.training.parallel import ROWS, over_rows
 from regrpo_jax.training.steps import group_logprobs
 
 Array = jax.Array
@@ -28,10 +28,14 @@ def logprob_scorer(functions: PolicyFunctions, mesh: Mesh, *, microbatches: int,
 
     def of_shard(variables: Tree, batch: Any) -> Array:
         def of_part(part: Any) -> Array:
-            return group_logprobs(functions, variables, part, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh))
+            return group_logprobs(functions, variables, part, chunk_size=chunk_size)
 
         parts = jax.tree.map(lambda x: x.reshape(microbatches, -1, *x.shape[1:]), batch)
         logprobs = jax.lax.map(of_part, parts)  # [part, group, branch, token]
         return logprobs.reshape(batch.segments.shape)
 
-    return jax.jit(over_rows(of_shard, mesh, in_specs=(P(), P(DATA_AXIS)), out_specs=P(DATA_AXIS)))
+    def score(variables: Tree, batch: Any) -> Array:
+        split = over_rows(of_shard, mesh, in_specs=(fsdp_specs(variables, mesh), ROWS), out_specs=ROWS)
+        return split(variables, batch)
+
+    return jax.jit(score)

@@ -17,7 +17,6 @@ from regrpo_jax.data.batches import GroupBatch, SftBatch
 from regrpo_jax.data.chat import Segment
 from regrpo_jax.models.logprobs import TokenScores, token_scores
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.training.parallel import weight_axis
 from regrpo_jax.training.train_step import Step, train_step
 
 Array = jax.Array
@@ -79,7 +78,7 @@ def sft_step(
             batch.block.tokens[:, 1:],
             reflection | action,
             chunk_size=chunk_size,
-            vocabulary_axis=weight_axis(mesh),
+            vocab_size=functions.config.vocab_size,
         )  # [row, token - 1]
         value, sums = sft_loss(scores.logprobs, reflection, action, denominator=denominator)
         return value, sums | entropy_sums(scores, reflection, action) | {"loss": value}
@@ -104,10 +103,9 @@ def group_logprobs(
     batch: GroupBatch,
     *,
     chunk_size: int,
-    vocabulary_axis: str | None = None,
 ) -> Array:
     """The log-probs of `group_scores` alone, with nothing dropped.  # [group, branch, token]"""
-    scores = group_scores(functions, variables, batch, None, chunk_size=chunk_size, vocabulary_axis=vocabulary_axis)
+    scores = group_scores(functions, variables, batch, None, chunk_size=chunk_size)
     return scores.logprobs
 
 
@@ -118,7 +116,6 @@ def group_scores(
     dropout_key: Array | None,
     *,
     chunk_size: int,
-    vocabulary_axis: str | None,
 ) -> TokenScores:
     """log pi and entropy of every scored branch token, 0 elsewhere, [group, branch, token]: one prefix per group."""
     prefix_key, branch_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
@@ -130,7 +127,7 @@ def group_scores(
         batch.targets,
         batch.segments > 0,
         chunk_size=chunk_size,
-        vocabulary_axis=vocabulary_axis,
+        vocab_size=functions.config.vocab_size,
     )
 
 
@@ -150,9 +147,7 @@ def regrpo_step(
     def loss(trainable: Tree, frozen: Tree, rows: tuple, denominator: Array, key: Array | None) -> tuple:
         batch, _, advantages, keep = rows
         variables = {**frozen, **trainable}
-        scores = group_scores(
-            functions, variables, batch, key, chunk_size=chunk_size, vocabulary_axis=weight_axis(mesh)
-        )  # [group, branch, token]
+        scores = group_scores(functions, variables, batch, key, chunk_size=chunk_size)  # [group, branch, token]
         reflection, action = batch.segments == Segment.REFLECTION, batch.segments == Segment.ACTION
         value, sums = regrpo_loss(
             scores.logprobs,

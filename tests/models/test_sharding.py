@@ -38,14 +38,14 @@ from regrpo_jax.training.parallel import device_mesh
     ],
 )
 def test_columns_then_rows_and_nothing_else(path: str, shape: tuple[int, ...], expected: P) -> None:
-    assert partition_spec(path, shape, 4) == expected
-    assert partition_spec(path, shape, 1) == P()
+    assert partition_spec(path, shape, model=4) == expected
+    assert partition_spec(path, shape, model=1) == P()
 
 
 @pytest.mark.parametrize("vocabulary", [151_936, 152_064])
 @pytest.mark.parametrize("parts", [2, 4, 8, 16])
 def test_published_vocabularies_divide(vocabulary: int, parts: int) -> None:
-    assert partition_spec("params/embedding", (vocabulary, 3584), parts) == P("model")
+    assert partition_spec("params/embedding", (vocabulary, 3584), model=parts) == P("model")
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_quantised_kernel_is_split_as_it_would_be_whole(kind: Quantization, sp
         lambda array: {"layers": {name: {"kernel": quantize(array, kind)} for name in ("q_proj", "o_proj")}},
         kernel,
     )
-    mesh = jax.sharding.AbstractMesh((2, 4), ("data", "model"))
+    mesh = jax.sharding.AbstractMesh((2, 1, 4), ("data", "fsdp", "model"))
     specs = {
         jax.tree_util.keystr(path, simple=True, separator="/"): sharding.spec
         for path, sharding in jax.tree_util.tree_leaves_with_path(param_shardings(kernels, mesh))
@@ -73,7 +73,7 @@ def test_a_quantised_kernel_is_split_as_it_would_be_whole(kind: Quantization, sp
 
 def test_every_kernel_of_a_block_is_split(small_config: PolicyConfig) -> None:
     assert small_config.vision is not None
-    mesh = jax.sharding.AbstractMesh((2, 4), ("data", "model"))
+    mesh = jax.sharding.AbstractMesh((2, 1, 4), ("data", "fsdp", "model"))
     for gated in (False, True):
         vision = dataclasses.replace(small_config.vision, gated=gated)
         config = dataclasses.replace(small_config, vision=vision, tie_word_embeddings=False)

@@ -273,7 +273,7 @@ def step_margin(step: Any, state: TrainState, pairs: GroupBatch) -> float:
     return float(step(state, {}, pairs)[1]["preference/margin"])
 
 
-SPLITS = {"online": ("8x1x1", "4x2x2", "1x4x4"), "preference": ("8x1x1", "2x2x2")}
+SPLITS = {"online": ("8x1x1x1", "4x1x2x2", "1x2x2x4"), "preference": ("1x8x1x1", "2x1x2x2")}
 # As in test_parallel: the largest difference to one device, relative to the largest number of each array.
 SCRIPT = """
 import dataclasses, json, runpy, sys
@@ -319,8 +319,8 @@ settings = OnlineSettings(
 
 
 def updated(name, split):
-    data, model, microbatches = map(int, split.split("x"))
-    mesh = device_mesh(jax.devices()[: data * model], model=model)
+    data, fsdp, model, microbatches = map(int, split.split("x"))
+    mesh = device_mesh(jax.devices()[: data * fsdp * model], fsdp=fsdp, model=model)
     state, below, reference = place((initial_state(trained, optimizer), frozen, variables), mesh)
     shared = {"microbatches": microbatches, "chunk_size": 16}
     if name == "online":
@@ -343,7 +343,7 @@ def difference(tree, other):
 
 report = {"devices": jax.device_count()}
 for name, splits in json.loads(sys.argv[1]).items():
-    single = updated(name, "1x1x1")
+    single = updated(name, "1x1x1x1")
     report[name] = {"metrics": {key: float(value) for key, value in single[1].items()}}
     for split in splits:
         report[name][split] = [difference(a, b) for a, b in zip(single, updated(name, split))]

@@ -1,6 +1,7 @@
 """Devices and microbatches change how an update is computed and nothing else, with split weights as with whole ones."""
 
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -12,15 +13,15 @@ from tests.many_devices import DEVICES, run_on_many_devices
 
 ROOT = Path(__file__).resolve().parents[2]
 SPLITS = {
-    "sft": ("8x1x1", "4x2x2", "2x4x1", "1x8x2"),
-    "regrpo": ("8x1x1", "4x2x1", "2x4x2", "1x8x8"),
-    "dropout": ("8x1x1", "2x4x4"),
+    "sft": ("8x1x1x1", "2x1x4x1", "1x1x8x2", "1x8x1x1", "2x2x2x2"),
+    "regrpo": ("8x1x1x1", "2x1x4x2", "1x1x8x8", "1x8x1x1", "2x2x2x1"),
+    "dropout": ("2x1x4x4", "1x8x1x1"),
 }
 
-# Prints, per step and per data x model x microbatches, the largest difference to one device, relative to the largest
-# number of each array. A process of its own, because the number of devices is fixed when jax starts.
+# Prints, per step and per data x fsdp x model x microbatches, the largest difference to one device, relative to the
+# largest number of each array. A process of its own, because the number of devices is fixed when jax starts.
 SCRIPT = """
-import dataclasses, json, runpy, sys, tempfile
+import dataclasses, json, re, runpy, sys, tempfile
 from pathlib import Path
 import jax, numpy as np
 from regrpo_jax.config.base_config import base_config, stage_section
@@ -35,6 +36,7 @@ from regrpo_jax.training.steps import regrpo_step, sft_step
 
 made = runpy.run_path("tests/training/conftest.py")
 ROWS = 8
+GATHER = r"= [a-z0-9]+[[]([0-9,]*)[]][^=]{0,40} all-gather[(]"
 optimizer = make_optimizer(stage_section(base_config(), "rl"), steps=10)
 adapter = AdapterSettings(rank=2, targets=("q_proj", "o_proj"), vision_rank=2, vision_targets=("fc1", "fc2"))
 
@@ -47,8 +49,8 @@ def start(functions, trainable):
 
 
 def updated(make_step, functions, trained, frozen, batches, split):
-    data, model, microbatches = map(int, split.split("x"))
-    mesh = device_mesh(jax.devices()[: data * model], model=model)
+    data, fsdp, model, microbatches = map(int, split.split("x"))
+    mesh = device_mesh(jax.devices()[: data * fsdp * model], fsdp=fsdp, model=model)
     state, frozen = place((initial_state(trained, optimizer), frozen), mesh)
     step = make_step(functions, optimizer, mesh, microbatches)
     for batch in batches:
@@ -56,7 +58,11 @@ def updated(make_step, functions, trained, frozen, batches, split):
         agree = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, param_shardings(state, mesh))
         assert jax.tree.all(agree), agree
     assert step._cache_size() == 1, "compiled more than once"
-    return state, frozen, jax.device_get((state, metrics))  # the state has the gradient in its first moments
+    gathered = None
+    if fsdp > 1:
+        text = step.lower(state, frozen, shard_batch(batches[0], mesh)).compile().as_text()
+        gathered = [[int(size) for size in shape.split(",")] for shape in re.findall(GATHER, text) if shape]
+    return state, frozen, gathered, jax.device_get((state, metrics))  # the state has the gradient in its first moments
 
 
 def difference(tree, other):
@@ -101,20 +107,23 @@ texts = [made["make_sft_batch"](seed, ROWS) for seed in range(2)]
 groups = [made["make_group_batch"](seed, ROWS, images=True, equal_rewards=(0, 5)) for seed in range(2)]
 groups = jax.tree.map(lambda x: x.astype(float) if x.dtype == np.float32 else x, groups)  # rewards in float64 too
 jobs = {
-    "sft": (sft, text, "full", texts, "1x1x1"),
-    "regrpo": (regrpo, vision, "lora", groups, "1x1x1"),
-    "dropout": (regrpo, dropping, "lora", groups, "1x1x8"),  # the same eight parts, with the same keys
+    "sft": (sft, text, "full", texts, "1x1x1x1"),
+    "regrpo": (regrpo, vision, "lora", groups, "1x1x1x1"),
+    "dropout": (regrpo, dropping, "lora", groups, "1x1x1x8"),  # the same eight parts, with the same keys
 }
 report = {"devices": jax.device_count()}
 for name, splits in json.loads(sys.argv[1]).items():
     make_step, functions, trainable, batches, whole = jobs[name]
     job = (make_step, functions, *start(functions, trainable), batches)
-    _, _, single = updated(*job, whole)
+    _, _, _, single = updated(*job, whole)
     report[name] = {"metrics": {key: float(np.max(value)) for key, value in single[1].items()}}
     for split in splits:
-        state, frozen, other = updated(*job, split)
+        state, frozen, gathered, other = updated(*job, split)
+        if gathered is not None:
+            report[name]["gathered " + split] = gathered
+            report[name]["parts " + split] = shards({**frozen, **state.trainable})
         report[name][split] = [difference(a, b) for a, b in zip(single, other)]
-        if split.startswith("2x4"):
+        if split.startswith("2x1x4"):
             report[name]["shards"] = shards({**frozen, **state.trainable}) | shards(state.optimizer_state)
             back = restored(state, jax.tree.leaves(state.trainable)[0].sharding.mesh)
             report[name]["restored"] = [
@@ -176,6 +185,27 @@ def test_weights_and_moments_are_split_and_everything_else_is_whole(report: dict
     assert whole | last | before_last == shards.keys()
     assert whole >= {"params/layers/o_proj/bias", "lora/layers/q_proj/down", "lora/layers/o_proj/up"} & shards.keys()
     assert {"params/layers/input_norm/scale", "params/token_mixing", "1/0/count"} <= whole
+
+
+@pytest.mark.parametrize(("step", "split"), [("sft", "1x8x1x1"), ("sft", "2x2x2x2"), ("regrpo", "1x8x1x1")])
+def test_weights_are_split_over_fsdp_and_gathered_a_layer_at_a_time(report: dict, step: str, split: str) -> None:
+    devices = math.prod(map(int, split.split("x")[1:3]))  # of both axes
+    parts = report[step][f"parts {split}"]
+    split_whole = {
+        name: whole for name, (whole, part) in parts.items() if math.prod(whole) == devices * math.prod(part)
+    }
+    assert split_whole.keys() >= {"params/embedding", "params/layers/q_proj/kernel", "params/layers/down_proj/kernel"}
+    if step == "regrpo":
+        assert split_whole.keys() >= {"lora/layers/q_proj/down", "params/vision/blocks/fc1/kernel"}
+    model = int(split.split("x")[2])
+    layers = [shape for name, shape in split_whole.items() if "layers" in name or "blocks" in name]
+    gathered = report[step][f"gathered {split}"]
+    assert {math.prod(shape[1:]) // model for shape in layers} <= {math.prod(shape) for shape in gathered}
+    vocabulary, _ = split_whole["params/embedding"]
+    for shape in gathered:
+        assert shape not in layers
+        assert vocabulary not in shape
+        assert model == 1 or shape not in [layer[1:] for layer in layers]  # what "model" splits stays so
 
 
 @pytest.mark.parametrize("step", ["sft", "regrpo"])

@@ -12,8 +12,9 @@ from regrpo_jax.models.attention import branch_attention, self_attention
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.decode_attention import cached_attention
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
-from regrpo_jax.models.layers import Projection, RMSNorm, matmul, rematerialised, rotary_angles, rotate
+from regrpo_jax.models.layers import Projection, RMSNorm, matmul, parameter, rematerialised, rotary_angles, rotate
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
+from regrpo_jax.models.sharding import vocabulary_rows
 
 Array = jax.Array
 
@@ -74,19 +75,14 @@ class Policy(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.embedding = self.param(
-            "embedding",
+        vocabulary = (
             nn.initializers.normal(config.hidden_size**-0.5),
             (config.vocab_size, config.hidden_size),
             config.param_dtype,
         )
+        self.embedding = parameter(self, "embedding", *vocabulary)
         if not config.tie_word_embeddings:
-            self.lm_head = self.param(
-                "lm_head",
-                nn.initializers.normal(config.hidden_size**-0.5),
-                (config.vocab_size, config.hidden_size),
-                config.param_dtype,
-            )
+            self.lm_head = parameter(self, "lm_head", *vocabulary)
         if config.token_mixing_width:
             self.token_mixing = self.param(
                 "token_mixing",
@@ -221,7 +217,8 @@ class Policy(nn.Module):
         return hidden, {"deepstack": jnp.moveaxis(added, -2, 0)}
 
     def _vectors(self, tokens: Array) -> Array:
-        return self.embedding[tokens].astype(self.config.dtype) * self.config.embedding_scale
+        rows = vocabulary_rows(self.embedding, tokens, self.config.vocab_size)
+        return rows.astype(self.config.dtype) * self.config.embedding_scale
 
     def _mixed_preceding(self, block: TokenBlock, preceding: Array) -> Array:
         """sum_j W_j e_{t-j} over the `token_mixing_width` tokens before t in the same segment."""
