@@ -9,6 +9,7 @@
 Starting again with the same --workdir goes on where the last start stopped.
 """
 
+import errno
 import logging
 import signal
 import sys
@@ -27,6 +28,8 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
 from regrpo_jax.sandbox.results import SandboxError
 from regrpo_jax.stages.table import STAGES, check_stages, plays_tools
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -80,6 +83,15 @@ def run_from_command_line() -> None:
         sys.exit(2)
     except SandboxError as error:
         print(f"error: {error}; start again with the same --workdir to go on", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(
+            f"error: {where}{error.strerror}; free some space there and start again with the same --workdir to go on",
+            file=sys.stderr,
+        )
         sys.exit(2)
     except Preempted:
         print("told to end; start again with the same --workdir to go on", file=sys.stderr)

@@ -83,8 +83,16 @@ def declared() -> ConfigDict:
     config.engine = _engine()
     config.teacher = _teacher()
     config.audit = ConfigDict({"replay": False})  # play the records of data.rot again, and compare
-    config.checkpoint = ConfigDict({"every": at_least(1, 200)})  # updates between checkpoints
+    config.checkpoint = _checkpoint()
     return config
+
+
+def _checkpoint() -> ConfigDict:
+    checkpoint = ConfigDict()
+    checkpoint.every = at_least(1, 200)  # updates between checkpoints
+    # since the last one, after which another is written with the next line of metrics; a stage's end always writes one
+    checkpoint.minutes = above_zero(10.0)
+    return checkpoint
 
 
 def _data() -> ConfigDict:

@@ -6,6 +6,7 @@ workdir/tokenizer/       the tokenizer
 workdir/metrics.jsonl    one object a line, with "stage" and "step"
 workdir/tensorboard/     the same, for TensorBoard, and boards.json for others; see run/boards.py
 workdir/checkpoints/     of every stage that trains
+workdir/reference/       log-probs of the policy that an offline stage began with
 workdir/rollouts/        the episodes that the online stage learnt from
 workdir/player/          the adapter that an engine was last handed, where one plays
 workdir/evaluation.json  the numbers of the table

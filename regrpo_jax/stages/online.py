@@ -19,8 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
@@ -86,8 +84,8 @@ def run_online(
     optimizer = make_optimizer(online, steps=online.steps * online.epochs)
 
     @contextlib.contextmanager
-    def parts(trainable: Tree, frozen: Tree, first: int) -> Iterator[tuple[Step, Source]]:
-        reference = {**frozen, **jax.tree.map(jnp.copy, trainable)}
+    def parts(make_start: Callable[[], Tree], frozen: Tree, first: int) -> Iterator[tuple[Step, Source]]:
+        reference = {**frozen, **make_start()}  # no step donates these
         with group_source(context, reader, player, frozen, first=first) as groups:
             yield _update(context, optimizer, reference), Played(context, reader, groups)
 

@@ -14,7 +14,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.preference_step import preference_step
-from regrpo_jax.training.reference import reference_logprobs
+from regrpo_jax.training.reference import kept_reference_logprobs
 
 Tree = dict[str, Any]
 
@@ -57,8 +57,9 @@ def run_preference(
             )
         return group_batches(
             pairs,
-            reference_logprobs(
+            kept_reference_logprobs(
                 context,
+                "preference",
                 variables,
                 pairs,
                 at_once=preference.pairs_per_batch,

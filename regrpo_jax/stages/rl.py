@@ -13,7 +13,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, ranking, stage_pacer
-from regrpo_jax.training.reference import reference_logprobs, scorer
+from regrpo_jax.training.reference import kept_reference_logprobs, scorer
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import regrpo_settings, regrpo_step
 from regrpo_jax.training.train_step import Step
@@ -54,7 +54,9 @@ def run_rl(
         built = groups()
         return group_batches(
             built,
-            reference_logprobs(context, variables, built, at_once=rl.groups_per_batch, microbatches=rl.microbatches),
+            kept_reference_logprobs(
+                context, "rl", variables, built, at_once=rl.groups_per_batch, microbatches=rl.microbatches
+            ),
             groups_per_batch=rl.groups_per_batch,
             image_token_id=context.image_token_id,
             prefix_buckets=config.data.prefix_buckets,

@@ -24,7 +24,16 @@ from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.preemption import Preemption
-from regrpo_jax.training.state import TrainState, adapter_settings, initial_state, split_variables, trained_policy
+from regrpo_jax.training.save_times import SaveTimes
+from regrpo_jax.training.state import (
+    TrainState,
+    abstract_state,
+    adapter_settings,
+    frozen_part,
+    initial_state,
+    split_variables,
+    trained_policy,
+)
 from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
@@ -115,14 +124,14 @@ class Recorded:
         self.batches.set_state(state["batches"])
 
 
-# (what is trained, what is not, number of the first update) -> the step and its source, closed at the end; called only
-# if there is something left to train
-Parts = Callable[[Tree, Tree, int], AbstractContextManager[tuple[Step, Source]]]
+# (makes what is trained as it is before the stage, what is not trained, number of the first update) -> the step and its
+# source, closed at the end; called only if there is something left to train
+Parts = Callable[[Callable[[], Tree], Tree, int], AbstractContextManager[tuple[Step, Source]]]
 
 
 def recorded(step: Step, make_batches: Callable[[], Batches]) -> Parts:
     """The parts of a stage that learns from records."""
-    return lambda trainable, frozen, first: contextlib.nullcontext((step, Recorded(make_batches())))
+    return lambda make_start, frozen, first: contextlib.nullcontext((step, Recorded(make_batches())))
 
 
 def train_stage(
@@ -145,24 +154,31 @@ def train_stage(
       after: the stages before this one, and their updates.
       log_every: updates between lines; None takes config.log_every.
     Raises:
-      UserError: the checkpoint is of another run, or a number is not finite.
+      UserError: the checkpoint is of another run, none can be read or the last one written, or a number is not finite.
       Preempted: the process was told to end; the updates that were finished are in a checkpoint.
     """
     config, stage = context.config, stage_section(context.config, name)
-    trainable, frozen = split_variables(
-        variables, stage.trainable, context.key(KEYS[name]), context.functions.config, adapter_settings(config.lora)
-    )
-    state, frozen = place((initial_state(trainable, optimizer), frozen), context.mesh)
+
+    def make_start(variables: Tree) -> Tree:
+        key, policy = context.key(KEYS[name]), context.functions.config
+        return split_variables(variables, stage.trainable, key, policy, adapter_settings(config.lora))[0]
+
+    def make_state(variables: Tree) -> TrainState:
+        return initial_state(make_start(variables), optimizer)
+
+    frozen = place(frozen_part(variables, stage.trainable), context.mesh)
     with contextlib.closing(StageCheckpoints(context.workdir / "checkpoints" / name, keep=_KEPT)) as checkpoints:
-        position = None
-        if checkpoints.latest_step() is not None:
-            state, position = checkpoints.restore(state)
+        kept = checkpoints.restore(abstract_state(make_state, variables, context.mesh))
+        if kept is None:
+            state, position = place(make_state(variables), context.mesh), None
+        else:
+            state, position = kept
             check_same_start(name, context.workdir, position["after"], after)
         done = int(state.step)
         if done >= stage.steps:
             print(f"{name}: complete at step {done}", flush=True)
             return trained_policy(state.trainable, frozen, context.functions.config)
-        with parts(trainable, frozen, done + 1) as (step, source):
+        with parts(lambda: make_start(variables), frozen, done + 1) as (step, source):
             if position is not None:
                 source.set_state(position)
                 print(f"{name}: resuming at step {done} of {stage.steps}", flush=True)
@@ -170,7 +186,12 @@ def train_stage(
             def save(state: TrainState) -> None:
                 checkpoints.save(state, source.get_state() | {"after": dict(after)})
 
-            state = _update(context, name, state, frozen, source, step, note, save, log_every or config.log_every)
+            try:
+                state = _update(context, name, state, frozen, source, step, note, save, log_every or config.log_every)
+            except Preempted:
+                print(f"{name}: told to end; {checkpoints.finish()} of {stage.steps} updates are kept", flush=True)
+                raise
+        checkpoints.check_complete(stage.steps)
     return trained_policy(state.trainable, frozen, context.functions.config)
 
 
@@ -189,6 +210,7 @@ def _update(
     config, last, done = context.config, context.config[name].steps, int(state.step)
     context.writer.drop_after(name, done)
     since = _Interval()
+    times = SaveTimes(every=config.checkpoint.every, minutes=config.checkpoint.minutes, last=last)
     with StageProgress(name, last, done=done) as progress, Preemption().listening() as preemption:
         try:
             for number in range(done + 1, last + 1):
@@ -199,19 +221,18 @@ def _update(
                         batch, seen = source(number, state.trainable)
                     state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
                     since.add(metrics | seen)
-                    shown = ""
-                    if number % log_every == 0 or number == last:
+                    shown, has_line = "", number % log_every == 0 or number == last
+                    if has_line:
                         values = since.flush()
                         check_values(name, number, values)
                         context.writer.write(name, number, values)
                         shown = note(values)
                     progress.advance(1, shown)
-                    if number % config.checkpoint.every == 0 or number == last:
+                    if times.is_due(number, has_line=has_line):
                         save(state)
         except Preempted:
             if int(state.step):
                 save(state)
-            print(f"{name}: told to end; {int(state.step)} of {last} updates are kept", flush=True)
             raise
     return state
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -35,10 +36,14 @@ class Board(Protocol):
 
 
 class MetricsWriter:
-    """Appends to `metrics.jsonl` of a run, and tells its boards."""
+    """Appends to `metrics.jsonl` of a run, and tells its boards.
+
+    Lines that cannot be written, because a disk is full, wait until the next one is: training goes on.
+    """
 
     def __init__(self, workdir: Path, boards: Sequence[Board] = ()) -> None:
         self._path = workdir / "metrics.jsonl"
+        self._waiting: list[str] = []
         self._keep(lambda line: _entry(line) is not None)
         self._boards = list(boards)
 
@@ -48,13 +53,29 @@ class MetricsWriter:
 
     def write(self, stage: str, step: int, values: dict[str, float]) -> None:
         """One line: {"stage": .., "step": .., name: value, ..}."""
-        with self._path.open("a") as lines:
-            lines.write(json.dumps({"stage": stage, "step": step, **values}) + "\n")
+        self._append(json.dumps({"stage": stage, "step": step, **values}) + "\n")
         self._tell(lambda board: board.write(stage, step, values))
 
     def close(self) -> None:
         """Ends the boards."""
         self._tell(lambda board: board.close())
+
+    def _append(self, line: str) -> None:
+        size = self._path.stat().st_size if self._path.exists() else 0
+        self._waiting.append(line)
+        try:
+            with self._path.open("a") as lines:
+                lines.write("".join(self._waiting))
+        except OSError as error:
+            if self._path.exists():
+                os.truncate(self._path, size)  # half a line must not have a whole one behind it
+            if len(self._waiting) == 1:
+                print(
+                    f"warning: {self._path}: cannot be written ({error.strerror}); its lines wait until it can",
+                    file=sys.stderr, flush=True,
+                )  # fmt: skip
+        else:
+            self._waiting.clear()
 
     def _tell(self, say: Callable[[Board], None]) -> None:
         """A board that fails, such as a server that is gone, is told no more; a night's training goes on."""

@@ -47,6 +47,6 @@ class Preemption:
             raise Preempted
 
     def _told(self, *unused: Any) -> None:
-        self._asked = True
-        if not self._is_held:
+        already, self._asked = self._asked, True
+        if not already and not self._is_held:  # told again, it must not break off the writing of what was learnt
             raise Preempted

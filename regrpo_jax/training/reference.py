@@ -1,6 +1,8 @@
 """Log-probs of the policy as a stage received it: offline they are constants, so they are computed once."""
 
+import hashlib
 import itertools
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,10 +10,12 @@ import numpy as np
 
 from regrpo_jax.data.batches import collate_groups, padded_shape
 from regrpo_jax.data.groups import Group
+from regrpo_jax.training.digest import digest_of
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import StageProgress
 from regrpo_jax.training.parallel import row_shards, shard_batch
 from regrpo_jax.training.scoring import Scorer, logprob_scorer
+from regrpo_jax.training.stored_reference import StoredReference, group_digest
 
 Tree = dict[str, Any]
 
@@ -28,12 +32,51 @@ def reference_logprobs(
       at_once: groups of a pass, or a few more where the devices and microbatches want it.
       microbatches: parts that each device visits one after another, as the stage's updates do.
     """
-    buckets = {name: context.config.data[name] for name in ("prefix_buckets", "branch_buckets")}
+    scored = dict(_scored(context, variables, groups, at_once, microbatches))
+    return [scored[index] for index in range(len(groups))]
+
+
+def kept_reference_logprobs(
+    context: RunContext, stage: str, variables: Tree, groups: Sequence[Group], *, at_once: int, microbatches: int
+) -> list[np.ndarray]:
+    """The same, read from the run's folder where an earlier start computed them; what is computed now is kept there.
+
+    Args:
+      stage: whose reference it is.
+    """
+    settings = (context.functions.config, context.image_token_id, sorted(_buckets(context).items()))
+    words = hashlib.sha256(repr(settings).encode()).hexdigest()
+    stored = StoredReference(context.workdir / "reference" / f"{stage}.npz", f"{digest_of(variables)}-{words}")
+    known, digests = stored.read(), [group_digest(group) for group in groups]
+    missing = {digest: group for digest, group in zip(digests, groups, strict=True) if digest not in known}
+    names, written = list(missing), time.monotonic()
+    try:
+        for index, logprobs in _scored(context, variables, list(missing.values()), at_once, microbatches):
+            known[names[index]] = logprobs
+            if time.monotonic() - written > 60 * context.config.checkpoint.minutes:
+                stored.write(known)
+                written = time.monotonic()
+    finally:  # also when the process is told to end
+        if missing:
+            stored.write(known)
+    return [known[digest] for digest in digests]
+
+
+def _buckets(context: RunContext) -> dict[str, Sequence[int]]:
+    return {name: context.config.data[name] for name in ("prefix_buckets", "branch_buckets")}
+
+
+def _scored(
+    context: RunContext, variables: Tree, groups: Sequence[Group], at_once: int, microbatches: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index of a group, its log-probs [branch, token]), in the order of the passes."""
+    if not groups:
+        return
+    buckets = _buckets(context)
     score = scorer(context, microbatches)
     share = row_shards(context.mesh) * microbatches
     rows = -(-at_once // share) * share
     shapes = [padded_shape(group, **buckets) for group in groups]
-    scored: list[np.ndarray] = [np.zeros((0, 0))] * len(groups)
     with StageProgress("reference", len(groups)) as progress:
         for chosen in _alike(shapes, rows):
             padded = (chosen * rows)[:rows]
@@ -46,9 +89,8 @@ def reference_logprobs(
             logprobs = np.asarray(score(variables, shard_batch(batch, context.mesh)))
             for row, index in enumerate(chosen):
                 longest = max(len(branch.tokens) for branch in groups[index].branches)
-                scored[index] = logprobs[row, :, :longest]
+                yield index, logprobs[row, :, :longest]
             progress.advance(len(chosen), "log-probs of the frozen reference")
-    return scored
 
 
 def _alike(shapes: Sequence[tuple[int, ...]], most: int) -> Iterator[list[int]]:

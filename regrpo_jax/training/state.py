@@ -5,6 +5,7 @@ the next bfloat16 number, and would be lost. The policy casts it to `config.mode
 are as wide as what they are of, and so are the sums over microbatches and the optimizer's moments.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -12,10 +13,12 @@ import jax.numpy as jnp
 import ml_collections
 import optax
 from flax import struct
+from jax.sharding import Mesh
 
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.layers import at_least_float32
 from regrpo_jax.models.lora import AdapterSettings, init_adapter, merge_adapter
+from regrpo_jax.models.sharding import param_shardings
 
 Tree = dict[str, Any]
 Trainable = Literal["full", "lora"]
@@ -47,15 +50,21 @@ def split_variables(
     Raises:
       ValueError: `trainable` is neither.
     """
+    frozen = frozen_part(variables, trainable)
     if trainable == "full":
         params = _widened(variables["params"])
         if "lora" in variables:
             params = merge_adapter(params, variables["lora"], config)
-        return {"params": params}, {}
-    if trainable != "lora":
-        raise ValueError(f"trainable is {trainable!r}, not 'full' or 'lora'; see model_defaults.with_model_defaults")
+        return {"params": params}, frozen
     adapter = variables.get("lora") or init_adapter(key, variables["params"], settings)
-    return {"lora": _widened(adapter)}, {"params": variables["params"]}
+    return {"lora": _widened(adapter)}, frozen
+
+
+def frozen_part(variables: Tree, trainable: Trainable) -> Tree:
+    """The collections that a stage holds still; no array is made. ValueError as above."""
+    if trainable not in ("full", "lora"):
+        raise ValueError(f"trainable is {trainable!r}, not 'full' or 'lora'; see model_defaults.with_model_defaults")
+    return {} if trainable == "full" else {"params": variables["params"]}
 
 
 def trained_policy(trainable: Tree, frozen: Tree, config: PolicyConfig) -> Tree:
@@ -81,6 +90,19 @@ def initial_state(trainable: Tree, optimizer: optax.GradientTransformation) -> T
     """Step 0. The arrays are copied, because a train step donates its state."""
     own = jax.tree.map(jnp.copy, trainable)
     return TrainState(jnp.zeros((), jnp.int32), own, optimizer.init(own))
+
+
+def abstract_state(make: Callable[[Tree], TrainState], variables: Tree, mesh: Mesh) -> TrainState:
+    """What `make(variables)` would be on the devices of `mesh`, as shapes and shardings: a place to restore into.
+
+    So there are never two states in memory, and a checkpoint goes onto another mesh than it was written from.
+    """
+    shapes = jax.eval_shape(make, variables)
+    return jax.tree.map(
+        lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
+        shapes,
+        param_shardings(shapes, mesh),
+    )
 
 
 def _widened(tree: Tree) -> Tree:
