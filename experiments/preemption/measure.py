@@ -1,10 +1,11 @@
 """Runs that are killed at random moments and started again: do they end where an undisturbed one does, bit for bit?
 
-    python -m experiments.preemption.measure --folder=runs/preemption [--times=20] [--seed=0] [--runs=sft,online]
+    python -m experiments.preemption.measure --folder=runs/preemption [--times=20] [--at_most=5] [--seed=0]
 
-Each trial starts a tiny run, sends its process SIGKILL or SIGTERM at a moment between its start and the time that an
-undisturbed run takes, starts it again until its end, and compares all arrays of its last checkpoints. Trials are kept
-in trials.jsonl; the same command goes on where it was stopped. Prints a table.
+Each trial is a tiny run whose process is sent SIGKILL or SIGTERM, at a moment between its start and the time that an
+undisturbed run takes, and which is started again, a few times over; then it is let go to its end, and all arrays of its
+last checkpoints are compared. Trials are kept in trials.jsonl; the same command goes on where it was stopped. Prints a
+table.
 
 A run is a process of its own, forked from this one when everything is imported: of the seconds that a tiny run takes
 from the shell nearly all are imports, in which there is nothing to lose. This process itself never computes.
@@ -21,7 +22,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from regrpo_jax.main import run_from_command_line
 
 _FOLDER = flags.DEFINE_string("folder", None, "Of the runs and their results.", required=True)
 _TIMES = flags.DEFINE_integer("times", 20, "Moments of each signal, for each run.")
+_AT_MOST = flags.DEFINE_integer("at_most", 5, "Of them to one run, which may end before.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _RUNS = flags.DEFINE_list("runs", ["sft", "online"], "Which of them.")
 
@@ -49,11 +51,11 @@ PATIENCE = 600  # seconds for a run of seconds
 SHARED = {"log_every": 1, "checkpoint.minutes": 0.01}
 WARM_START: dict[str, object] = {"stages": "('sft',)", "sft.steps": 12}  # of the online run, which is not disturbed
 RUNS: dict[str, dict[str, object]] = {
-    "sft": {"stages": "('sft',)", "sft.steps": 80, "checkpoint.every": 16},
+    "sft": {"stages": "('sft',)", "sft.steps": 60, "checkpoint.every": 16},
     "online": {
         "stages": "('sft', 'online')",
         "sft.steps": 12,
-        "online.steps": 5,
+        "online.steps": 4,
         "online.tasks": 2,
         "online.branches": 4,
         "suite.families": "('moved', 'service')",
@@ -69,9 +71,9 @@ class Trial:
     """One disturbed run.
 
     Attributes:
-      moment: seconds after its start at which it got the signal.
+      moments: seconds after each start at which it got the signal.
       lines: of metrics that it had written then, without those of a warm start.
-      status: it ended with.
+      statuses: its process ended with.
       seconds: from the signal to that end.
       same: whether every array of its last checkpoints is that of the undisturbed run.
     """
@@ -79,10 +81,10 @@ class Trial:
     run: str
     signal: str
     number: int
-    moment: float
-    lines: int
-    status: int
-    seconds: float
+    moments: list[float]
+    lines: list[int]
+    statuses: list[int]
+    seconds: list[float]
     same: bool
 
 
@@ -90,18 +92,18 @@ def main(arguments: list[str]) -> None:
     del arguments
     folder = Path(_FOLDER.value).absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    trials = {(trial.run, trial.signal, trial.number): trial for trial in stored(folder)}
+    trials = list(stored(folder))
     for run in _RUNS.value:
         undisturbed, seconds = undisturbed_run(folder, run)
-        for number in range(_TIMES.value):
-            for how in SIGNALS:
-                if (run, how.name, number) not in trials:
-                    trial = disturbed_run(folder, run, how, number, undisturbed, seconds)
-                    trials[run, how.name, number] = trial
-                    with (folder / "trials.jsonl").open("a") as lines:
-                        lines.write(json.dumps(dataclasses.asdict(trial)) + "\n")
-                    print(trial, flush=True)
-    Console(width=140).print(table(list(trials.values())))
+        for how in SIGNALS:
+            while left := _TIMES.value - len(moments_of(trials, run, how.name)):
+                number = sum((trial.run, trial.signal) == (run, how.name) for trial in trials)
+                most = min(left, _AT_MOST.value)
+                trials.append(disturbed_run(folder, run, how, number, undisturbed, seconds, most))
+                with (folder / "trials.jsonl").open("a") as lines:
+                    lines.write(json.dumps(dataclasses.asdict(trials[-1])) + "\n")
+                print(trials[-1], flush=True)
+    Console(width=140).print(table(trials))
 
 
 def stored(folder: Path) -> Iterator[Trial]:
@@ -109,6 +111,10 @@ def stored(folder: Path) -> Iterator[Trial]:
     path = folder / "trials.jsonl"
     for line in path.read_text().splitlines() if path.exists() else []:
         yield Trial(**json.loads(line))
+
+
+def moments_of(trials: Sequence[Trial], run: str, how: str) -> list[float]:
+    return [moment for trial in trials if (trial.run, trial.signal) == (run, how) for moment in trial.moments]
 
 
 def undisturbed_run(folder: Path, run: str) -> tuple[Path, float]:
@@ -125,24 +131,28 @@ def undisturbed_run(folder: Path, run: str) -> tuple[Path, float]:
     return workdir, float(told.read_text())
 
 
-def disturbed_run(folder: Path, run: str, how: signal.Signals, number: int, undisturbed: Path, whole: float) -> Trial:
-    """A moment that comes when the run is over is drawn again."""
-    moments = random.Random(f"{_SEED.value} {run} {how.name} {number}")
-    while True:
-        workdir = folder / f"{run}-disturbed"
-        begin(folder, run, workdir)
-        moment = moments.uniform(0, whole)
-        process = start(folder, run, workdir)
+def disturbed_run(
+    folder: Path, run: str, how: signal.Signals, number: int, undisturbed: Path, whole: float, most: int
+) -> Trial:
+    """A run that gets the signal so many times, or until it ends before a moment comes."""
+    workdir, chance = folder / f"{run}-disturbed", random.Random(f"{_SEED.value} {run} {how.name} {number}")
+    begin(folder, run, workdir)
+    trial = Trial(run, how.name, number, [], [], [], [], same=False)
+    for _ in range(most):
+        moment, process = chance.uniform(0, whole), start(folder, run, workdir)
         process.join(moment)
-        if process.is_alive():
+        if not process.is_alive():
+            finish(process)
             break
-    os.kill(pid_of(process), how)
-    sent, lines = time.monotonic(), lines_of(workdir, run)
-    status = ended(process)
-    seconds = time.monotonic() - sent
+        os.kill(pid_of(process), how)
+        sent = time.monotonic()
+        trial.moments.append(round(moment, 3))
+        trial.lines.append(lines_of(workdir, run))
+        trial.statuses.append(ended(process))
+        trial.seconds.append(round(time.monotonic() - sent, 3))
     finish(start(folder, run, workdir))
     same = ended(forked(compare, workdir, undisturbed, run)) == 0
-    return Trial(run, how.name, number, round(moment, 3), lines, status, round(seconds, 3), same)
+    return dataclasses.replace(trial, same=same)
 
 
 def begin(folder: Path, run: str, workdir: Path) -> None:
@@ -226,20 +236,21 @@ def arrays(workdir: Path, run: str) -> dict[str, np.ndarray]:
     return found
 
 
-def table(trials: list[Trial]) -> Table:
-    shown = Table("run", "signal", "moments", "before a line", "exit status", "slowest exit", "same bits")
+def table(trials: Sequence[Trial]) -> Table:
+    shown = Table("run", "signal", "moments", "before a line", "exit status", "slowest exit", "runs", "same bits")
     for run, how in sorted({(trial.run, trial.signal) for trial in trials}, reverse=True):
         these = [trial for trial in trials if (trial.run, trial.signal) == (run, how)]
-        statuses = sorted({trial.status for trial in these})
-        counts = ", ".join(f"{status}: {sum(trial.status == status for trial in these)}" for status in statuses)
+        statuses = [status for trial in these for status in trial.statuses]
+        seconds = [seconds for trial in these for seconds in trial.seconds]
         shown.add_row(
             run,
             how,
+            str(len(statuses)),
+            str(sum(lines == 0 for trial in these for lines in trial.lines)),
+            ", ".join(f"{status}: {statuses.count(status)}" for status in sorted(set(statuses))),
+            f"{max(seconds, default=0.0):.1f} s",
             str(len(these)),
-            str(sum(trial.lines == 0 for trial in these)),
-            counts,
-            f"{max(trial.seconds for trial in these):.1f} s",
-            f"{sum(trial.same for trial in these)} of {len(these)}",
+            str(sum(trial.same for trial in these)),
         )
     return shown
 
