@@ -29,7 +29,7 @@ def digest_of(tree: Any) -> str:
 def _sums(arrays: list[Array], salts: Array) -> Array:
     total = jnp.zeros(len(_SALTS), jnp.uint32)
     for array, salt in zip(arrays, salts, strict=True):
-        total += _of_array(array, salt)
+        total += _of_array(array, salt) + _mixed(salt)  # an empty array counts too
     return total
 
 
