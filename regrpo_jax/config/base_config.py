@@ -21,6 +21,7 @@ from regrpo_jax.config.fields import (
     shares,
     some_of,
     together,
+    updates,
 )
 from regrpo_jax.config.servers import ENDPOINTS
 from regrpo_jax.records.types import ErrorType
@@ -83,6 +84,8 @@ def declared() -> ConfigDict:
     config.engine = _engine()
     config.teacher = _teacher()
     config.audit = ConfigDict({"replay": False})  # play the records of data.rot again, and compare
+    # updates of each stage that trains whose trace goes to profile/STAGE/ of the run, see docs/metrics.md
+    config.profile = ConfigDict({"updates": updates()})
     config.checkpoint = _checkpoint()
     return config
 

@@ -163,6 +163,15 @@ def lengths(*default: int) -> Field:
     )
 
 
+def updates() -> Field:
+    """Any numbers of updates, none to begin with; the command line gives them as texts, for want of an example."""
+    return Field(
+        (),
+        lambda values: all(str(value).isdecimal() and int(value) > 0 for value in values),
+        "list numbers of updates, the first is 1, or ()",
+    )
+
+
 def multiple_of(step: int, default: int) -> Field:
     """A positive multiple."""
     return Field(default, lambda value: value >= step and value % step == 0, f"it must be a multiple of {step}")

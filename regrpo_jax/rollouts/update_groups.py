@@ -23,6 +23,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings, Expected
+from regrpo_jax.rollouts.played_work import PlayedWork, played_work
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
 from regrpo_jax.suites.find import suite_of
 
@@ -31,11 +32,15 @@ _TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people
 
 @dataclass(frozen=True)
 class UpdateGroups:
-    """groups: what the update learns from. values: metrics of all that was played for it. tokens: sampled for it."""
+    """groups: what the update learns from. values: metrics of all that was played for it. tokens: sampled for it.
+
+    work: what this process ran to play it; None where it was not played here.
+    """
 
     groups: list[RolloutGroup]
     values: dict[str, float | None]
     tokens: int
+    work: PlayedWork | None = None
 
 
 def played_metrics(groups: Sequence[RolloutGroup], credit: CreditSettings) -> dict[str, float | None]:
@@ -118,7 +123,8 @@ class GroupPlayer:
         used = (chosen + rest)[: online.tasks]
         self._buffer.add_update(number, [GroupKey(number, group.group) for group in used])
         self._last = (number, used)
-        return UpdateGroups(used, played_metrics(played, self._credit), sampled_tokens(played))
+        work = None if self._config.player.server else played_work(played)
+        return UpdateGroups(used, played_metrics(played, self._credit), sampled_tokens(played), work)
 
     def _states(self, number: int, round_number: int, episodes: Sequence[tuple[Task, Rollout]]) -> list[TaskState]:
         seed = self._config.seed

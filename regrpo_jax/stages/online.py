@@ -35,6 +35,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import alarms
 from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.play_ahead import PlayAhead
+from regrpo_jax.rollouts.played_work import play_flops
 from regrpo_jax.rollouts.players import Player
 from regrpo_jax.rollouts.replayed_updates import check_same_tokens, stored_groups
 from regrpo_jax.rollouts.update_groups import (
@@ -45,6 +46,7 @@ from regrpo_jax.rollouts.update_groups import (
 )
 from regrpo_jax.run.run import Run
 from regrpo_jax.suites.find import suite_of
+from regrpo_jax.training.batch_flops import Passes, trained_parts
 from regrpo_jax.training.loop import RunContext, Source, train_stage
 from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
@@ -89,7 +91,9 @@ def run_online(
         with group_source(context, reader, player, frozen, first=first) as groups:
             yield _update(context, optimizer, reference), Played(context, reader, groups)
 
-    return train_stage(context, "online", variables, optimizer, parts, _note, after, log_every=1)
+    scored = 1 if online.weight_cap is None else 2  # the reference; stale rollouts
+    passes = Passes(trained=online.epochs, scored=scored)
+    return train_stage(context, "online", variables, optimizer, parts, _note, after, log_every=1, passes=passes)
 
 
 def playing(config: ConfigDict) -> Environment:
@@ -168,6 +172,8 @@ class Played:
         played = self.groups(number, trainable)
         seen = {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
         seen |= {"rollouts/sampled_tokens": float(played.tokens), "seconds/play": time.monotonic() - begun}
+        if played.work is not None:
+            seen |= play_flops(played.work, self.context.functions.config, trained_parts(trainable))
         for words in alarms(played.values):
             print(f"online step {number}: {words}", flush=True)
         return update_batch(self.context, self.reader, played.groups, number), seen

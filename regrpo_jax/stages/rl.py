@@ -10,6 +10,7 @@ from regrpo_jax.data.loader import Batches, group_batches
 from regrpo_jax.records.candidates import GROUP_LABELS
 from regrpo_jax.run.learner import Learner
 from regrpo_jax.run.run import Run
+from regrpo_jax.training.batch_flops import ONE_PASS, Passes
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, ranking, stage_pacer
@@ -85,13 +86,14 @@ def run_rl(
 
         return run
 
-    step = named(step)
+    step, passes = named(step), ONE_PASS
     if pacer is not None and pacer.needs_success:
+        passes = Passes(scored=1)
         step = ranking(step, scorer(context, rl.microbatches), regrpo_settings(rl))
         step = paced(step, pacer, lambda metrics: (metrics["groups/recovery_first"], rl.groups_per_batch))
     elif pacer is not None:
         step = paced(step, pacer, None)
-    return train_stage(context, "rl", variables, optimizer, recorded(step, batches), _note, after)
+    return train_stage(context, "rl", variables, optimizer, recorded(step, batches), _note, after, passes=passes)
 
 
 def _note(values: dict[str, float]) -> str:

@@ -20,7 +20,9 @@ from regrpo_jax.errors import Preempted, UserError
 from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sharding import place
+from regrpo_jax.training.batch_flops import ONE_PASS, Passes, trained_parts, update_flops
 from regrpo_jax.training.checkpoints import StageCheckpoints
+from regrpo_jax.training.device_figures import device_figures
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
 from regrpo_jax.training.preemption import Preemption
@@ -34,6 +36,7 @@ from regrpo_jax.training.state import (
     split_variables,
     trained_policy,
 )
+from regrpo_jax.training.tracing import Tracing
 from regrpo_jax.training.train_step import Step
 
 Tree = dict[str, Any]
@@ -144,6 +147,7 @@ def train_stage(
     after: Mapping[str, int],
     *,
     log_every: int | None = None,
+    passes: Passes = ONE_PASS,
 ) -> Tree:
     """A stage from its last checkpoint, or its beginning, to its end; returns the policy's variables after it.
 
@@ -153,6 +157,7 @@ def train_stage(
       note: metrics of a line -> what the progress bar says.
       after: the stages before this one, and their updates.
       log_every: updates between lines; None takes config.log_every.
+      passes: over the batch of an update, for the count of operations.
     Raises:
       UserError: the checkpoint is of another run, none can be read or the last one written, or a number is not finite.
       Preempted: the process was told to end; the updates that were finished are in a checkpoint.
@@ -187,7 +192,9 @@ def train_stage(
                 checkpoints.save(state, source.get_state() | {"after": dict(after)})
 
             try:
-                state = _update(context, name, state, frozen, source, step, note, save, log_every or config.log_every)
+                state = _update(
+                    context, name, state, frozen, source, step, note, save, log_every or config.log_every, passes
+                )
             except Preempted:
                 print(f"{name}: told to end; {checkpoints.finish()} of {stage.steps} updates are kept", flush=True)
                 raise
@@ -205,22 +212,26 @@ def _update(
     note: Callable[[dict[str, float]], str],
     save: Callable[[TrainState], None],
     log_every: int,
+    passes: Passes,
 ) -> TrainState:
     """The updates that are left, with their lines and checkpoints."""
     config, last, done = context.config, context.config[name].steps, int(state.step)
     context.writer.drop_after(name, done)
-    since = _Interval()
+    since, trained = _Interval(context.mesh), trained_parts(state.trainable)
+    tracing = Tracing(config.profile.updates, context.workdir / "profile" / name)
     times = SaveTimes(every=config.checkpoint.every, minutes=config.checkpoint.minutes, last=last)
     with StageProgress(name, last, done=done) as progress, Preemption().listening() as preemption:
         try:
             for number in range(done + 1, last + 1):
+                tracing.begin(number)
                 if source.unhurried:
                     batch, seen = source(number, state.trainable)
                 with preemption.held():
                     if not source.unhurried:
                         batch, seen = source(number, state.trainable)
                     state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
-                    since.add(metrics | seen)
+                    tracing.end(number, metrics)
+                    since.add(metrics | seen | update_flops(batch, context.functions.config, trained, passes))
                     shown, has_line = "", number % log_every == 0 or number == last
                     if has_line:
                         values = since.flush()
@@ -251,7 +262,8 @@ def check_same_start(name: str, workdir: Path, earlier: Mapping[str, int], after
 class _Interval:
     """Means of metrics since the last line, and the time they took; arrays are fetched only when a line is due."""
 
-    def __init__(self) -> None:
+    def __init__(self, mesh: Mesh) -> None:
+        self._devices = mesh.devices.flatten().tolist()
         self._metrics: list[dict[str, Any]] = []
         self._last = time.monotonic()
 
@@ -265,7 +277,9 @@ class _Interval:
         seconds, self._last = max(now - self._last, 1e-9), now
         means = {name: float(np.mean([entry[name] for entry in fetched])) for name in fetched[0]}
         tokens = means.pop("tokens") * len(fetched)
-        return means | {"seconds": seconds, "tokens_per_second": tokens / seconds}
+        flops = sum(value for name, value in means.items() if name.startswith("flops/")) * len(fetched)
+        speed = {"seconds": seconds, "tokens_per_second": tokens / seconds}
+        return means | speed | device_figures(flops / seconds, self._devices)
 
 
 def check_values(name: str, step: int, values: dict[str, float]) -> None:

@@ -49,9 +49,13 @@ def run(workdir: Path, *options: str) -> None:
 
 
 def lines(workdir: Path) -> list[dict[str, Any]]:
-    """What the online stage wrote, without times."""
+    """What the online stage wrote, without times and sizes of the process."""
     told = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in one.items() if "second" not in k} for one in told if one["stage"] == "online"]
+    return [
+        {k: v for k, v in one.items() if "second" not in k and "memory" not in k}
+        for one in told
+        if one["stage"] == "online"
+    ]
 
 
 def weights(workdir: Path) -> list[np.ndarray]:

@@ -29,7 +29,7 @@ EVERY = 5  # updates between checkpoints
 RECORDS = 36  # of the corpus
 WINDOW, THRESHOLD = 3, 0.01
 KILLED_IN = {"linear": ("sft",), "success-paced": ("sft", "rl")}
-UNREPEATABLE = {"seconds", "tokens_per_second"}
+UNREPEATABLE = {"seconds", "tokens_per_second", "flops_per_second", "memory/host_peak_bytes"}
 
 
 @dataclasses.dataclass(frozen=True)

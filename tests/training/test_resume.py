@@ -28,7 +28,7 @@ from regrpo_jax.main import main
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = {"sft": 100, "rl": 75}
 EVERY = 25  # updates between checkpoints
-UNREPEATABLE = {"seconds", "tokens_per_second"}
+UNREPEATABLE = {"seconds", "tokens_per_second", "flops_per_second", "memory/host_peak_bytes"}
 
 
 @dataclasses.dataclass(frozen=True)
