@@ -22,7 +22,7 @@ from rich.table import Table
 PACKAGE = "regrpo_jax"
 LAYERS = (
     "errors", "core", "records", "config", "toolbox", "sandbox", "agent", "environments", "suites", "engine", "models",
-    "data", "training", "evaluation", "rollouts", "report", "run", "stages", "main",
+    "data", "training", "evaluation", "rollouts", "plan", "report", "run", "stages", "main",
 )  # fmt: skip
 """From the ground up."""
 ENDS = {"core.clipped_loss", "core.losses"}

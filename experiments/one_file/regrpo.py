@@ -222,7 +222,12 @@ def token_logprobs(functions: PolicyFunctions, params: Any, batch: dict[str, Any
     _, cache = functions.run_prefix(variables, batch["prefix"], None)
     hidden = functions.run_branches(variables, batch["branches"], cache)  # [group, branch, token, hidden]
     return token_scores(
-        hidden, functions.head(variables), batch["targets"], batch["kinds"] > 0, chunk_size=4096, vocabulary_axis=None
+        hidden,
+        functions.head(variables),
+        batch["targets"],
+        batch["kinds"] > 0,
+        chunk_size=4096,
+        vocab_size=functions.config.vocab_size,
     ).logprobs
 
 

@@ -31,6 +31,7 @@ ERROR_SHARES = dict.fromkeys(map(str, ErrorType)) | {
     "GroundingDrift": 0.294, "ToolMismatch": 0.246, "ArgInvalid": 0.308, "InfoInsufficient": 0.152,
 }  # fmt: skip
 TRAINING_STAGES = ("sft", "rl", "preference", "online")  # the sections that have an optimizer
+PLANNED = ("sft", "rl", "score", "online", "prefill", "decode")
 STARTS = dict.fromkeys(("forced_failures", "middle_states", "near_misses"))
 
 
@@ -83,6 +84,7 @@ def declared() -> ConfigDict:
     config.environment = _environment()
     config.engine = _engine()
     config.teacher = _teacher()
+    config.plan = _plan()
     config.audit = ConfigDict({"replay": False})  # play the records of data.rot again, and compare
     # updates of each stage that trains whose trace goes to profile/STAGE/ of the run, see docs/metrics.md
     config.profile = ConfigDict({"updates": updates()})
@@ -96,6 +98,17 @@ def _checkpoint() -> ConfigDict:
     # since the last one, after which another is written with the next line of metrics; a stage's end always writes one
     checkpoint.minutes = above_zero(10.0)
     return checkpoint
+
+
+def _plan() -> ConfigDict:
+    plan = ConfigDict()  # what the stage plan compiles, and for what
+    # a TPU slice such as "v5e:2x4", for which libtpu compiles without one; a GPU such as "h200", by analysis; "" for
+    # the devices of this machine
+    plan.topology = ""
+    plan.steps = some_of(PLANNED, PLANNED)  # updates, log-probs of a batch, and what play is made of
+    plan.patches = at_least(0, 2048)  # image patches of a group, for a policy that sees
+    plan.tries = at_least(0, 4)  # other settings that are compiled where this one does not fit
+    return plan
 
 
 def _data() -> ConfigDict:

@@ -64,9 +64,8 @@ def _over_heads(attend: Callable[..., Array]) -> Callable[..., Array]:
     return on_own_heads
 
 
-def best_backend(dtype: str) -> AttentionBackend:
-    """The fastest back-end of the devices that jax runs on, for activations of `dtype`."""
-    platform = jax.default_backend()
+def best_backend(dtype: str, platform: str) -> AttentionBackend:
+    """The fastest back-end of devices of a platform ("tpu", "gpu", "cpu"), for activations of `dtype`."""
     if platform == "gpu" and dtype in ("bfloat16", "float16"):
         return "cudnn"
     return "splash" if platform == "tpu" else "xla"

@@ -28,11 +28,12 @@ def new_turn(decoding: Decoding, sampling: Sampling, budget: Array | None) -> Tu
     check_room(decoding, sampling.max_tokens, "drawing")
     given = sampling.max_tokens if budget is None else np.minimum(budget, sampling.max_tokens)
     limit = np.broadcast_to(np.asarray(given, np.int32), decoding.fed.shape)  # [group, branch]
-    return _empty_turn(limit, sampling, dtype=at_least_float32(decoding.prefix.keys[0].dtype))
+    return empty_turn(limit, sampling, dtype=at_least_float32(decoding.prefix.keys[0].dtype))
 
 
 @functools.partial(jax.jit, static_argnames="dtype")
-def _empty_turn(budget: Array, sampling: Sampling, *, dtype: jnp.dtype) -> Turn:
+def empty_turn(budget: Array, sampling: Sampling, *, dtype: jnp.dtype) -> Turn:
+    """A turn with nothing drawn, of branches with such budgets.  # [group, branch]"""
     shape, room = budget.shape, sampling.longest_stop - 1
     samples = Samples(
         tokens=jnp.concatenate(
@@ -57,7 +58,10 @@ def draw(
     needed = int(decoding.cache.length) + until - int(turn.time)
     slots = min(max(1 << (needed - 1).bit_length(), FEWEST_SLOTS), decoding.cache.valid.shape[-1])
     end = jnp.asarray(until, jnp.int32)
-    return draw_compiled(functions, variables, decoding.cache, rest, turn, sampling, end, slots=slots)
+    apart = jax.default_backend() == "cpu"
+    return draw_compiled(
+        functions, variables, decoding.cache, rest, turn, sampling, end, slots=slots, layers_apart=apart
+    )
 
 
 def finished_samples(turn: Turn, sampling: Sampling) -> Samples:
@@ -70,7 +74,7 @@ def running(done: Array, turn: Turn) -> Array:
     return ~done & (turn.time < turn.budget)
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "slots"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("functions", "slots", "layers_apart"), donate_argnames="cache")
 def draw_compiled(
     functions: PolicyFunctions,
     variables: Variables,
@@ -81,12 +85,16 @@ def draw_compiled(
     until: Array,
     *,
     slots: int,
+    layers_apart: bool,
 ) -> tuple[Turn, Decoding]:
-    """`draw` with its cache, which it uses up, apart; only the first `slots` slots of it are looked at."""
+    """`draw` with its cache, which it uses up, apart; only the first `slots` slots of it are looked at.
+
+    layers_apart: whether each layer's weights are taken out of the stack before the loop, as a CPU wants it, which
+      would copy them at every step; an accelerator reads them where they lie.
+    """
     head = functions.head(variables).T.astype(rest.prefix.keys[0].dtype)  # [hidden, vocab]; once, not at every step
     prefix = rest.prefix  # constant in the loop
-    # An accelerator reads a layer where it lies among the others. A CPU would copy it at every step.
-    weights = functions.layer_weights(variables) if jax.default_backend() == "cpu" else None
+    weights = functions.layer_weights(variables) if layers_apart else None
 
     def goes_on(loop: tuple[Turn, Decoding]) -> Array:
         turn, decoding = loop

@@ -39,11 +39,11 @@ def default_chunk(vocab_size: int) -> int:
 
 def token_logprobs(hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int) -> Array:
     """The log-probs of `token_scores` alone.  # [.., token]"""
-    return token_scores(hidden, head, targets, mask, chunk_size=chunk_size, vocab_size=len(head)).logprobs
+    return token_scores(hidden, head, targets, mask, chunk_size=chunk_size).logprobs
 
 
 def token_scores(
-    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, vocab_size: int
+    hidden: Array, head: Array, targets: Array, mask: Array, *, chunk_size: int, vocab_size: int | None = None
 ) -> TokenScores:
     """log pi(target_t | before t) and the entropy at t where `mask`, 0 elsewhere; both can be differentiated.
 
@@ -56,7 +56,7 @@ def token_scores(
       targets: int32 token ids.  # [.., token]
       mask: bool, which tokens are scored.  # [.., token]
       chunk_size: tokens per vocabulary block.
-      vocab_size: rows of the whole head.
+      vocab_size: rows of the whole head; None where it is here.
     """
     flat_mask = mask.reshape(-1).astype(bool)
     count = flat_mask.shape[0]
@@ -74,9 +74,9 @@ def token_scores(
     )
 
 
-def _head_axes(head: Array, vocab_size: int) -> tuple[str, ...]:
+def _head_axes(head: Array, vocab_size: int | None) -> tuple[str, ...]:
     """The mesh axes in context that the head's rows are split over, which is as `sharding.partition_spec` says."""
-    split = (FSDP_AXIS,) if len(head) < vocab_size else ()
+    split = (FSDP_AXIS,) if vocab_size is not None and len(head) < vocab_size else ()
     devices = left_to_compiler()
     return (*split, MODEL_AXIS) if devices > 1 and len(head) % devices == 0 else split
 

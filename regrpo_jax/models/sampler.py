@@ -19,7 +19,7 @@ import numpy as np
 from regrpo_jax.models.decode_attention import prefix_layers
 from regrpo_jax.models.decoding_state import APART, Decoding, Pictures, Prompt, Samples, check_room, last_place
 from regrpo_jax.models.drawing import draw, finished_samples, new_turn
-from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, TokenBlock
+from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixLayers, TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache
 from regrpo_jax.models.token_choice import Sampling
@@ -29,18 +29,26 @@ Variables = dict[str, Any]
 SCORED_CHUNK = 256  # appended tokens that meet the vocabulary at once
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "branches", "capacity"))
+@functools.partial(jax.jit, static_argnames=("functions", "branches", "capacity", "parts"))
 def start(
-    functions: PolicyFunctions, variables: Variables, prompt: Prompt, key: Array, *, branches: int, capacity: int
+    functions: PolicyFunctions,
+    variables: Variables,
+    prompt: Prompt,
+    key: Array,
+    *,
+    branches: int,
+    capacity: int,
+    parts: int = 1,
 ) -> Decoding:
     """Runs the prefixes; every group gets `branches` branches with room for `capacity` tokens each.
 
     Args:
       key: random key of all draws.
       capacity: slots of the branch cache: the sum of the widths of all appends and the `max_tokens` of all turns.
+      parts: that the groups are run in, one after the other, for what a prefix takes beside its cache; their number
+        divides by it.
     """
-    _, cache = functions.run_prefix(variables, prompt.prefix, prompt.images)
-    prefix = prefix_layers(cache)
+    prefix = _run_prefixes(functions, variables, prompt, parts)
     shape = (prompt.last_token.shape[0], branches)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     keys = jax.vmap(fold, in_axes=(0, None))(fold(key, prompt.draw_ids), jnp.arange(branches))
@@ -54,6 +62,19 @@ def start(
         done=jnp.zeros(shape, bool),
         keys=keys,
     )
+
+
+def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prompt, parts: int) -> PrefixLayers:
+    def run(part: tuple[TokenBlock, ImagePatches | None]) -> PrefixLayers:
+        return prefix_layers(functions.run_prefix(variables, *part)[1])
+
+    groups = (prompt.prefix, prompt.images)
+    if parts == 1:
+        return run(groups)
+    # A part takes every so manieth group, so that groups which lie on several devices stay there.
+    split = jax.tree.map(lambda array: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1), groups)
+    run_parts = jax.lax.map(run, split)  # each array [part, group / part, ..]
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), run_parts)
 
 
 def append(

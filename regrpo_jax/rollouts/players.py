@@ -12,15 +12,19 @@ import dataclasses
 import shutil
 from typing import Any, Protocol
 
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.plain_tokens import PlainTokens
 from regrpo_jax.agent.policy import Policy
 from regrpo_jax.agent.remote_engine import EngineSettings, exchange_adapter
 from regrpo_jax.agent.remote_policy import RemotePolicy
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.config.servers import server_of
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.models.peft import export_adapter
+from regrpo_jax.models.sharding import DATA_AXIS
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.training.loop import RunContext
@@ -78,15 +82,17 @@ class SamplerPlayer:
         self._context, self._reader = context, reader
 
     def __call__(self, variables: Tree, *, version: int, temperature: float) -> SamplerPolicy:
-        data = self._context.config.data
+        config, mesh = self._context.config, self._context.mesh
         return SamplerPolicy(
             self._context.functions,
             variables,
             self._reader,
-            prefix_buckets=tuple(data.prefix_buckets),
-            branch_tokens=max(data.branch_buckets),
+            prefix_buckets=tuple(config.data.prefix_buckets),
+            branch_tokens=max(config.data.branch_buckets),
             temperature=temperature,
             version=version,
+            rows=NamedSharding(mesh, P(DATA_AXIS)) if mesh.shape[DATA_AXIS] > 1 else None,
+            prefill_parts=stage_section(config, "online").microbatches,
         )
 
 

@@ -30,7 +30,7 @@ class Stage:
 
     Attributes:
       module: whose `run(run)` it is; imported when its turn comes.
-      host: it plays real tools or reads records, and needs no accelerator library.
+      host: it has no policy to train or play: it plays real tools, reads records, or plans.
       batch: the field of its section that says how large an update is; "" for a stage that trains nothing.
       idle: whether it leaves the policy as it is, although it has updates.
       repeats: it measures, so that it may be listed more than once.

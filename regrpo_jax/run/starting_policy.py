@@ -58,9 +58,8 @@ def starting_policy(
                 f"model knows {policy_config.vocab_size}; the two belong to different models"
             )
         policy_config = with_stored_head(policy_config, folder)
-    vision = policy_config.vision and dataclasses.replace(policy_config.vision, lora_alpha=config.lora.alpha)
-    attention = _attention(config, policy_config)
-    policy_config = dataclasses.replace(policy_config, vision=vision, attention=attention)
+    policy_config = _with_choices(policy_config, config, jax.default_backend())
+    vision = policy_config.vision
     if "sft" in config.stages:
         check_row_patches(config.sft.row_patches, vision)
     functions = policy_functions(policy_config)
@@ -76,6 +75,26 @@ def starting_policy(
         params = load_weights(folder, policy_config, shardings=shardings, quantization=config.model.quantize)
     variables = load_adapter(Path(config.lora.path), params, policy_config) if config.lora.path else {"params": params}
     return functions, place(variables, mesh), reader
+
+
+def planned_policy(config: ml_collections.ConfigDict, platform: str) -> PolicyConfig:
+    """The policy of a config as far as its sizes go, for devices of a platform; no weights and no tokenizer are read.
+
+    Raises:
+      UserError: `config.json` cannot be used, or the policy cannot be computed on such devices.
+    """
+    config = with_model_defaults(config)
+    if config.model.path:
+        policy = read_config(described_in(Path(config.model.path)), **_settings(config))
+    else:
+        policy = _tiny_config(config, config.model.vocab_size)
+    return _with_choices(policy, config, platform)
+
+
+def _with_choices(policy: PolicyConfig, config: ml_collections.ConfigDict, platform: str) -> PolicyConfig:
+    """With the tower's scale of an adapter, and the kernels that the devices run."""
+    vision = policy.vision and dataclasses.replace(policy.vision, lora_alpha=config.lora.alpha)
+    return dataclasses.replace(policy, vision=vision, attention=_attention(config, policy, platform))
 
 
 def check_row_patches(row_patches: int, vision: VisionConfig | None) -> None:
@@ -100,13 +119,13 @@ def _settings(config: ml_collections.ConfigDict) -> dict[str, Any]:
     }
 
 
-def _attention(config: ml_collections.ConfigDict, policy: PolicyConfig) -> AttentionBackend:
+def _attention(config: ml_collections.ConfigDict, policy: PolicyConfig, platform: str) -> AttentionBackend:
     """The kernel that is asked for, or the device's best; a fused one runs on whole heads.
 
     Raises:
       UserError: the kernel that is asked for does not run here; the compiler would say so in the middle of a trace.
     """
-    asked, dtype, platform = config.model.attention, config.model.dtype, jax.default_backend()
+    asked, dtype = config.model.attention, config.model.dtype
     runs = {"cudnn": platform == "gpu" and dtype == "bfloat16", "splash": platform == "tpu"}
     if not runs.get(asked, True):
         needs = {"cudnn": "a GPU and config.model.dtype='bfloat16'", "splash": "a TPU"}[asked]
@@ -121,7 +140,7 @@ def _attention(config: ml_collections.ConfigDict, policy: PolicyConfig) -> Atten
             f"config.model.attention is {asked!r}, which runs on whole heads; config.mesh.model={config.mesh.model} "
             f"cuts the {cut[0]} heads of this model: choose a divisor of them, or attention 'xla'"
         )
-    best: AttentionBackend = "xla" if cut else best_backend(dtype)
+    best: AttentionBackend = "xla" if cut else best_backend(dtype, platform)
     return best if asked == "auto" else asked
 
 

@@ -44,7 +44,7 @@ from regrpo_jax.run.stage import Stage
 from regrpo_jax.run.starting_policy import starting_policy
 from regrpo_jax.training.loop import RunContext, RunFolder
 from regrpo_jax.training.metrics import MetricsWriter
-from regrpo_jax.training.parallel import check_divisible, device_mesh
+from regrpo_jax.training.parallel import check_divisible, device_mesh, mesh_in_context
 
 
 def walk(run: Run, table: Mapping[str, Stage]) -> None:
@@ -108,7 +108,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     record_run(config, workdir, fingerprints)
     training = tuple(name for name, stage in stages.items() if stage.batch)
     print(describe_choices(config, functions.config, training), flush=True)
-    with closing(MetricsWriter(workdir, open_boards(config, workdir))) as writer:
+    with mesh_in_context(mesh), closing(MetricsWriter(workdir, open_boards(config, workdir))) as writer:
         context = RunContext(config, workdir, writer, functions, mesh, reader.renderer.image_token_id)
         start = config.lora.path
         replaced = full_weights(Path(start), variables["params"], functions.config) if start else []

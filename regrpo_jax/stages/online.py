@@ -48,7 +48,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.suites.find import suite_of
 from regrpo_jax.training.batch_flops import Passes, trained_parts
 from regrpo_jax.training.loop import RunContext, Source, train_stage
-from regrpo_jax.training.online_step import OnlineSettings, online_step, online_update
+from regrpo_jax.training.online_step import online_settings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.train_step import Step
@@ -229,19 +229,9 @@ def _replayed(context: RunContext, reader: ConversationReader, numbers: range) -
 def _update(context: RunContext, optimizer: Any, reference: Tree) -> Step:
     """`online_step.online_update` of the config."""
     online = stage_section(context.config, "online")
-    settings = OnlineSettings(
-        beta=online.beta,
-        kl_estimator=online.kl_estimator,
-        clip_low=online.clip[0],
-        clip_high=online.clip[1],
-        weight_cap=online.weight_cap,
-        zero_variance=online.zero_variance,
-        ratio_of=online.ratio_of,
-        branch_length=context.config.agent.episode_tokens if online.divide_by == "budget" else None,
-    )
     parts = {"microbatches": online.microbatches, "chunk_size": context.logprob_chunk}
     return online_update(
-        online_step(context.functions, optimizer, context.mesh, settings, **parts),
+        online_step(context.functions, optimizer, context.mesh, online_settings(context.config), **parts),
         logprob_scorer(context.functions, context.mesh, **parts),
         reference,
         epochs=online.epochs,

@@ -15,6 +15,7 @@ def _supervised(config: ConfigDict) -> frozenset[str]:
 
 
 STAGES: dict[str, Stage] = {
+    "plan": Stage("regrpo_jax.stages.plan", host=True),  # of a policy that needs no weights, on devices elsewhere
     "baselines": Stage("regrpo_jax.stages.baselines", host=True, plays=lambda config: True),
     "data": Stage("regrpo_jax.stages.data", host=True),  # asks for isolation itself, if anything is left to play
     "audit": Stage("regrpo_jax.stages.audit", host=True, plays=lambda config: config.audit.replay),
@@ -78,8 +79,9 @@ def check_stages(config: ConfigDict) -> None:
         raise UserError("config.stages lists 'score' without a file; name one in config.eval.score_only")
     if not stages:
         raise UserError(f"config.stages is empty; list some of {', '.join(STAGES)}")
-    if "baselines" in stages and len(stages) > 1:
-        raise UserError(f"config.stages is {stages}; 'baselines' stands alone, because nothing is trained")
+    for alone in {"baselines", "plan"} & set(stages):
+        if len(stages) > 1:
+            raise UserError(f"config.stages is {stages}; {alone!r} stands alone, because nothing is trained")
     host = [STAGES[name].host for name in stages]
     if host != sorted(host, reverse=True) or stages[:2] == ("audit", "data"):
         raise UserError(f"config.stages is {stages}; 'data' comes before 'audit', and both before the others")

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
+from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.core.clipped_loss import clipped_denominator, clipped_loss
 from regrpo_jax.core.metrics import finalize_metrics
 from regrpo_jax.core.step_advantages import zero_variance_steps
@@ -53,6 +55,21 @@ class OnlineSettings:
     zero_variance: Literal["skip", "keep_kl"]
     ratio_of: Literal["token", "branch"] = "token"
     branch_length: int | None = None
+
+
+def online_settings(config: ml_collections.ConfigDict) -> OnlineSettings:
+    """The update's numbers from the whole configuration."""
+    online = stage_section(config, "online")
+    return OnlineSettings(
+        beta=online.beta,
+        kl_estimator=online.kl_estimator,
+        clip_low=online.clip[0],
+        clip_high=online.clip[1],
+        weight_cap=online.weight_cap,
+        zero_variance=online.zero_variance,
+        ratio_of=online.ratio_of,
+        branch_length=config.agent.episode_tokens if online.divide_by == "budget" else None,
+    )
 
 
 @struct.dataclass

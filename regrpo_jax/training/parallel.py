@@ -4,7 +4,8 @@ Rows are split over the mesh axes "data" and "fsdp". How weights are split over 
 `models.sharding`'s business; devices along "model" see the same rows.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -40,6 +41,13 @@ def device_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1, model
     shape = (len(devices) // (fsdp * model), fsdp, model)
     axes = (DATA_AXIS, FSDP_AXIS, MODEL_AXIS)
     return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+@contextlib.contextmanager
+def mesh_in_context(mesh: Mesh) -> Iterator[None]:
+    """Tells kernels outside of updates what weights are split over; without a split there is nothing to tell."""
+    with jax.set_mesh(mesh) if mesh.shape[MODEL_AXIS] > 1 else contextlib.nullcontext():
+        yield
 
 
 def row_shards(mesh: Mesh) -> int:

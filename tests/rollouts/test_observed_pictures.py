@@ -134,7 +134,7 @@ def collate(groups: list[RolloutGroup], policy: SamplerPolicy) -> OnlineBatch:
 @functools.partial(jax.jit, static_argnums=0)
 def scored(functions: PolicyFunctions, variables: dict[str, Any], batch: OnlineBatch) -> jax.Array:
     """Log-probs of scored tokens, as the trainer has them.  # [group, branch, token]"""
-    return group_scores(functions, variables, batch, None, chunk_size=512, vocabulary_axis=None).logprobs
+    return group_scores(functions, variables, batch, None, chunk_size=512).logprobs
 
 
 def largest_difference(groups: list[RolloutGroup], policy: SamplerPolicy) -> tuple[float, int]:

@@ -58,7 +58,7 @@ def test_logprobs_are_those_of_a_fresh_scoring_pass(collected: list[RolloutGroup
     batch = collate_groups(
         groups, nothing, image_token_id=renderer.image_token_id, prefix_buckets=(512,), branch_buckets=(WIDTH,)
     )
-    scores = group_scores(sampler.functions, sampler.variables, batch, None, chunk_size=512, vocabulary_axis=None)
+    scores = group_scores(sampler.functions, sampler.variables, batch, None, chunk_size=512)
     fresh = np.asarray(scores.logprobs)  # [group, branch, token]
     compared = several = 0
     for row, group in enumerate(collected):

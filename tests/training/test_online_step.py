@@ -105,7 +105,7 @@ def test_first_update_has_ratio_one_and_the_gradient_of_the_plain_loss(
         assert metrics[f"{segment}/token_count"] == (fresh.keep & (fresh.segments == 1 + (segment == "action"))).sum()
 
     def plain(trained: dict) -> jax.Array:
-        logprobs = group_scores(functions, trained, fresh, None, chunk_size=64, vocabulary_axis=None).logprobs
+        logprobs = group_scores(functions, trained, fresh, None, chunk_size=64).logprobs
         return -jnp.sum(jnp.where(fresh.keep, logprobs * fresh.advantages, 0.0)) / fresh.keep.sum()
 
     gradient = jax.jit(jax.grad(plain))(variables)
