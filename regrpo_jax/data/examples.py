@@ -14,7 +14,7 @@ from regrpo_jax.agent.policy import Heard, Told
 from regrpo_jax.data.chat import ChatError, ChatRenderer, RenderedChat
 from regrpo_jax.data.image_parts import image_order, images_before
 from regrpo_jax.data.image_settings import ImageSettings
-from regrpo_jax.data.images import PackedImages, PatchedImage, cached_image, pack_images
+from regrpo_jax.data.images import FilePatches, PackedImages, PatchedImage, cached_image, pack_images
 from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.models.config import VisionConfig
 from regrpo_jax.records.complexity import record_complexity
@@ -94,8 +94,13 @@ class ConversationReader:
         return rotary_positions(tokens == self.renderer.image_token_id, images.merged_grids)
 
     def read_images(self, turns: Sequence[Turn], images: Sequence[ImageReference]) -> PackedImages:
-        """Patches of all images, in the order of their tokens."""
-        return pack_images(self._patched(turns, images), self.vision)
+        """All images, in the order of their tokens; their patches are made anew when they are needed."""
+        packed = pack_images(self._patched(turns, images), self.vision)
+        if self.settings is None or not packed.merged_grids:
+            return packed
+        files = tuple(image.path for image in image_order(turns, images))
+        made = FilePatches(files, self.settings, (len(packed.patches), packed.patches.shape[1]))
+        return dataclasses.replace(packed, patches=made)
 
     def _patched(self, turns: Sequence[Turn], images: Sequence[ImageReference]) -> list[PatchedImage]:
         if images and self.settings is None:

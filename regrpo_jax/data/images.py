@@ -8,6 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -74,18 +75,44 @@ def patch_positions(rows: int, columns: int, merge: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+class FilePatches:
+    """The patches of image files, one after another, made whenever they are looked at: those of 20,000 records do not
+    fit into a host's memory, where their files do not either.
+
+    Attributes:
+      files: paths.
+      settings: how patches are made of them.
+      shape: of the array that numpy makes of it.  # [patch, patch_dim]
+    """
+
+    files: tuple[str, ...]
+    settings: ImageSettings
+    shape: tuple[int, int]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """ImageError: a file is no longer what it was when it was read first."""
+        patches = np.concatenate([cached_image(file, self.settings).patches for file in self.files])
+        if patches.shape != self.shape:
+            raise ImageError(f"{', '.join(self.files)}: an image changed its size since the records were read")
+        return patches if dtype is None else patches.astype(dtype)
+
+
+@dataclasses.dataclass(frozen=True)
 class PackedImages:
     """The images of one conversation, concatenated.
 
     Attributes:
-      patches: float32.  # [patch, patch_dim]
+      patches: float32, or what numpy makes such an array of.  # [patch, patch_dim]
       positions: int32 row and column.  # [patch, 2]
       segment_ids: int32 from 1, which image a patch belongs to.  # [patch]
       window_ids: int32 from 1, which attention window it belongs to; the image without windows.  # [patch]
       merged_grids: rows and columns of image tokens, per image.
     """
 
-    patches: np.ndarray
+    patches: np.ndarray | FilePatches
     positions: np.ndarray
     segment_ids: np.ndarray
     window_ids: np.ndarray

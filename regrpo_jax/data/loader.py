@@ -62,7 +62,7 @@ def sft_batches(
         # Rows are made of whole examples, so what holds of each of them holds of every row.
         check_image_tokens(example.record_id, example.tokens, sum(example.images.token_counts), image_token_id)
     datasets = [
-        grain.MapDataset.source([_features(example) for example in source]).seed(seed + index).shuffle().repeat()
+        grain.MapDataset.source(source).seed(seed + index).shuffle().repeat().map(_features)
         for index, (source, _) in enumerate(sources)
     ]
     deck = None if pacer is None else Deck([example.complexity or 0.0 for example in rot], pacer)
@@ -169,7 +169,7 @@ def _features(example: Example) -> dict[str, np.ndarray]:
         "segments": example.segments,
         "positions": example.positions,
         "complexity": np.full(int(example.complexity is not None), example.complexity or 0.0),
-        "patches": example.images.patches,
+        "patches": np.asarray(example.images.patches),
         "patch_positions": example.images.positions,
         "patch_images": example.images.segment_ids,
         "patch_windows": example.images.window_ids,
@@ -178,10 +178,9 @@ def _features(example: Example) -> dict[str, np.ndarray]:
 
 def _resolver(rot: Sequence[Example], deck: Deck) -> Callable[[Any], dict[str, np.ndarray]]:
     """Turns deals into the features of the RoT examples that they stand for."""
-    features = [_features(example) for example in rot]
 
     def resolve(drawn: Deal | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return features[deck.record(drawn)] if isinstance(drawn, Deal) else drawn
+        return _features(rot[deck.record(drawn)]) if isinstance(drawn, Deal) else drawn
 
     return resolve
 
