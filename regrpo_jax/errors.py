@@ -1,5 +1,6 @@
 """What reaches a person without a traceback."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -12,6 +13,17 @@ class UserError(Exception):
 
 class Preempted(BaseException):
     """The machine is wanted back, and what was learnt is written down; whoever catches errors does not catch this."""
+
+
+def system_error(error: BaseException) -> int | None:
+    """The number under which the operating system refused something, also where a library in another language says so.
+
+    Rust's write "(os error 28)", tensorstore "[os_error_code='28']"; Python's own errors know it.
+    """
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)|os_error_code='(\d+)'", str(error))
+    return int(found[1] or found[2]) if found else None
 
 
 def listed(problems: Sequence[str], most: int = 20) -> str:

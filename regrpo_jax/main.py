@@ -11,6 +11,7 @@ Starting again with the same --workdir goes on where the last start stopped.
 
 import errno
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import parse_command_line
-from regrpo_jax.errors import Preempted, UserError
+from regrpo_jax.errors import Preempted, UserError, system_error
 from regrpo_jax.run.boards import check_boards
 from regrpo_jax.run.corpus_files import with_corpus
 from regrpo_jax.run.model_defaults import with_model_defaults
@@ -84,14 +85,13 @@ def run_from_command_line() -> None:
     except SandboxError as error:
         print(f"error: {error}; start again with the same --workdir to go on", file=sys.stderr)
         sys.exit(2)
-    except OSError as error:
-        if error.errno not in _NO_SPACE:
+    except Exception as error:
+        number = system_error(error)
+        if number not in _NO_SPACE:
             raise
-        where = f"{error.filename}: " if error.filename else ""
-        print(
-            f"error: {where}{error.strerror}; free some space there and start again with the same --workdir to go on",
-            file=sys.stderr,
-        )
+        where = getattr(error, "filename", None) or "--workdir"
+        remedy = "free some space there and start again with the same --workdir to go on"
+        print(f"error: {where}: {os.strerror(number)}; {remedy}", file=sys.stderr)
         sys.exit(2)
     except Preempted:
         print("told to end; start again with the same --workdir to go on", file=sys.stderr)

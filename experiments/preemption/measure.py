@@ -49,7 +49,9 @@ SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 600  # seconds for a run of seconds
 # Checkpoints by count, and by time as often as there are lines.
 SHARED = {"log_every": 1, "checkpoint.minutes": 0.01}
-WARM_START: dict[str, object] = {"stages": "('sft',)", "sft.steps": 12}  # of the online run, which is not disturbed
+SUITE = {"suite.families": "('moved', 'service')"}
+# Of the online run; it is not disturbed.
+WARM_START: dict[str, object] = {"stages": "('sft',)", "sft.steps": 12, **SUITE}
 RUNS: dict[str, dict[str, object]] = {
     "sft": {"stages": "('sft',)", "sft.steps": 60, "checkpoint.every": 16},
     "online": {
@@ -58,7 +60,7 @@ RUNS: dict[str, dict[str, object]] = {
         "online.steps": 4,
         "online.tasks": 2,
         "online.branches": 4,
-        "suite.families": "('moved', 'service')",
+        **SUITE,
         "agent.turn_tokens": 48,
         "agent.episode_tokens": 96,
         "checkpoint.every": 2,

@@ -11,7 +11,6 @@ import io
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import textwrap
@@ -22,7 +21,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from regrpo_jax.errors import UserError
+from regrpo_jax.errors import UserError, system_error
 from regrpo_jax.training.digest import digest_of
 from regrpo_jax.training.state import TrainState
 
@@ -212,11 +211,9 @@ def _reason(error: BaseException) -> str:
     """What is behind an error, in a few words."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if number := system_error(error):
+        return os.strerror(number)
     words = " ".join(str(error).split())
-    if number := re.search(r"os_error_code='(\d+)'", words):  # as tensorstore tells what the system said
-        return os.strerror(int(number[1]))
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
     if isinstance(error, json.JSONDecodeError):
         return f"a file of its description is cut short or damaged: {words}"
     return textwrap.shorten(words or type(error).__name__, 160, placeholder=" ..")

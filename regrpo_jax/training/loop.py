@@ -215,7 +215,7 @@ def _update(
     passes: Passes,
 ) -> TrainState:
     """The updates that are left, with their lines and checkpoints."""
-    config, last, done = context.config, context.config[name].steps, int(state.step)
+    config, last, done, learnt = context.config, context.config[name].steps, int(state.step), False
     context.writer.drop_after(name, done)
     since, trained = _Interval(context.mesh), trained_parts(state.trainable)
     tracing = Tracing(config.profile.updates, context.workdir / "profile" / name)
@@ -226,7 +226,8 @@ def _update(
                 tracing.begin(number)
                 if source.unhurried:
                     batch, seen = source(number, state.trainable)
-                with preemption.held():
+                # The first update is compiled, which takes long, and what came before it is on disk already.
+                with preemption.held() if number > done + 1 else contextlib.nullcontext():
                     if not source.unhurried:
                         batch, seen = source(number, state.trainable)
                     state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
@@ -241,8 +242,9 @@ def _update(
                     progress.advance(1, shown)
                     if times.is_due(number, has_line=has_line):
                         save(state)
+                learnt = True
         except Preempted:
-            if int(state.step):
+            if learnt:
                 save(state)
             raise
     return state
