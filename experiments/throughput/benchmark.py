@@ -13,10 +13,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -25,7 +23,7 @@ from rich.table import Table
 
 from experiments.group_update.benchmark import make_group
 from experiments.throughput.forms import FORMS, OF_TORCH, Timed
-from experiments.throughput.matmul_peak import matmul_peak, model_products
+from experiments.throughput.matmul_peak import Spent, matmul_peak, model_products, spent
 from experiments.throughput.ours import Policy
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.lora import AdapterSettings, init_adapter
@@ -56,6 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         policy = _policy(config, Path(folder), shared=bool(OF_TORCH.intersection(arguments.forms)))
         timed = [one for form in arguments.forms for one in FORMS[form](policy, batch, Path(folder))]
+        timed = [one for one in timed if arguments.only in one.name]
         seconds, peaks = _measured(timed, model_products(config, arguments.prefix), arguments.repeats)
     _show(timed, seconds, peaks)
 
@@ -66,6 +65,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--forms", type=lambda text: text.split(","), default=list(FORMS), help=", ".join(FORMS))
     parser.add_argument("--repeats", type=int, default=3, help="timed calls of each; the median counts")
     parser.add_argument("--remat", choices=("none", "dots", "full"), default="none")
+    parser.add_argument("--only", default="", help="time what has this in its name, such as update")
     parser.add_argument("--prefix", type=int, default=1000)
     parser.add_argument("--branch", type=int, default=80)
     arguments = parser.parse_args()
@@ -97,43 +97,45 @@ def _policy(config: PolicyConfig, folder: Path, *, shared: bool) -> Policy:
 
 def _measured(
     timed: Sequence[Timed], products: Sequence[tuple[int, int, int]], repeats: int
-) -> tuple[dict[str, list[float]], list[float]]:
-    """Seconds of the calls by name, and the peaks that were measured between them."""
+) -> tuple[dict[str, list[Spent]], list[Spent]]:
+    """What each call took, by name, and the peaks that were measured between them."""
     for one in timed:
-        _seconds(one.call)
-    seconds: dict[str, list[float]] = {one.name: [] for one in timed}
+        result = jax.block_until_ready(one.call())
+        if one.is_update:
+            print(f"{one.name}: first loss {float(result):.5f}", flush=True)
+    seconds: dict[str, list[Spent]] = {one.name: [] for one in timed}
     peaks = []
     for _ in range(repeats):
         for one in timed:
             peaks.append(matmul_peak(products))
-            seconds[one.name].append(_seconds(one.call))
+            seconds[one.name].append(spent(one.call))
+            print(f"{one.name}: {seconds[one.name][-1]}, beside it {1e-9 / peaks[-1].wall:.0f} GFLOP/s", flush=True)
     return seconds, peaks
 
 
-def _seconds(call: Callable[[], Any]) -> float:
-    begun = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - begun
-
-
-def _show(timed: Sequence[Timed], seconds: dict[str, list[float]], peaks: Sequence[float]) -> None:
-    peak = float(np.median(peaks))
-    spread = f"{min(peaks) / 1e9:.0f} .. {max(peaks) / 1e9:.0f}"
-    print(f"matmul peak: {peak / 1e9:.0f} GFLOP/s (median of {len(peaks)}; {spread})")
-    table = Table("", "seconds (all)", "tokens/s", "GFLOP", "GFLOP/s", "of the peak", "hardware")
+def _show(timed: Sequence[Timed], seconds: dict[str, list[Spent]], peaks: Sequence[Spent]) -> None:
+    """Medians; the last column has the operations of processor seconds over those of the peak's."""
+    peak = _median(peaks)
+    print(f"matmul peak: {1e-9 / peak.wall:.0f} GFLOP/s on the clock, {1e-9 / peak.processors:.0f} a processor second")
+    table = Table("", "seconds", "tokens/s", "GFLOP", "GFLOP/s", "of the peak", "hardware", "of a processor")
     for one in timed:
-        median = float(np.median(seconds[one.name]))
-        hardware = "" if one.hardware_flops is None else f"{one.hardware_flops / median / peak:.0%}"
+        median = _median(seconds[one.name])
+        visited = one.flops if one.hardware_flops is None else one.hardware_flops
         table.add_row(
             one.name,
-            f"{median:.3g} ({', '.join(f'{value:.3g}' for value in seconds[one.name])})",
-            f"{one.tokens / median:,.0f}",
+            f"{median.wall:.3g}",
+            f"{one.tokens / median.wall:,.0f}",
             f"{one.flops / 1e9:,.0f}",
-            f"{one.flops / median / 1e9:.1f}",
-            f"{one.flops / median / peak:.0%}",
-            hardware,
+            f"{one.flops / median.wall / 1e9:.1f}",
+            f"{one.flops * peak.wall / median.wall:.0%}",
+            f"{visited * peak.wall / median.wall:.0%}",
+            f"{visited * peak.processors / median.processors:.0%}",
         )
     Console(width=140).print(table)
+
+
+def _median(values: Sequence[Spent]) -> Spent:
+    return Spent(*(float(np.median([getattr(one, name) for one in values])) for name in ("wall", "processors")))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ class Timed:
       tokens: of the group, or drawn: the same for all forms.
       flops: that the arithmetic of the form asks for.
       hardware_flops: with what is computed again, and the pairs that masks remove; None where nobody counted.
+      is_update: the call returns a loss.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Timed:
     tokens: int
     flops: int
     hardware_flops: int | None = None
+    is_update: bool = False
 
 
 def our_forms(policy: Policy, batch: GroupBatch, folder: Path) -> list[Timed]:
@@ -47,11 +49,10 @@ def our_forms(policy: Policy, batch: GroupBatch, folder: Path) -> list[Timed]:
     batch = dataclasses.replace(batch, reference_logprobs=np.asarray(reference()))
     update = ours.update(policy, batch)
     prefill, decode = ours.prefill_and_decode(policy, batch, length)
-    tell("ours", update()["loss"])
     pieces = ours.parts(policy, batch)
     return [
         Timed("ours, update", update, work.tokens, training_flops(forward, trained),
-              training_flops(of_program, trained) + again),
+              training_flops(of_program, trained) + again, is_update=True),
         Timed("ours, reference pass", reference, work.tokens, forward_flops(config, work, FROZEN).total,
               forward_flops(config, visited, FROZEN).total),
         Timed("ours, prefill", prefill, prefix, forward_flops(config, sequence(prefix - 1), trained).total),
@@ -68,7 +69,6 @@ def naive_form(policy: Policy, batch: GroupBatch, folder: Path) -> list[Timed]:
     def call() -> jax.Array:
         return update(policy.trainable, policy.frozen, policy.frozen, batch, advantages)[0]
 
-    tell("naive", call())
     return [_full_sequences("naive, update with reference", call, policy, batch, scored_all=True)]
 
 
@@ -79,7 +79,6 @@ def authors_form(policy: Policy, batch: GroupBatch, folder: Path) -> list[Timed]
     group = theirs.TorchGroup.of(batch, ours.advantages_of(batch))
     trained, frozen = theirs.with_adapter(folder / "model", folder / "adapter"), theirs.frozen(folder / "model")
     call = theirs.authors_update(trained, frozen, group)
-    tell("authors", call())
     return [_full_sequences("authors' arithmetic, update with reference", call, policy, batch, scored_all=True)]
 
 
@@ -91,7 +90,6 @@ def transformers_form(policy: Policy, batch: GroupBatch, folder: Path) -> list[T
     prompt = np.concatenate([batch.prefix.tokens, batch.branches.tokens[:, 0, :1]], axis=1)
     model = theirs.with_adapter(folder / "model", folder / "adapter").eval()
     prefill, decode = theirs.transformers_decoding(model, prompt, length)
-    prefill()
     config, trained = policy.functions.config, policy.trained
     copies = sum([sequence(prefix, scored=1)] * BRANCHES, Work())
     return [
@@ -111,8 +109,7 @@ def trl_form(policy: Policy, batch: GroupBatch, folder: Path) -> list[Timed]:
     except ImportError as error:
         print(f"trl is left out: {error}", flush=True)
         return []
-    tell("trl (its own loss)", call())
-    return [_full_sequences("TRL, update with reference", call, policy, batch, scored_all=False)]
+    return [_full_sequences("TRL, update with reference (a loss of its own)", call, policy, batch, scored_all=False)]
 
 
 FORMS: Mapping[str, Callable[[Policy, GroupBatch, Path], list[Timed]]] = {
@@ -123,11 +120,6 @@ FORMS: Mapping[str, Callable[[Policy, GroupBatch, Path], list[Timed]]] = {
     "trl": trl_form,
 }
 OF_TORCH = {"authors", "transformers", "trl"}
-
-
-def tell(form: str, loss: Any) -> None:
-    """The loss of a form's first update, which is the same for all but TRL's."""
-    print(f"{form}: loss {float(loss):.5f}", flush=True)
 
 
 def _lengths(batch: GroupBatch) -> tuple[int, int]:
@@ -142,7 +134,7 @@ def _full_sequences(
     scored = prefix + length - 1 if scored_all else length
     work = sum([sequence(prefix + length, scored=scored)] * BRANCHES, Work())
     flops = training_flops(forward_flops(config, work, trained), trained) + forward_flops(config, work, FROZEN).total
-    return Timed(name, call, ours.group_work(prefix, length).tokens, flops)
+    return Timed(name, call, ours.group_work(prefix, length).tokens, flops, is_update=True)
 
 
 def _decoding_flops(policy: Policy, prefix: int, new: int, *, copies: int = 1) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -76,8 +77,8 @@ def reference_pass(policy: Policy, batch: GroupBatch) -> Callable[[], jax.Array]
     return lambda: score(reference, batch)
 
 
-def update(policy: Policy, batch: GroupBatch) -> Callable[[], Tree]:
-    """() -> metrics of one more update, optimizer included; the reference's log-probs are in the batch."""
+def update(policy: Policy, batch: GroupBatch) -> Callable[[], jax.Array]:
+    """() -> loss of one more update, optimizer included; the reference's log-probs are in the batch."""
     config = base_config()
     config.optimizer.warmup_steps = 0
     rl = stage_section(config, "rl")
@@ -86,10 +87,10 @@ def update(policy: Policy, batch: GroupBatch) -> Callable[[], Tree]:
     step = regrpo_step(policy.functions, optimizer, device_mesh(), settings(), microbatches=1, chunk_size=chunk)
     state = initial_state(policy.trainable, optimizer)
 
-    def run() -> Tree:
+    def run() -> jax.Array:
         nonlocal state
         state, metrics = step(state, policy.frozen, batch)
-        return metrics
+        return metrics["loss"]
 
     return run
 
@@ -138,11 +139,11 @@ def parts(policy: Policy, batch: GroupBatch) -> dict[str, tuple[Call, ForwardFlo
     )
     block = jax.tree.map(jnp.asarray, batch.prefix)
     branches: TokenBlock = jax.tree.map(jnp.asarray, batch.branches)
-    cache = run_prefix(variables, block)[1]
-    hidden = run_branches(variables, branches, cache)
+    cache = functools.cache(lambda: run_prefix(variables, block)[1])
+    hidden = functools.cache(lambda: run_branches(variables, branches, cache()))
     calls: dict[str, Call] = {
         "prefix": lambda: run_prefix(variables, block),
-        "branches": lambda: run_branches(variables, branches, cache),
-        "head": lambda: score(variables, hidden, batch.targets),
+        "branches": lambda: run_branches(variables, branches, cache()),
+        "head": lambda: score(variables, hidden(), batch.targets),
     }
     return {name: (call, forward_flops(config, work[name], policy.trained)) for name, call in calls.items()}
