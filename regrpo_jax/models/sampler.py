@@ -72,9 +72,10 @@ def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prom
     if parts == 1:
         return run(groups)
     # A part takes every so manieth group, so that groups which lie on several devices stay there.
-    split = jax.tree.map(lambda array: array.reshape(-1, parts, *array.shape[1:]).swapaxes(0, 1), groups)
+    count = len(prompt.last_token)
+    split = jax.tree.map(lambda array: array.reshape(count // parts, parts, *array.shape[1:]).swapaxes(0, 1), groups)
     run_parts = jax.lax.map(run, split)  # each array [part, group / part, ..]
-    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(-1, *array.shape[2:]), run_parts)
+    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(count, *array.shape[2:]), run_parts)
 
 
 def append(
