@@ -29,6 +29,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
 from regrpo_jax.sandbox.results import SandboxError
 from regrpo_jax.stages.table import STAGES, check_stages, plays_tools
+from regrpo_jax.training.preemption import insist
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -77,6 +78,7 @@ def run_from_command_line() -> None:
         return
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _told_to_end)  # a stage that trains has its own way to end
+    insist()
     try:
         main(arguments)
     except UserError as error:
@@ -94,6 +96,7 @@ def run_from_command_line() -> None:
         print(f"error: {where}: {os.strerror(number)}; {remedy}", file=sys.stderr)
         sys.exit(2)
     except Preempted:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
         print("told to end; start again with the same --workdir to go on", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped; start again with the same --workdir to go on", file=sys.stderr)

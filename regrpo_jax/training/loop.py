@@ -244,8 +244,9 @@ def _update(
                         save(state)
                 learnt = True
         except Preempted:
-            if learnt:
-                save(state)
+            with preemption.held():  # told again, it writes all the same
+                if learnt:
+                    save(state)
             raise
     return state
 

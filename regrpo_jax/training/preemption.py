@@ -8,7 +8,9 @@ with Preemption().listening() as preemption:
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,6 +49,23 @@ class Preemption:
             raise Preempted
 
     def _told(self, *unused: Any) -> None:
-        already, self._asked = self._asked, True
-        if not already and not self._is_held:  # told again, it must not break off the writing of what was learnt
+        if not self._is_held:
             raise Preempted
+        self._asked = True
+
+
+def insist() -> None:
+    """From here on a `Preempted` that nobody could catch is raised once more, and the run does not go on as if untold.
+
+    A signal may come while a library is called back, such as jax by the garbage collector; Python drops what is raised
+    there.
+    """
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if issubclass(dropped.exc_type, Preempted):
+            threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()  # behind the callback
+        else:
+            before(dropped)
+
+    sys.unraisablehook = hook

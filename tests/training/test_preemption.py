@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
+import time
 
 import pytest
 
 from regrpo_jax.errors import Preempted
-from regrpo_jax.training.preemption import Preemption
+from regrpo_jax.training.preemption import Preemption, insist
 
 
 def told() -> None:
@@ -33,14 +35,36 @@ def test_what_is_held_is_finished_first() -> None:
 
 def test_told_again_it_still_writes_down_what_was_learnt() -> None:
     done = []
-    with pytest.raises(Preempted), Preemption().listening():
+    with pytest.raises(Preempted), Preemption().listening() as preemption:
         try:
             told()
         except Preempted:
-            told()
-            done.append("written")
+            with preemption.held():
+                told()
+                done.append("written")
             raise
     assert done == ["written"]
+
+
+class ToldWhileCollected:
+    """As jax is called back by the garbage collector: Python drops what is raised there."""
+
+    def __del__(self) -> None:
+        told()
+        time.sleep(0)  # Python looks for signals
+
+
+def test_what_python_drops_is_raised_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    dropped: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", dropped.append)
+    insist()
+    done = []
+    with pytest.raises(Preempted), Preemption().listening():
+        ToldWhileCollected()
+        done.append("went on")
+        time.sleep(10)
+        done.append("more")
+    assert done == ["went on"] and not dropped
 
 
 def test_the_handler_before_it_comes_back() -> None:
