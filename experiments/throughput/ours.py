@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from experiments.group_update.benchmark import BRANCHES
 from regrpo_jax.config.base_config import base_config, stage_section
 from regrpo_jax.data.batches import GroupBatch
+from regrpo_jax.models.attention import CAUSAL_BLOCK
 from regrpo_jax.models.flops import ForwardFlops, Trained, Work, branch, forward_flops, sequence
 from regrpo_jax.models.inputs import TokenBlock
 from regrpo_jax.models.logprobs import default_chunk, token_logprobs
@@ -60,7 +62,10 @@ def group_work(prefix: int, length: int, *, padded: bool = False) -> Work:
     if not padded:
         branches = [branch(length, prefix=prefix - 1, scored=length)] * BRANCHES
         return sum(branches, sequence(prefix - 1))
-    pairs = (prefix - 1) ** 2 + BRANCHES * length * (prefix - 1 + length)
+    ends = [*range(CAUSAL_BLOCK, prefix - 1, CAUSAL_BLOCK), prefix - 1]
+    pairs = sum((end - start) * end for start, end in itertools.pairwise([0, *ends])) + BRANCHES * length * (
+        prefix - 1 + length
+    )
     return Work(prefix - 1 + BRANCHES * length, pairs, BRANCHES * length)
 
 

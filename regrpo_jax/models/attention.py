@@ -19,6 +19,7 @@ from regrpo_jax.models.sharding import MODEL_AXIS, left_to_compiler
 Array = jax.Array
 
 QUERY_CHUNK = 1024  # queries whose scores exist at once in the reference
+CAUSAL_BLOCK = 256  # of them, in a sequence that is no longer, those that meet the same keys
 SPLASH_BLOCK = 128  # splash attention takes heads and sequences in multiples of this
 
 
@@ -73,6 +74,8 @@ def best_backend(dtype: str, platform: str) -> AttentionBackend:
 
 def _xla(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:
     """The reference: scores of `QUERY_CHUNK` queries at a time, recomputed in the backward pass."""
+    if causal and queries.shape[1] <= QUERY_CHUNK:
+        return _in_causal_blocks(queries, keys, values, segment_ids)
     order = jnp.arange(queries.shape[1])
 
     def attend(chunk: tuple[Array, Array, Array]) -> Array:
@@ -95,6 +98,20 @@ def _xla(queries: Array, keys: Array, values: Array, segment_ids: Array, causal:
     chunks = (split(queries, 1), split(segment_ids, 1), split(order, 0))
     mixed = jax.lax.map(jax.checkpoint(attend), chunks)  # [chunk, row, token, head * head_dim]
     return jnp.moveaxis(mixed, 0, 1).reshape(queries.shape[0], -1, mixed.shape[-1])[:, :token]
+
+
+def _in_causal_blocks(queries: Array, keys: Array, values: Array, segment_ids: Array) -> Array:
+    """Blocks of queries, each against the keys up to its last: those behind it would only be masked."""
+    token, mixed = queries.shape[1], []
+    for first in range(0, token, CAUSAL_BLOCK):
+        end = min(first + CAUSAL_BLOCK, token)
+        own, seen = slice(first, end), slice(end)
+        order = jnp.arange(end)
+        mask = segment_ids[:, own, None] == segment_ids[:, None, seen]  # [row, token, source]
+        mask &= order[own, None] >= order
+        block = branch_attention(queries[:, None, own], keys[:, None, seen], values[:, None, seen], mask[:, None], None)
+        mixed.append(block[:, 0])
+    return jnp.concatenate(mixed, axis=1)  # [row, token, head * head_dim]
 
 
 def _cudnn(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:

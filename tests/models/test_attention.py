@@ -52,10 +52,12 @@ def test_the_reference_is_attention(causal: bool) -> None:
     np.testing.assert_allclose(ours, spelt_out(*inputs, SEGMENTS, causal), atol=1e-5)
 
 
-@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize(
+    ("constant", "causal"), [("QUERY_CHUNK", True), ("QUERY_CHUNK", False), ("CAUSAL_BLOCK", True)]
+)
 @pytest.mark.parametrize("chunk", [3, 5, 7])
 def test_chunks_of_queries_change_neither_values_nor_gradients(
-    monkeypatch: pytest.MonkeyPatch, causal: bool, chunk: int
+    monkeypatch: pytest.MonkeyPatch, constant: str, causal: bool, chunk: int
 ) -> None:
     inputs = random_inputs(SEGMENTS.shape[1])
 
@@ -64,7 +66,7 @@ def test_chunks_of_queries_change_neither_values_nor_gradients(
         return jnp.sum(jnp.sin(mixed)), mixed
 
     whole = jax.grad(total, has_aux=True)(inputs)
-    monkeypatch.setattr(attention, "QUERY_CHUNK", chunk)
+    monkeypatch.setattr(attention, constant, chunk)
     chunked = jax.grad(total, has_aux=True)(inputs)
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), chunked, whole)
 
