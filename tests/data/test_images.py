@@ -15,8 +15,10 @@ from PIL import Image
 
 from regrpo_jax.data.image_settings import ImageSettings
 from regrpo_jax.data.images import (
+    FilePatches,
     ImageError,
     PatchedImage,
+    cached_image,
     load_image,
     open_image,
     pack_images,
@@ -295,3 +297,19 @@ class TestWindows:
         positions = np.concatenate([patch_positions(2 * rows, 2 * columns, 2) for rows, columns in grids])
         ids = np.repeat(np.arange(len(grids)) + 1, [4 * rows * columns for rows, columns in grids])
         np.testing.assert_array_equal(window_ids(positions, ids, 0), ids)
+
+
+def test_patches_of_files_are_made_when_they_are_looked_at(tmp_path: Path) -> None:
+    settings = ImageSettings(min_pixels=4 * 28 * 28, max_pixels=16 * 28 * 28, temporal_patch_size=1)
+    paths = [str(tmp_path / name) for name in ("one.png", "two.png")]
+    for path, size in zip(paths, ((60, 90), (120, 60)), strict=True):
+        Image.effect_noise(size, 80).save(path)
+    whole = np.concatenate([load_image(path, settings).patches for path in paths])
+    made = FilePatches(tuple(paths), settings, (len(whole), whole.shape[1]))
+    assert len(made) == len(whole) and made.shape == whole.shape
+    np.testing.assert_array_equal(np.asarray(made), whole)
+    assert not [value for value in vars(made).values() if isinstance(value, np.ndarray)]  # nothing is kept
+    Image.effect_noise((300, 300), 80).save(paths[1])
+    cached_image.cache_clear()
+    with pytest.raises(ImageError, match=r"two\.png: an image changed its size"):
+        np.asarray(made)
