@@ -94,7 +94,7 @@ def checkpoint(workdir: Path, stage: str) -> tuple[dict[str, bytes], dict[str, A
     folder = workdir / "checkpoints" / stage / str(STEPS[stage])
     arrays = ocp.StandardCheckpointer().restore(folder.absolute() / "state")
     flat = {jax.tree_util.keystr(at): np.asarray(x).tobytes() for at, x in jax.tree_util.tree_leaves_with_path(arrays)}
-    return flat, json.loads((folder / "data" / "metadata").read_text())
+    return flat, json.loads((folder / "data" / "metadata").read_text())["position"]
 
 
 @pytest.fixture(scope="module", params=KILLED_IN)
