@@ -2,10 +2,11 @@
 
     python -m experiments.preemption.measure --folder=runs/preemption [--times=20] [--at_most=5] [--seed=0]
 
-Each trial is a tiny run whose process is sent SIGKILL or SIGTERM, at a moment between its start and the time that an
-undisturbed run takes, and which is started again, a few times over; then it is let go to its end, and all arrays of its
-last checkpoints are compared. Trials are kept in trials.jsonl; the same command goes on where it was stopped. Prints a
-table.
+Each trial is a tiny run whose process is sent SIGKILL or SIGTERM, and which is started again, a few times over; then it
+is let go to its end, and all arrays of its last checkpoints are compared. A moment is a random number of lines of
+metrics, and a random part of two seconds behind them; where a start finds as many lines already, a random part of the
+time until it trains. So a busy machine does not move all of them to where nothing has happened yet. Trials are kept in
+trials.jsonl; the same command goes on where it was stopped. Prints a table.
 
 A run is a process of its own, forked from this one when everything is imported: of the seconds that a tiny run takes
 from the shell nearly all are imports, in which there is nothing to lose. This process itself never computes.
@@ -43,9 +44,9 @@ _TIMES = flags.DEFINE_integer("times", 20, "Moments of each signal, for each run
 _AT_MOST = flags.DEFINE_integer("at_most", 5, "Of them to one run, which may end before.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments.")
 _RUNS = flags.DEFINE_list("runs", ["sft", "online"], "Which of them.")
+_SIGNALS = flags.DEFINE_list("signals", ["SIGKILL", "SIGTERM"], "Which of them.")
 
 ROOT = Path(__file__).parents[2]
-SIGNALS = (signal.SIGKILL, signal.SIGTERM)
 PATIENCE = 600  # seconds for a run of seconds
 # Checkpoints by count, and by time as often as there are lines.
 SHARED = {"log_every": 1, "checkpoint.minutes": 0.01}
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> None:
     trials = list(stored(folder))
     for run in _RUNS.value:
         undisturbed, seconds = undisturbed_run(folder, run)
-        for how in SIGNALS:
+        for how in (signal.Signals[name] for name in _SIGNALS.value):
             while left := _TIMES.value - len(moments_of(trials, run, how.name)):
                 number = sum((trial.run, trial.signal) == (run, how.name) for trial in trials)
                 most = min(left, _AT_MOST.value)
@@ -120,35 +121,42 @@ def moments_of(trials: Sequence[Trial], run: str, how: str) -> list[float]:
 
 
 def undisturbed_run(folder: Path, run: str) -> tuple[Path, float]:
-    """Its workdir, and the seconds that it takes when nothing has to be compiled."""
+    """Its workdir, and the seconds until its first line when nothing has to be compiled."""
     workdir, told = folder / f"{run}-undisturbed", folder / f"{run}-undisturbed.seconds"
     if not told.exists():
         if run == "online":
             finish(forked_run(WARM_START, folder, folder / "warm-start"))
         for _ in range(2):  # the second finds its programs compiled
             begin(folder, run, workdir)
-            begun = time.monotonic()
-            finish(start(folder, run, workdir))
-        told.write_text(str(time.monotonic() - begun))
+            begun, process = time.monotonic(), start(folder, run, workdir)
+            wait_for_lines(process, workdir, run, 1)
+            seconds = time.monotonic() - begun
+            finish(process)
+        told.write_text(str(seconds))
     return workdir, float(told.read_text())
 
 
 def disturbed_run(
-    folder: Path, run: str, how: signal.Signals, number: int, undisturbed: Path, whole: float, most: int
+    folder: Path, run: str, how: signal.Signals, number: int, undisturbed: Path, first: float, most: int
 ) -> Trial:
-    """A run that gets the signal so many times, or until it ends before a moment comes."""
+    """A run that gets the signal so many times, or until it ends before a moment comes.
+
+    Args:
+      first: seconds until a start trains.
+    """
     workdir, chance = folder / f"{run}-disturbed", random.Random(f"{_SEED.value} {run} {how.name} {number}")
     begin(folder, run, workdir)
     trial = Trial(run, how.name, number, [], [], [], [], same=False)
-    for _ in range(most):
-        moment, process = chance.uniform(0, whole), start(folder, run, workdir)
-        process.join(moment)
+    for lines in sorted(chance.randrange(int(str(RUNS[run][f"{run}.steps"]))) for _ in range(most)):
+        there, began, process = lines_of(workdir, run) >= lines, time.monotonic(), start(folder, run, workdir)
+        wait_for_lines(process, workdir, run, lines)
+        process.join(chance.uniform(0, first if there else 2.0))
         if not process.is_alive():
             finish(process)
             break
         os.kill(pid_of(process), how)
         sent = time.monotonic()
-        trial.moments.append(round(moment, 3))
+        trial.moments.append(round(sent - began, 3))
         trial.lines.append(lines_of(workdir, run))
         trial.statuses.append(ended(process))
         trial.seconds.append(round(time.monotonic() - sent, 3))
@@ -209,6 +217,12 @@ def ended(process: BaseProcess) -> int:
 def finish(process: BaseProcess) -> None:
     if status := ended(process):
         raise SystemExit(f"a run ended with {status}; see the .log files")
+
+
+def wait_for_lines(process: BaseProcess, workdir: Path, run: str, lines: int) -> None:
+    """Until a run has written so many, or has ended."""
+    while process.is_alive() and lines_of(workdir, run) < lines:
+        time.sleep(0.02)
 
 
 def lines_of(workdir: Path, run: str) -> int:

@@ -203,7 +203,8 @@ def _described(array: Any) -> str:
 
 
 def _digest(state: TrainState, position: Any) -> str:
-    words = json.dumps(position, sort_keys=True).encode()
+    read_back = json.loads(json.dumps(position))  # whose keys are texts
+    words = json.dumps(read_back, sort_keys=True).encode()
     return f"{digest_of(state)}-{zlib.crc32(words):08x}"
 
 
