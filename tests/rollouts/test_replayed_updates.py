@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from regrpo_jax.rollouts.update_groups import GroupPlayer, UpdateGroups
 from regrpo_jax.stages import online as online_stage
 from regrpo_jax.stages.online import collect_settings, update_batch
 from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.parallel import device_mesh
 
 UPDATES = 2
 
@@ -34,7 +36,8 @@ def make_context(sampler: SamplerPolicy, workdir: Path) -> RunContext:
     config.online.update({"tasks": 2, "branches": 2, "steps": UPDATES})
     config.suite.families = ("region", "moved")
     image_token_id = sampler.reader.renderer.image_token_id
-    return RunContext(config, workdir, cast(Any, None), sampler.functions, cast(Any, None), image_token_id)
+    mesh = device_mesh(jax.devices()[:1])
+    return RunContext(config, workdir, cast(Any, None), sampler.functions, mesh, image_token_id)
 
 
 @pytest.fixture(scope="module")
