@@ -1,48 +1,12 @@
-"""Online ReGRPO of Qwen2-VL-2B with an adapter on a v5e-8, such as Kaggle lends: eight chips of 16 GiB.
-
-    python -m regrpo_jax.main --config=configs/qwen2_vl_2b.py --workdir=runs/plan --config.stages=plan \
-        --config.plan.topology=v5e:2x4 --config.model.path=Qwen2-VL-2B-Instruct
-    python -m regrpo_jax.main --config=configs/qwen2_vl_2b.py --workdir=runs/2b --config.model.path=Qwen2-VL-2B-Instruct
-
-The first line compiles its steps for a slice that need not be here and says what they take (docs/plan.md;
-experiments/plans has what it said): every chip has all weights and rows of its own. ToolRepair, full profile: a warm
-start on 2,000 RoT records and as many clean trajectories that the data stage makes, then 100 updates of 16 tasks x 8
-episodes. Never run at 2B here: no time and no score stand in this file.
-"""
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from regrpo_jax.config.base_config import base_config
+from regrpo_jax.config.command_line import load_config
 
 
 def get_config() -> ConfigDict:
     """See the module docstring."""
-    config = base_config()
-    config.stages = ("data", "sft", "recovery", "online", "recovery")
+    config = load_config(Path(__file__).with_name("qwen2_vl_7b.py"))
     config.mesh.fsdp = 1
-    config.model.dtype = "bfloat16"
-    config.model.param_dtype = "bfloat16"
-    config.model.remat = "full"
-    config.suite.profile = "full"
-    config.suite.surprises = 0.7
-    config.data.source = "toolrepair"
-    config.data.pixels = (4 * 28 * 28, 512 * 28 * 28)
-    config.data.prefix_buckets = (1024, 2048)
-    config.data.branch_buckets = (256, 512, 1024)
-    config.engine.clean = 2000
-    config.lora.rank = 16
-    config.optimizer.trainable = "lora"
-    config.optimizer.microbatches = 2
-    config.sft.steps = 500
-    config.sft.learning_rate = 1e-4
-    config.sft.batch_rows = 16
-    config.sft.row_length = 4096
-    config.sft.row_patches = 4 * 2048
-    config.rl.groups_per_batch = 16
-    config.online.steps = 100
-    config.online.learning_rate = 2e-5
-    config.agent.turn_tokens = 256
-    config.agent.episode_tokens = 768
-    config.environment.workers = 16
-    config.checkpoint.every = 50
     return config

@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from regrpo_jax.config.base_config import stage_section
-from regrpo_jax.data.batches import LEAST_BLOCK, GroupBatch, SftBatch
+from regrpo_jax.data.batches import LEAST_BLOCK, GroupBatch, SftBatch, patch_length
 from regrpo_jax.data.images import power_of_two
 from regrpo_jax.data.online_batches import OnlineBatch
 from regrpo_jax.models.config import PolicyConfig
@@ -24,8 +24,9 @@ def sft_shapes(config: ConfigDict, policy: PolicyConfig) -> SftBatch:
     """A batch of the stage `sft`."""
     sft = stage_section(config, "sft")
     rows, length = sft.batch_rows, sft.row_length
-    patches = sft.row_patches if policy.vision else 0
-    return SftBatch(_block(rows, length), _of(np.int8, rows, length), _images(config, policy, rows, patches))
+    # Rows of several conversations are packed without blocks.
+    images = _patches(policy, rows, sft.row_patches, block=0)
+    return SftBatch(_block(rows, length), _of(np.int8, rows, length), images)
 
 
 def group_shapes(config: ConfigDict, policy: PolicyConfig) -> GroupBatch:
@@ -34,7 +35,7 @@ def group_shapes(config: ConfigDict, policy: PolicyConfig) -> GroupBatch:
     shape = (rows, len(GROUP_LABELS), max(config.data.branch_buckets))
     return GroupBatch(
         prefix=_block(rows, max(config.data.prefix_buckets)),
-        images=_images(config, policy, rows, config.plan.patches),
+        images=_images(config, policy, rows),
         branches=_block(*shape),
         targets=_of(np.int32, *shape),
         segments=_of(np.int8, *shape),
@@ -50,7 +51,7 @@ def online_shapes(config: ConfigDict, policy: PolicyConfig) -> OnlineBatch:
     shape = (online.tasks, online.branches, max(config.data.branch_buckets))
     return OnlineBatch(
         prefix=_block(online.tasks, max(config.data.prefix_buckets)),
-        images=_images(config, policy, online.tasks, config.plan.patches),
+        images=_images(config, policy, online.tasks),
         branches=_block(*shape),
         targets=_of(np.int32, *shape),
         segments=_of(np.int8, *shape),
@@ -67,7 +68,7 @@ def prompt_shapes(config: ConfigDict, policy: PolicyConfig, rows: int) -> Prompt
     """Prompts that are played together."""
     return Prompt(
         prefix=_block(rows, max(config.data.prefix_buckets)),
-        images=_images(config, policy, rows, config.plan.patches),
+        images=_images(config, policy, rows),
         last_token=_of(np.int32, rows),
         next_position=_of(np.int32, rows),
         draw_ids=_of(np.int32, rows),
@@ -79,19 +80,21 @@ def _block(*shape: int) -> TokenBlock:
     return TokenBlock(each, each, _of(np.int32, *shape, 3), each)
 
 
-def _images(config: ConfigDict, policy: PolicyConfig, rows: int, patches: int) -> ImagePatches | None:
-    """Of rows with so many patches each, with blocks that hold the largest picture that `config.data.pixels` allows."""
+def _images(config: ConfigDict, policy: PolicyConfig, rows: int) -> ImagePatches | None:
+    """Of groups, with blocks that hold the largest picture that `config.data.pixels` allows."""
+    if policy.vision is None:
+        return None
+    patches = patch_length(config.plan.patches)
+    largest = config.data.pixels[1] // policy.vision.patch_size**2
+    return _patches(policy, rows, patches, block=min(patches, max(LEAST_BLOCK, power_of_two(largest))))
+
+
+def _patches(policy: PolicyConfig, rows: int, patches: int, *, block: int) -> ImagePatches | None:
     if policy.vision is None or not patches:
         return None
-    largest = config.data.pixels[1] // policy.vision.patch_size**2
-    block = min(patches, max(LEAST_BLOCK, power_of_two(largest)))
-    return ImagePatches(
-        _of(np.float32, rows, patches, policy.vision.patch_dim),
-        _of(np.int32, rows, patches),
-        _of(np.int32, rows, patches, 2),
-        _of(np.int32, rows, patches),
-        block=block,
-    )
+    each = _of(np.int32, rows, patches)
+    values = _of(np.float32, rows, patches, policy.vision.patch_dim)
+    return ImagePatches(values, each, _of(np.int32, rows, patches, 2), each, block=block)
 
 
 def _of(dtype: Any, *shape: int) -> Shape:

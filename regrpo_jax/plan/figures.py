@@ -74,7 +74,7 @@ def figures(program: Program, target: Target, devices: int) -> Figures:
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        needed = (_told_need(str(error)) or sum(held[:3])) + program.beside
+        needed = _told_need(str(error), sum(held[:3])) + program.beside
         words, took = str(error).strip().splitlines()[0][:300], time.monotonic() - began
         return Figures(program.name, *held, None, needed, {}, {}, flops, model_flops, took, words)
     sent: dict[str, float] = defaultdict(float)
@@ -104,7 +104,10 @@ def _memory(compiled: Any) -> tuple[float, float]:
     return float(temporaries), float(memory.argument_size_in_bytes + temporaries + memory.generated_code_size_in_bytes)
 
 
-def _told_need(words: str) -> float | None:
-    """From "Used 17.90G of 15.75G hbm"."""
-    found = re.search(r"[Uu]sed ([\d.]+)([KMGT]) of", words)
-    return float(found[1]) * UNITS[found[2]] if found else None
+def _told_need(words: str, held: float) -> float:
+    """From "Used 17.90G of 15.75G hbm", or "HLO temporaries (165.43G)" beside what is held; what is held without."""
+    if used := re.search(r"[Uu]sed ([\d.]+)([KMGT]) of", words):
+        return float(used[1]) * UNITS[used[2]]
+    if temporaries := re.search(r"temporaries \(([\d.]+)([KMGT])\)", words):
+        return held + float(temporaries[1]) * UNITS[temporaries[2]]
+    return held

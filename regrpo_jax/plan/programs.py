@@ -98,6 +98,11 @@ class _Parts:
         """The policy as it is loaded."""
         return self.placed(jax.eval_shape(self.functions.init, jax.random.key(0)))
 
+    @property
+    def dropout_key(self) -> Any:
+        """What an adapter's dropout is drawn from, where there is any."""
+        return jax.random.key(0) if self.functions.config.lora_dropout else None
+
     def played(self, stage: str) -> Tree:
         """The policy as a stage scores and plays it, with its adapter where it trains one."""
         state, frozen, _ = self.state(stage)
@@ -152,7 +157,8 @@ def _sft(parts: _Parts) -> Program:
     state, frozen, optimizer = parts.state("sft")
     batch = sft_shapes(config, functions.config)
     microbatches = stage_section(config, "sft").microbatches
-    step = sft_step(functions, optimizer, parts.mesh, microbatches=microbatches, chunk_size=_chunk(functions))
+    shared = {"microbatches": microbatches, "chunk_size": _chunk(functions), "dropout_key": parts.dropout_key}
+    step = sft_step(functions, optimizer, parts.mesh, **shared)
     rows, length = batch.block.tokens.shape
     work = _times(rows, sequence(length, scored=length // 4)) + _seen(batch.images)
     return _update("sft", parts, step, state, frozen, batch, work)
@@ -162,7 +168,11 @@ def _rl(parts: _Parts) -> Program:
     config, functions = parts.config, parts.functions
     state, frozen, optimizer = parts.state("rl")
     section = stage_section(config, "rl")
-    shared = {"microbatches": section.microbatches, "chunk_size": _chunk(functions)}
+    shared = {
+        "microbatches": section.microbatches,
+        "chunk_size": _chunk(functions),
+        "dropout_key": parts.dropout_key,
+    }
     step = regrpo_step(functions, optimizer, parts.mesh, regrpo_settings(section), **shared)
     batch = group_shapes(config, functions.config)
     return _update("rl", parts, step, state, frozen, batch, _group_work(batch))
@@ -182,23 +192,11 @@ def _online(parts: _Parts) -> Program:
 
 def _score(parts: _Parts) -> Program:
     config, functions = parts.config, parts.functions
-    stage = "online" if config.online.steps else "rl"
-    state, _, _ = parts.state(stage)
-    shared = {"microbatches": stage_section(config, stage).microbatches, "chunk_size": _chunk(functions)}
+    shared = {"microbatches": stage_section(config, "online").microbatches, "chunk_size": _chunk(functions)}
     score: Any = logprob_scorer(functions, parts.mesh, **shared)
-    variables = parts.played(stage)
-    batch = online_shapes(config, functions.config)
+    variables, batch = parts.played("online"), online_shapes(config, functions.config)
     rows = parts.rows(batch)
-    return Program(
-        "score",
-        lambda: score.lower(variables, rows),
-        weights=_bytes(variables),
-        optimizer=0.0,
-        batch=_bytes(rows),
-        beside=_bytes(state.optimizer_state),
-        model_flops=forward_flops(functions.config, _group_work(batch)).total,
-        extra_flops=0,
-    )
+    return _forward("score", parts, lambda: score.lower(variables, rows), variables, rows, _group_work(batch))
 
 
 def _prefill(parts: _Parts) -> Program:
@@ -218,19 +216,9 @@ def _prefill(parts: _Parts) -> Program:
                 parts=math.gcd(config.online.tasks, stage_section(config, "online").microbatches),
             )
 
-    state, _, _ = parts.state("online")
     rows, length = prompts.prefix.tokens.shape
     work = _times(rows, sequence(length)) + _seen(prompts.images)
-    return Program(
-        "prefill",
-        lower,
-        weights=_bytes(variables),
-        optimizer=0.0,
-        batch=_bytes(prompts),
-        beside=_bytes(state.optimizer_state),
-        model_flops=forward_flops(functions.config, work).total,
-        extra_flops=0,
-    )
+    return _forward("prefill", parts, lower, variables, prompts, work)
 
 
 def _decode(parts: _Parts) -> Program:
@@ -255,17 +243,24 @@ def _decode(parts: _Parts) -> Program:
         with mesh_in_context(parts.mesh):
             return draw_compiled.lower(functions, variables, decoding.cache, rest, turn, sampling, until, **shared)
 
-    state, _, _ = parts.state("online")
     seen = max(config.data.prefix_buckets) + max(config.data.branch_buckets)
     work = _times(rows * lanes, branch(1, prefix=seen - 1, scored=1))
+    return _forward("decode", parts, lower, variables, decoding, work)
+
+
+def _forward(
+    name: str, parts: _Parts, lower: Callable[[], jax.stages.Lowered], variables: Tree, held: Tree, work: Work
+) -> Program:
+    """Of the stage `online`, whose moments lie beside it; held: its rows, prompts or caches."""
+    state, _, _ = parts.state("online")
     return Program(
-        "decode",
+        name,
         lower,
         weights=_bytes(variables),
         optimizer=0.0,
-        batch=_bytes(decoding),
+        batch=_bytes(held),
         beside=_bytes(state.optimizer_state),
-        model_flops=forward_flops(functions.config, work).total,
+        model_flops=forward_flops(parts.functions.config, work).total,
         extra_flops=0,
     )
 

@@ -69,7 +69,7 @@ def _programs(config: ConfigDict, policy: PolicyConfig, where: Target, steps: tu
     functions = policy_functions(policy)
     mesh = device_mesh(where.devices, fsdp=config.mesh.fsdp, model=config.mesh.model)
     for stage, size in BATCHES.items():
-        if stage in steps:
+        if stage in steps or (stage == "online" and "score" in steps):
             section = stage_section(config, stage)
             check_divisible(section[size], section.microbatches, mesh, key=f"config.{stage}.{size}")
     if "sft" in steps:

@@ -40,6 +40,7 @@ def test_it_is_written_and_tells_what_training_takes(tmp_path: Path, capsys: pyt
         (["--config.plan.topology=v9z:2x4"], "v4, v5e, v5p, v6e"),
         (["--config.plan.topology=h200:8"], "one is planned: 'h200'"),
         (["--config.plan.steps=rl,teach"], "config.plan.steps"),
+        (["--config.plan.steps=score", "--config.optimizer.microbatches=3"], "config.online.tasks=16"),
         (["--config.mesh.fsdp=3"], "does not divide the number of devices"),
         (["--config.plan.steps=rl", "--config.optimizer.microbatches=4"], "config.rl.groups_per_batch=2"),
     ],
@@ -78,8 +79,10 @@ def test_verdicts_and_bounds() -> None:
 
 def test_what_the_compiler_says_that_it_would_take() -> None:
     words = "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 17.90G of 15.75G hbm. Exceeded by 2.15G."
-    assert _told_need(words) == pytest.approx(17.9 * GIB)
-    assert _told_need("RESOURCE_EXHAUSTED") is None
+    assert _told_need(words, GIB) == pytest.approx(17.9 * GIB)
+    words = "Ran out of memory on HBM, the total memory required for HLO temporaries (165.43G) exceeds available HBM"
+    assert _told_need(words, GIB) == pytest.approx(166.43 * GIB)
+    assert _told_need("RESOURCE_EXHAUSTED", GIB) == GIB
 
 
 def test_other_settings_divide_the_batches_and_go_from_cheap_to_dear() -> None:
