@@ -5,6 +5,7 @@ short, and what they share must not be copied, so they have one form.
 """
 
 import functools
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.models.config import AttentionBackend
 from regrpo_jax.models.layers import at_least_float32
-from regrpo_jax.models.sharding import MODEL_AXIS, left_to_compiler
+from regrpo_jax.models.sharding import DATA_AXIS, MODEL_AXIS
 
 Array = jax.Array
 
@@ -47,22 +48,26 @@ def self_attention(
 
 
 def _over_heads(attend: Callable[..., Array]) -> Callable[..., Array]:
-    """A kernel that the compiler cannot split, on each device's heads where weights are split over "model"."""
-    if left_to_compiler() == 1:
+    """A kernel that the compiler cannot split, on each device's heads, and in play, outside of updates, on its rows."""
+    mesh = jax.sharding.get_abstract_mesh()
+    free = {name for name in mesh.axis_names if name not in mesh.manual_axes}
+    if math.prod(mesh.shape[name] for name in free) == 1:
         return attend
-    heads = P(None, None, MODEL_AXIS)
 
-    def on_own_heads(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:
+    def on_own_part(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:
+        splits = DATA_AXIS in free and len(queries) % mesh.shape[DATA_AXIS] == 0
+        rows, heads = DATA_AXIS if splits else None, MODEL_AXIS if MODEL_AXIS in free else None
+        of_heads = P(rows, None, heads)
         split = jax.shard_map(
             functools.partial(attend, causal=causal),
-            in_specs=(heads, heads, heads, P()),
-            out_specs=heads,
-            axis_names={MODEL_AXIS},
+            in_specs=(of_heads, of_heads, of_heads, P(rows)),
+            out_specs=of_heads,
+            axis_names=free,
             check_vma=False,
         )
         return split(queries, keys, values, segment_ids)
 
-    return on_own_heads
+    return on_own_part
 
 
 def best_backend(dtype: str, platform: str) -> AttentionBackend:

@@ -45,8 +45,8 @@ def device_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1, model
 
 @contextlib.contextmanager
 def mesh_in_context(mesh: Mesh) -> Iterator[None]:
-    """Tells kernels outside of updates what weights are split over; without a split there is nothing to tell."""
-    with jax.set_mesh(mesh) if mesh.shape[MODEL_AXIS] > 1 else contextlib.nullcontext():
+    """Tells kernels outside of updates what rows and weights are split over; of one device there is nothing to tell."""
+    with jax.set_mesh(mesh) if mesh.size > 1 else contextlib.nullcontext():
         yield
 
 
