@@ -18,7 +18,7 @@ _SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
 _FUSED = re.compile(r"calls=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\})")
+_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\}|mesh\[([^\]]*)\] \{([^}]*)\}|(\{\}))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,13 @@ class Exchange:
 
 
 def exchanges(text: str) -> list[Exchange]:
-    """All collectives of a compiled program."""
+    """All collectives of a compiled program.
+
+    Raises:
+      ValueError: one names its devices in a form that is not known here; counted as nothing it would go unnoticed.
+    """
+    partitions = re.search(r"num_partitions=(\d+)", text)
+    devices = int(partitions[1]) if partitions else 1
     bodies = _computations(text)
     entry = next(name for name, (is_entry, _) in bodies.items() if is_entry)
     inside = {name for _, lines in bodies.values() for line in lines for name in _FUSED.findall(line)}
@@ -48,7 +54,7 @@ def exchanges(text: str) -> list[Exchange]:
     channels = set()
     for name, times in _visits(bodies, entry, 1, frozenset()):
         for line in bodies[name][1]:
-            if exchange := _exchange(line, times):
+            if exchange := _exchange(line, times, devices):
                 channel = re.search(r"channel_id=(\d+)", line)
                 key = (exchange.kind, channel[1] if channel else line)
                 if name in inside:
@@ -97,15 +103,14 @@ def _trips(bodies: dict[str, tuple[bool, list[str]]], line: str) -> int:
     return numbers[0] if len(numbers) == 1 else 1
 
 
-def _exchange(line: str, times: int) -> Exchange | None:
+def _exchange(line: str, times: int, devices: int) -> Exchange | None:
     match = _EXCHANGE.search(line)
     if match is None:
         return None
     shapes = [(kind, [int(size) for size in sizes.split(",") if size]) for kind, sizes in _SHAPE.findall(match[1])]
     if not shapes:
         return None
-    groups = _GROUPS.search(line)
-    members = 1 if groups is None else int(groups[1]) if groups[1] else len(groups[2].split(","))
+    members = devices if match[2] == "collective-permute" else _members(line, devices)
     if members < 2 and match[2] != "collective-permute":
         return None
     total = sum(math.prod(sizes) * _bytes(kind) for kind, sizes in shapes)
@@ -119,6 +124,23 @@ def _exchange(line: str, times: int) -> Exchange | None:
     }[match[2]]
     largest = max((sizes for _, sizes in shapes), key=math.prod)
     return Exchange(match[2], tuple(largest), sent, times)
+
+
+def _members(line: str, devices: int) -> int:
+    """How many devices exchange with each other: a list of lists, sizes of a count, axes of a mesh, or all."""
+    groups = _GROUPS.search(line)
+    if groups is None:
+        raise ValueError(f"no known form of replica_groups: {line.strip()[:300]}")
+    counted, listed, mesh, axes, everyone = groups.groups()
+    if everyone:
+        return devices
+    if counted:
+        return int(counted)
+    if listed is not None:
+        return len(listed.split(","))
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", mesh)}
+    named = re.findall(r"'([^']+)'(?::\(\d+\)(\d+))?", axes)  # of an axis a part, if it says of which size
+    return math.prod(int(part) if part else sizes[name] for name, part in named)
 
 
 def _bytes(kind: str) -> float:

@@ -70,6 +70,26 @@ def test_a_loop_that_nobody_counted_counts_once(unknown: str) -> None:
     assert {one.times for one in exchanges(TEXT.replace(unknown, "parameter(1)"))} == {1}
 
 
+@pytest.mark.parametrize(
+    ("groups", "members"),
+    [
+        ("[4,2]<=[8]", 2),
+        ("[2,4]<=[4,2]T(1,0)", 4),
+        ("{{0,1,2},{3,4,5}}", 3),
+        ("mesh['axis_0'=1,'axis_1'=2,'axis_2'=8] {'axis_2'}", 8),
+        ("mesh['a'=4,'b'=8] {'a','b':(2)4}", 16),
+        ("{}", 8),
+    ],
+)
+def test_every_form_in_which_devices_are_named(groups: str, members: int) -> None:
+    line = f"%sum = f32[10] all-reduce(%x), replica_groups={groups}, to_apply=%add"
+    text = f"HloModule m, num_partitions=8\nENTRY %main (x: f32[]) -> f32[10] {{\n  {line}\n}}\n"
+    (found,) = exchanges(text)
+    assert found.bytes == pytest.approx(2 * 40 * (members - 1) / members)
+    with pytest.raises(ValueError, match="no known form"):
+        exchanges(text.replace(groups, "unheard-of"))
+
+
 SCRIPT = """
 import json
 import jax, jax.numpy as jnp
