@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.models.config import AttentionBackend
 from regrpo_jax.models.layers import at_least_float32
+from regrpo_jax.models.play_sharding import row_axes
 from regrpo_jax.models.sharding import DATA_AXIS, MODEL_AXIS
 
 Array = jax.Array
@@ -55,12 +56,12 @@ def _over_heads(attend: Callable[..., Array]) -> Callable[..., Array]:
         return attend
 
     def on_own_part(queries: Array, keys: Array, values: Array, segment_ids: Array, causal: bool) -> Array:
-        splits = DATA_AXIS in free and len(queries) % mesh.shape[DATA_AXIS] == 0
-        rows, heads = DATA_AXIS if splits else None, MODEL_AXIS if MODEL_AXIS in free else None
-        of_heads = P(rows, None, heads)
+        rows = row_axes(len(queries), mesh) if DATA_AXIS in free else ()
+        heads = MODEL_AXIS if MODEL_AXIS in free else None
+        of_heads = P(rows or None, None, heads)
         split = jax.shard_map(
             functools.partial(attend, causal=causal),
-            in_specs=(of_heads, of_heads, of_heads, P(rows)),
+            in_specs=(of_heads, of_heads, of_heads, P(rows or None)),
             out_specs=of_heads,
             axis_names=free,
             check_vma=False,

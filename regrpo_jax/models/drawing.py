@@ -11,6 +11,7 @@ import numpy as np
 from regrpo_jax.models.decoding_state import APART, Decoding, Samples, Turn, check_room, last_place
 from regrpo_jax.models.inputs import Array, BranchCache, TokenBlock
 from regrpo_jax.models.layers import at_least_float32
+from regrpo_jax.models.play_sharding import rows_apart, to_vocabulary
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.token_choice import Sampling, choose_tokens
 
@@ -130,8 +131,9 @@ def draw_compiled(
         return dataclasses.replace(turn, time=turn.time + 1, samples=samples), decoding
 
     begin = dataclasses.replace(rest, prefix=APART, cache=_first_slots(cache, slots))
-    turn, decoding = jax.lax.while_loop(goes_on, step, (turn, begin))
-    return turn, dataclasses.replace(decoding, prefix=prefix, cache=_with_first_slots(cache, decoding.cache))
+    turn, decoding = jax.lax.while_loop(goes_on, step, rows_apart((turn, begin)))
+    cache = _with_first_slots(cache, decoding.cache)
+    return rows_apart((turn, dataclasses.replace(decoding, prefix=prefix, cache=cache)))
 
 
 def _first_slots(cache: BranchCache, slots: int) -> BranchCache:
@@ -153,7 +155,7 @@ def _with_first_slots(cache: BranchCache, first: BranchCache) -> BranchCache:
 
 
 def _logits(hidden: Array, head: Array) -> Array:
-    flat = hidden.reshape(-1, hidden.shape[-1])  # [group * branch, hidden]
+    flat = to_vocabulary(hidden).reshape(-1, hidden.shape[-1])  # [group * branch, hidden]
     logits = jnp.matmul(flat, head, preferred_element_type=at_least_float32(hidden.dtype))
     return logits.reshape(*hidden.shape[:-1], -1)
 

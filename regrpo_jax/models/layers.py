@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from regrpo_jax.models.config import Llama3Rope, RematPolicy
+from regrpo_jax.models.play_sharding import product as product_in_play
 from regrpo_jax.models.quantization import dequantized
 from regrpo_jax.models.sharding import GATHERED, gathers, whole
 
@@ -31,6 +32,12 @@ def matmul(inputs: Array, kernel: Array) -> Array:
     """
     flat = inputs.reshape(-1, inputs.shape[-1]) @ kernel.astype(inputs.dtype)
     return flat.reshape(*inputs.shape[:-1], kernel.shape[-1])
+
+
+def product(inputs: Array, weight: Array, shape: tuple[int, int], path: str) -> Array:
+    """inputs @ weight, of which a device may have a part; `path` and `shape` are those of the whole weight."""
+    outputs = product_in_play(inputs, weight, path)
+    return matmul(inputs, whole(weight, shape, path)) if outputs is None else outputs
 
 
 class RMSNorm(nn.Module):
@@ -89,6 +96,9 @@ class Projection(nn.Module):
     The adapter's arrays are not created here but by `lora.init_adapter`: a policy applied without the collection
     is the frozen reference. The kernel may be quantised (`quantization.quantize`). Dropout, of the adapter's inputs
     alone, happens only where a "dropout" key is given.
+
+    Attributes:
+      stack: names before this layer's own, where the layer is applied by itself, as in decoding.
     """
 
     features: int
@@ -97,12 +107,13 @@ class Projection(nn.Module):
     lora_alpha: float
     lora_dropout: float
     kernel_init: Initializer = fan_in_normal
+    stack: tuple[str, ...] = ()
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        shape, path = (inputs.shape[-1], self.features), "/".join(self.path)
+        shape, path = (inputs.shape[-1], self.features), "/".join((*self.stack, *self.path))
         kernel = dequantized(parameter(self, "kernel", self.kernel_init, shape, self.param_dtype))
-        outputs = matmul(inputs, whole(kernel.astype(inputs.dtype), shape, f"{path}/kernel"))  # [.., features]
+        outputs = product(inputs, kernel.astype(inputs.dtype), shape, f"{path}/kernel")  # [.., features]
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (self.features,), self.param_dtype)
             outputs = outputs + bias.astype(inputs.dtype)
@@ -110,11 +121,10 @@ class Projection(nn.Module):
             down: Array = self.get_variable("lora", "down").astype(inputs.dtype)  # [in_features, rank]
             up: Array = self.get_variable("lora", "up").astype(inputs.dtype)  # [rank, features]
             rank = max(down.shape[1], up.shape[0])  # one of them may be split by it
-            down = whole(down, (inputs.shape[-1], rank), f"{path}/down")
-            up = whole(up, (rank, self.features), f"{path}/up")
             if self.lora_dropout and self.has_rng("dropout"):
                 inputs = nn.Dropout(self.lora_dropout, deterministic=False)(inputs)
-            outputs = outputs + matmul(matmul(inputs, down), up) * (self.lora_alpha / rank)
+            inner = product(inputs, down, (inputs.shape[-1], rank), f"{path}/down")  # [.., rank]
+            outputs = outputs + product(inner, up, (rank, self.features), f"{path}/up") * (self.lora_alpha / rank)
         return outputs
 
 

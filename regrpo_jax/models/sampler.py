@@ -21,6 +21,7 @@ from regrpo_jax.models.decoding_state import APART, Decoding, Pictures, Prompt, 
 from regrpo_jax.models.drawing import draw, finished_samples, new_turn
 from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixLayers, TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
+from regrpo_jax.models.play_sharding import rows_apart
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache
 from regrpo_jax.models.token_choice import Sampling
 
@@ -48,12 +49,12 @@ def start(
       parts: that the groups are run in, one after the other, for what a prefix takes beside its cache; their number
         divides by it.
     """
-    prefix = _run_prefixes(functions, variables, prompt, parts)
+    prefix = rows_apart(_run_prefixes(functions, variables, rows_apart(prompt), parts))
     shape = (prompt.last_token.shape[0], branches)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     keys = jax.vmap(fold, in_axes=(0, None))(fold(key, prompt.draw_ids), jnp.arange(branches))
     position = jnp.broadcast_to(prompt.next_position[:, None, None] - 1, (*shape, 3))
-    return Decoding(
+    decoding = Decoding(
         prefix=prefix,
         cache=empty_branch_cache(prefix, branches, capacity),
         fed=jnp.broadcast_to(prompt.last_token[:, None], shape).astype(jnp.int32),
@@ -62,6 +63,7 @@ def start(
         done=jnp.zeros(shape, bool),
         keys=keys,
     )
+    return rows_apart(decoding)
 
 
 def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prompt, parts: int) -> PrefixLayers:
@@ -188,7 +190,7 @@ def _append(
         position=last(positions, rest.position),
         done=rest.done & ~given,
     )
-    return longer, logprobs
+    return rows_apart((longer, logprobs))
 
 
 def _led_by(first: Array, values: Array) -> Array:

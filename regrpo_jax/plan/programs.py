@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from regrpo_jax.config.base_config import PLANNED, stage_section
@@ -29,12 +28,13 @@ from regrpo_jax.models.flops import (
 )
 from regrpo_jax.models.inputs import ImagePatches
 from regrpo_jax.models.logprobs import default_chunk
+from regrpo_jax.models.play_sharding import row_sharding
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import start
-from regrpo_jax.models.sharding import DATA_AXIS, param_shardings
+from regrpo_jax.models.sharding import param_shardings
 from regrpo_jax.models.token_choice import sampling_controls
 from regrpo_jax.plan.arrays import group_shapes, online_shapes, prompt_shapes, sft_shapes
-from regrpo_jax.rollouts.live_rows import divides, slot_count
+from regrpo_jax.rollouts.live_rows import slot_count
 from regrpo_jax.rollouts.sampler_policy import CHUNK, SamplerPolicy
 from regrpo_jax.training.online_step import ScoredBatch, online_settings, online_step
 from regrpo_jax.training.optimizer import make_optimizer
@@ -87,11 +87,8 @@ class _Parts:
         return jax.tree.map(lambda array: _with_sharding(array, NamedSharding(self.mesh, ROWS)), tree)
 
     def played_rows(self, tree: Tree) -> Tree:
-        """What play holds, as `rollouts.live_rows` spreads it."""
-        rows, everywhere = NamedSharding(self.mesh, P(DATA_AXIS)), NamedSharding(self.mesh, P())
-        return jax.tree.map(
-            lambda array: _with_sharding(array, rows if divides(array.shape, rows) else everywhere), tree
-        )
+        """What play holds, each row on its devices."""
+        return jax.tree.map(lambda array: _with_sharding(array, row_sharding(array, self.mesh)), tree)
 
     @functools.cached_property
     def base(self) -> Tree:

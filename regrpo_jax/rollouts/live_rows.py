@@ -6,20 +6,16 @@ every size is compiled: rows in powers of four, slots in powers of two.
 
 import dataclasses
 import functools
-import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
 
 from regrpo_jax.agent.policy import Branch
 from regrpo_jax.models.decoding_state import Decoding
 from regrpo_jax.models.inputs import Array, BranchCache, PrefixLayers
-
-Tree = Any
+from regrpo_jax.models.play_sharding import rows_apart
 
 FEWEST_SLOTS = 64
 _SHRINKING = 4
@@ -89,7 +85,7 @@ def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots
         return jnp.take_along_axis(layer[flat], old_slots[..., None], axis=2)
 
     kept = jnp.take_along_axis(valid, order, axis=-1)  # [row, lane, slot]
-    return Decoding(
+    decoding = Decoding(
         prefix=PrefixLayers(
             keys=tuple(layer[of_row] for layer in prefix.keys),
             values=tuple(layer[of_row] for layer in prefix.values),
@@ -109,17 +105,4 @@ def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots
         done=decoding.done[rows, lanes] | ~taken,
         keys=decoding.keys[rows, lanes],
     )
-
-
-def spread(tree: Tree, rows: NamedSharding | None) -> Tree:
-    """Arrays whose leading axis counts groups or rows, split over devices where they divide; None splits nothing."""
-
-    def placed(array: Any) -> Any:
-        return jax.device_put(array, rows) if divides(np.shape(array), rows) else array
-
-    return jax.tree.map(placed, tree)
-
-
-def divides(shape: tuple[int, ...], rows: NamedSharding | None) -> bool:
-    """Whether the leading axis is split."""
-    return rows is not None and bool(shape) and shape[0] % math.prod(rows.mesh.shape[axis] for axis in rows.spec) == 0
+    return rows_apart(decoding)

@@ -12,8 +12,6 @@ import dataclasses
 import shutil
 from typing import Any, Protocol
 
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 
 from regrpo_jax.agent.plain_tokens import PlainTokens
@@ -24,10 +22,10 @@ from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.config.servers import server_of
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.models.peft import export_adapter
-from regrpo_jax.models.sharding import DATA_AXIS
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.training.loop import RunContext
+from regrpo_jax.training.parallel import row_shards
 
 Tree = dict[str, Any]
 
@@ -91,7 +89,7 @@ class SamplerPlayer:
             branch_tokens=max(config.data.branch_buckets),
             temperature=temperature,
             version=version,
-            rows=NamedSharding(mesh, P(DATA_AXIS)) if mesh.shape[DATA_AXIS] > 1 else None,
+            mesh=mesh if row_shards(mesh) > 1 else None,
             prefill_parts=stage_section(config, "online").microbatches,
         )
 

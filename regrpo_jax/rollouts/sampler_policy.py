@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh
 
 from regrpo_jax.agent.policy import Branch, EpisodePrompt, Heard, PolicyError, Prefix, SampledTurn, Told, WriteRequest
 from regrpo_jax.data.batches import collate_prefixes
@@ -16,10 +16,11 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.groups import Group
 from regrpo_jax.data.images import PatchedImage
 from regrpo_jax.models.decoding_state import Decoding
+from regrpo_jax.models.play_sharding import spread
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sampler import Prompt, append, generate, start
 from regrpo_jax.models.token_choice import Sampling, sampling_controls
-from regrpo_jax.rollouts.live_rows import Rows, arranged, moved, slot_count, spread
+from regrpo_jax.rollouts.live_rows import Rows, arranged, moved, slot_count
 from regrpo_jax.rollouts.token_text import TokenText
 from regrpo_jax.rollouts.waiting_tokens import FeatureTable, WaitingToken, pictures_of, waiting_tokens
 
@@ -39,7 +40,7 @@ class SamplerPolicy:
         long prefix from being copied.
       temperature, top_k, top_p: of the sampling; log-probs are always those at temperature 1.
       version: updates that the weights have seen.
-      rows: how groups are split over devices where their number divides; None where one device has all.
+      mesh: that groups are split over where their number divides; None where one device has all.
       prefill_parts: parts that prefixes are run in, one after the other, or fewer where they do not divide.
     """
 
@@ -53,7 +54,7 @@ class SamplerPolicy:
     top_k: int = 0
     top_p: float = 1.0
     version: int = 0
-    rows: NamedSharding | None = None
+    mesh: Mesh | None = None
     prefill_parts: int = 1
 
     def start(self, prompts: Sequence[EpisodePrompt], branches: int, seed: int) -> "SamplerSession":
@@ -197,7 +198,7 @@ class SamplerSession:
         decoding = start(
             policy.functions,
             policy.variables,
-            spread(prompts, policy.rows),
+            spread(prompts, policy.mesh),
             key,
             branches=self._count,
             capacity=capacity,
@@ -206,7 +207,7 @@ class SamplerSession:
         self._rows = arranged(list(self._lengths), policy.lanes)
         self._most_rows = len(self._rows.branches)
         old = {branch: branch for branch in self._lengths}
-        self._decoding = spread(moved(decoding, old, self._rows, capacity), policy.rows)
+        self._decoding = moved(decoding, old, self._rows, capacity)
 
     def _take_shared(self, group: int) -> list[int]:
         """What all branches of the group wait to be fed, if it is the same; it then runs once, with the prefix."""
@@ -231,7 +232,7 @@ class SamplerSession:
                 for branch, length in self._lengths.items()
             ]
             slots = slot_count(max(run) + free)
-            self._decoding = spread(moved(self._decoding, self._rows.places, rows, slots), self._policy.rows)
+            self._decoding = moved(self._decoding, self._rows.places, rows, slots)
             self._rows = rows
         return self._decoding
 

@@ -13,6 +13,7 @@ from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.decode_attention import cached_attention
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
 from regrpo_jax.models.layers import Projection, RMSNorm, matmul, parameter, rematerialised, rotary_angles, rotate
+from regrpo_jax.models.play_sharding import rows_apart, to_vocabulary
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
 from regrpo_jax.models.sharding import vocabulary_rows
 
@@ -54,8 +55,9 @@ class DecoderLayer(nn.Module):
         return hidden, (keys, values)
 
     def _linear(self, name: str, features: int, use_bias: bool = False) -> Projection:
-        config = self.config
-        return Projection(features, use_bias, config.param_dtype, config.lora_alpha, config.lora_dropout, name=name)
+        config, stack = self.config, () if self.path else ("layers",)
+        sizes = (features, use_bias, config.param_dtype, config.lora_alpha, config.lora_dropout)
+        return Projection(*sizes, stack=stack, name=name)
 
     def _heads(self, name: str, heads: int, inputs: Array) -> Array:
         """inputs: [.., token, hidden]; returns [.., token, head, head_dim]."""
@@ -217,7 +219,7 @@ class Policy(nn.Module):
         return hidden, {"deepstack": jnp.moveaxis(added, -2, 0)}
 
     def _vectors(self, tokens: Array) -> Array:
-        rows = vocabulary_rows(self.embedding, tokens, self.config.vocab_size)
+        rows = rows_apart(vocabulary_rows(self.embedding, to_vocabulary(tokens), self.config.vocab_size))
         return rows.astype(self.config.dtype) * self.config.embedding_scale
 
     def _mixed_preceding(self, block: TokenBlock, preceding: Array) -> Array:
