@@ -14,11 +14,16 @@ from regrpo_jax.models.layers import at_least_float32
 Array = jax.Array
 
 
-def prefix_layers(prefix: PrefixCache) -> PrefixLayers:
-    """A prefix laid out for decoding."""
+def prefix_layers(prefix: PrefixCache, *, layers_together: bool) -> PrefixLayers:
+    """A prefix laid out for decoding.
 
-    keys = tuple(layer.transpose(0, 2, 3, 1) for layer in prefix.keys)  # [group, kv_head, head_dim, prefix]
-    values = tuple(layer.transpose(0, 2, 1, 3) for layer in prefix.values)  # [group, kv_head, prefix, head_dim]
+    Args:
+      layers_together: whether all layers are one run, see `PrefixLayers`.
+    """
+    count = len(prefix.keys)
+    runs = [slice(count)] if layers_together else [slice(layer, layer + 1) for layer in range(count)]
+    keys = tuple(prefix.keys[run].transpose(0, 1, 3, 4, 2) for run in runs)
+    values = tuple(prefix.values[run].transpose(0, 1, 3, 2, 4) for run in runs)
     return PrefixLayers(keys, values, prefix.valid, prefix.last_tokens)
 
 

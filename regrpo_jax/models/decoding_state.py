@@ -1,11 +1,15 @@
 """What decoding starts from, keeps between two turns and returns; see `sampler` for the three functions on it."""
 
+import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 
 from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixLayers, TokenBlock
+from regrpo_jax.models.play_sharding import rows_apart
 
 APART: Any = None  # stands where an argument of its own was taken out: one that is donated, or constant in a loop
 
@@ -51,6 +55,24 @@ class Decoding:
     position: Array
     done: Array
     keys: Array
+
+
+def with_row_axes(function: Callable[[Any, int], Any], decoding: Decoding) -> Decoding:
+    """function(array, axis of rows) of every array: 1 of keys and values, whose first axis is the layers', else 0."""
+
+    def of_layers(held: Any) -> Any:
+        runs = {name: tuple(function(run, 1) for run in getattr(held, name)) for name in ("keys", "values")}
+        rest = jax.tree.map(lambda array: function(array, 0), dataclasses.replace(held, keys=(), values=()))
+        return dataclasses.replace(rest, **runs)
+
+    rest = dataclasses.replace(decoding, prefix=APART, cache=APART)
+    rest = jax.tree.map(lambda array: function(array, 0), rest)
+    return dataclasses.replace(rest, prefix=of_layers(decoding.prefix), cache=of_layers(decoding.cache))
+
+
+def on_their_rows(decoding: Decoding) -> Decoding:
+    """Every array of a program on the devices of its rows."""
+    return with_row_axes(rows_apart, decoding)
 
 
 @struct.dataclass

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from regrpo_jax.models.decoding_state import APART, Decoding, Samples, Turn, check_room, last_place
+from regrpo_jax.models.decoding_state import APART, Decoding, Samples, Turn, check_room, last_place, on_their_rows
 from regrpo_jax.models.inputs import Array, BranchCache, TokenBlock
 from regrpo_jax.models.layers import at_least_float32
 from regrpo_jax.models.play_sharding import rows_apart, to_vocabulary
@@ -59,10 +59,7 @@ def draw(
     needed = int(decoding.cache.length) + until - int(turn.time)
     slots = min(max(1 << (needed - 1).bit_length(), FEWEST_SLOTS), decoding.cache.valid.shape[-1])
     end = jnp.asarray(until, jnp.int32)
-    apart = jax.default_backend() == "cpu"
-    return draw_compiled(
-        functions, variables, decoding.cache, rest, turn, sampling, end, slots=slots, layers_apart=apart
-    )
+    return draw_compiled(functions, variables, decoding.cache, rest, turn, sampling, end, slots=slots)
 
 
 def finished_samples(turn: Turn, sampling: Sampling) -> Samples:
@@ -75,7 +72,7 @@ def running(done: Array, turn: Turn) -> Array:
     return ~done & (turn.time < turn.budget)
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "slots", "layers_apart"), donate_argnames="cache")
+@functools.partial(jax.jit, static_argnames=("functions", "slots"), donate_argnames="cache")
 def draw_compiled(
     functions: PolicyFunctions,
     variables: Variables,
@@ -86,16 +83,11 @@ def draw_compiled(
     until: Array,
     *,
     slots: int,
-    layers_apart: bool,
 ) -> tuple[Turn, Decoding]:
-    """`draw` with its cache, which it uses up, apart; only the first `slots` slots of it are looked at.
-
-    layers_apart: whether each layer's weights are taken out of the stack before the loop, as a CPU wants it, which
-      would copy them at every step; an accelerator reads them where they lie.
-    """
+    """`draw` with its cache, which it uses up, apart; only the first `slots` slots of it are looked at."""
     head = functions.head(variables).T.astype(rest.prefix.keys[0].dtype)  # [hidden, vocab]; once, not at every step
     prefix = rest.prefix  # constant in the loop
-    weights = functions.layer_weights(variables) if layers_apart else None
+    weights = functions.layer_weights(variables, prefix.runs)  # before the loop, which would copy them at every step
 
     def goes_on(loop: tuple[Turn, Decoding]) -> Array:
         turn, decoding = loop
@@ -106,8 +98,7 @@ def draw_compiled(
         live = running(decoding.done, turn)  # [group, branch]
         fed, position = decoding.fed[..., None], decoding.position[..., None, :]
         block = TokenBlock(fed, live[..., None].astype(jnp.int32), position, decoding.fed_image[..., None])
-        layers = weights or functions.layer_weights(variables)
-        hidden, cache = functions.decode_branches(variables, block, prefix, decoding.cache, layers)
+        hidden, cache = functions.decode_branches(variables, block, prefix, decoding.cache, weights)
         logits = _logits(hidden[:, :, 0], head)  # [group, branch, vocab]
         token = choose_tokens(decoding.keys, last_place(decoding.position), logits, sampling)  # [group, branch]
         chosen = jnp.take_along_axis(logits, token[..., None], axis=-1)[..., 0]
@@ -131,16 +122,16 @@ def draw_compiled(
         return dataclasses.replace(turn, time=turn.time + 1, samples=samples), decoding
 
     begin = dataclasses.replace(rest, prefix=APART, cache=_first_slots(cache, slots))
-    turn, decoding = jax.lax.while_loop(goes_on, step, rows_apart((turn, begin)))
+    turn, decoding = jax.lax.while_loop(goes_on, step, (turn, begin))
     cache = _with_first_slots(cache, decoding.cache)
-    return rows_apart((turn, dataclasses.replace(decoding, prefix=prefix, cache=cache)))
+    return rows_apart(turn), on_their_rows(dataclasses.replace(decoding, prefix=prefix, cache=cache))
 
 
 def _first_slots(cache: BranchCache, slots: int) -> BranchCache:
     return dataclasses.replace(
         cache,
-        keys=tuple(layer[..., :slots] for layer in cache.keys),
-        values=tuple(layer[..., :slots, :] for layer in cache.values),
+        keys=tuple(run[..., :slots] for run in cache.keys),
+        values=tuple(run[..., :slots, :] for run in cache.values),
         valid=cache.valid[..., :slots],
     )
 

@@ -70,11 +70,14 @@ class PrefixCache:
 
 @struct.dataclass
 class PrefixLayers:
-    """A `PrefixCache` as decoding reads it, see `decode_attention`.
+    """A `PrefixCache` as decoding reads it, see `decode_attention`: layers in runs, which are decoded in a loop.
+
+    On a TPU all layers are one run, so that a program takes as long to compile for 80 layers as for one; a CPU would
+    copy what a layer looks at in a loop, so there each layer is a run of its own.
 
     Attributes:
-      keys: one array per layer.  # [group, kv_head, head_dim, prefix]
-      values: one array per layer.  # [group, kv_head, prefix, head_dim]
+      keys: one array per run.  # [layer of run, group, kv_head, head_dim, prefix]
+      values: one array per run.  # [layer of run, group, kv_head, prefix, head_dim]
       valid: bool, False at padding.  # [group, prefix]
       last_tokens: int32, the tokens before the first branch token, -1 where there is none.  # [group, mixing]
     """
@@ -84,6 +87,11 @@ class PrefixLayers:
     valid: Array
     last_tokens: Array
 
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Layers of each run."""
+        return tuple(len(keys) for keys in self.keys)
+
 
 @struct.dataclass
 class BranchCache:
@@ -92,8 +100,8 @@ class BranchCache:
     All branches write to the same slot at the same time; a branch that has nothing to say there leaves it invalid.
 
     Attributes:
-      keys: one array per layer.  # [group * branch, kv_head, head_dim, slot]
-      values: one array per layer.  # [group * branch, kv_head, slot, head_dim]
+      keys: one array per run of layers.  # [layer of run, group * branch, kv_head, head_dim, slot]
+      values: one array per run.  # [layer of run, group * branch, kv_head, slot, head_dim]
       valid: bool, whether the slot holds a token of the branch.  # [group, branch, slot]
       last_tokens: int32, the tokens before the next one, -1 where there is none.  # [group, branch, mixing]
       length: int32 scalar, slots written so far (the same for all branches).

@@ -32,11 +32,11 @@ def row_axes(count: int, mesh: Mesh | AbstractMesh) -> Axes:
     return ()
 
 
-def row_sharding(array: Any, mesh: Mesh) -> NamedSharding:
-    """Of an array whose leading axis counts groups, rows or branches; a scalar is everywhere."""
+def row_sharding(array: Any, mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Of an array of which an axis counts groups, rows or branches; a scalar is everywhere."""
     shape = np.shape(array)
-    axes = row_axes(shape[0], mesh) if shape else ()
-    return NamedSharding(mesh, P(axes) if axes else P())
+    axes = row_axes(shape[axis], mesh) if shape else ()
+    return NamedSharding(mesh, P(*[None] * axis, axes) if axes else P())
 
 
 def spread(tree: Tree, mesh: Mesh | None) -> Tree:
@@ -46,17 +46,17 @@ def spread(tree: Tree, mesh: Mesh | None) -> Tree:
     return jax.tree.map(lambda array: jax.device_put(array, row_sharding(array, mesh)), tree)
 
 
-def rows_apart(tree: Tree) -> Tree:
+def rows_apart(tree: Tree, axis: int = 0) -> Tree:
     """Arrays of a program on the devices of their rows, whatever else they are split over."""
     mesh = _mesh()
     if mesh is None:
         return tree
 
     def apart(array: Array) -> Array:
-        axes = row_axes(array.shape[0], mesh) if array.ndim else ()
+        axes = row_axes(array.shape[axis], mesh) if array.ndim else ()
         if not axes:
             return array
-        return jax.lax.with_sharding_constraint(array, P(axes, *[ANY] * (array.ndim - 1)))
+        return jax.lax.with_sharding_constraint(array, P(*[ANY] * axis, axes, *[ANY] * (array.ndim - axis - 1)))
 
     return jax.tree.map(apart, tree)
 

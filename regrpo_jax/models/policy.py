@@ -29,9 +29,9 @@ class PolicyFunctions:
         PrefixCache). The images are those of the prefix, then those of the group's branches. With a key, adapter inputs
         are dropped as `config.lora_dropout` says.
       run_branches: (variables, TokenBlock [group, branch, token], PrefixCache, *, dropout_key=None) -> hidden.
-      layer_weights: (variables) -> the variables of each decoder layer.
+      layer_weights: (variables, layers of each run) -> the variables of each run of decoder layers.
       encode_images: (variables, ImagePatches) -> merged features [group, feature, width], see `VisionTower`.
-      decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, layer weights,
+      decode_branches: (variables, TokenBlock [group, branch, token], PrefixLayers, BranchCache, weights of runs,
         features [feature, width] | None) -> (hidden, BranchCache).
       head: (variables) -> output embedding [vocab, hidden].
     """
@@ -41,7 +41,7 @@ class PolicyFunctions:
     run_prefix: Callable[..., tuple[Array, PrefixCache]]
     run_branches: Callable[..., Array]
     encode_images: Callable[[Variables, ImagePatches], Array]
-    layer_weights: Callable[[Variables], tuple[Variables, ...]]
+    layer_weights: Callable[[Variables, tuple[int, ...]], tuple[Variables, ...]]
     decode_branches: Callable[..., tuple[Array, BranchCache]]
     head: Callable[[Variables], Array]
 
@@ -67,7 +67,7 @@ def policy_functions(config: PolicyConfig) -> PolicyFunctions:
         run_prefix=method("run_prefix"),
         run_branches=method("run_branches"),
         encode_images=method("encode_images"),
-        layer_weights=functools.partial(layer_weights, config=config),
+        layer_weights=layer_weights,
         decode_branches=method("decode_branches"),
         head=method("head"),
     )
@@ -77,8 +77,8 @@ def empty_branch_cache(prefix: PrefixLayers, branches: int, length: int) -> Bran
     """Room for `length` slots in each of `branches` branches per group of `prefix`."""
 
     rows = len(prefix.valid) * branches
-    keys = [jnp.zeros((rows, *layer.shape[1:3], length), layer.dtype) for layer in prefix.keys]
-    values = [jnp.zeros((rows, layer.shape[1], length, layer.shape[3]), layer.dtype) for layer in prefix.values]
+    keys = [jnp.zeros((len(run), rows, *run.shape[2:4], length), run.dtype) for run in prefix.keys]
+    values = [jnp.zeros((len(run), rows, run.shape[2], length, run.shape[4]), run.dtype) for run in prefix.values]
     return BranchCache(
         keys=tuple(keys),
         values=tuple(values),

@@ -17,9 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from regrpo_jax.models.decode_attention import prefix_layers
-from regrpo_jax.models.decoding_state import APART, Decoding, Pictures, Prompt, Samples, check_room, last_place
+from regrpo_jax.models.decoding_state import (
+    APART,
+    Decoding,
+    Pictures,
+    Prompt,
+    Samples,
+    check_room,
+    last_place,
+    on_their_rows,
+)
 from regrpo_jax.models.drawing import draw, finished_samples, new_turn
-from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixLayers, TokenBlock
+from regrpo_jax.models.inputs import Array, BranchCache, ImagePatches, PrefixCache, TokenBlock
 from regrpo_jax.models.logprobs import token_logprobs
 from regrpo_jax.models.play_sharding import rows_apart
 from regrpo_jax.models.policy import PolicyFunctions, empty_branch_cache
@@ -30,7 +39,16 @@ Variables = dict[str, Any]
 SCORED_CHUNK = 256  # appended tokens that meet the vocabulary at once
 
 
-@functools.partial(jax.jit, static_argnames=("functions", "branches", "capacity", "parts"))
+def layers_together(platform: str) -> bool:
+    """Whether decoding goes through the layers in a loop: what is best on devices of a platform.
+
+    A TPU reads a layer's weights and caches where they lie in the stack, and 28 unrolled layers took it six times as
+    long to compile. A CPU copies them out in a loop. On a GPU neither was measured.
+    """
+    return platform == "tpu"
+
+
+@functools.partial(jax.jit, static_argnames=("functions", "branches", "capacity", "parts", "layers_together"))
 def start(
     functions: PolicyFunctions,
     variables: Variables,
@@ -40,6 +58,7 @@ def start(
     branches: int,
     capacity: int,
     parts: int = 1,
+    layers_together: bool = False,
 ) -> Decoding:
     """Runs the prefixes; every group gets `branches` branches with room for `capacity` tokens each.
 
@@ -48,8 +67,10 @@ def start(
       capacity: slots of the branch cache: the sum of the widths of all appends and the `max_tokens` of all turns.
       parts: that the groups are run in, one after the other, for what a prefix takes beside its cache; their number
         divides by it.
+      layers_together: how the caches are laid out, see `PrefixLayers`.
     """
-    prefix = rows_apart(_run_prefixes(functions, variables, rows_apart(prompt), parts))
+    cache = _run_prefixes(functions, variables, rows_apart(prompt), parts)
+    prefix = prefix_layers(cache, layers_together=layers_together)
     shape = (prompt.last_token.shape[0], branches)
     fold = jax.vmap(jax.random.fold_in, in_axes=(None, 0))
     keys = jax.vmap(fold, in_axes=(0, None))(fold(key, prompt.draw_ids), jnp.arange(branches))
@@ -63,12 +84,12 @@ def start(
         done=jnp.zeros(shape, bool),
         keys=keys,
     )
-    return rows_apart(decoding)
+    return on_their_rows(decoding)
 
 
-def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prompt, parts: int) -> PrefixLayers:
-    def run(part: tuple[TokenBlock, ImagePatches | None]) -> PrefixLayers:
-        return prefix_layers(functions.run_prefix(variables, *part)[1])
+def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prompt, parts: int) -> PrefixCache:
+    def run(part: tuple[TokenBlock, ImagePatches | None]) -> PrefixCache:
+        return dataclasses.replace(functions.run_prefix(variables, *part)[1], features=None)
 
     groups = (prompt.prefix, prompt.images)
     if parts == 1:
@@ -76,8 +97,16 @@ def _run_prefixes(functions: PolicyFunctions, variables: Variables, prompt: Prom
     # A part takes every so manieth group, so that groups which lie on several devices stay there.
     count = len(prompt.last_token)
     split = jax.tree.map(lambda array: array.reshape(count // parts, parts, *array.shape[1:]).swapaxes(0, 1), groups)
-    run_parts = jax.lax.map(run, split)  # each array [part, group / part, ..]
-    return jax.tree.map(lambda array: array.swapaxes(0, 1).reshape(count, *array.shape[2:]), run_parts)
+    found = jax.lax.map(
+        run, split
+    )  # keys and values [part, layer, group / part, ..], the others [part, group / part, ..]
+
+    def together(array: Array, axis: int) -> Array:
+        array = jnp.moveaxis(array, 0, axis + 1)
+        return array.reshape(*array.shape[:axis], count, *array.shape[axis + 2 :])
+
+    rest = jax.tree.map(lambda array: together(array, 0), dataclasses.replace(found, keys=None, values=None))
+    return dataclasses.replace(rest, keys=together(found.keys, 1), values=together(found.values, 1))
 
 
 def append(
@@ -172,7 +201,10 @@ def _append(
         positions=_led_by(rest.position, positions),
         image_index=_led_by(rest.fed_image, image_index),
     )
-    weights, features = functions.layer_weights(variables), None if pictures is None else pictures.features
+    weights, features = (
+        functions.layer_weights(variables, rest.prefix.runs),
+        None if pictures is None else pictures.features,
+    )
     hidden, cache = functions.decode_branches(variables, block, rest.prefix, cache, weights, features)
     logprobs = token_logprobs(hidden, functions.head(variables), tokens, real & scored, chunk_size=SCORED_CHUNK)
     given = lengths > 0  # [group, branch]
@@ -190,7 +222,7 @@ def _append(
         position=last(positions, rest.position),
         done=rest.done & ~given,
     )
-    return rows_apart((longer, logprobs))
+    return on_their_rows(longer), rows_apart(logprobs)
 
 
 def _led_by(first: Array, values: Array) -> Array:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.base_config import PLANNED, stage_section
 from regrpo_jax.data.batches import GroupBatch
 from regrpo_jax.data.online_batches import OnlineBatch
-from regrpo_jax.models.decoding_state import APART
+from regrpo_jax.models.decoding_state import APART, with_row_axes
 from regrpo_jax.models.drawing import draw_compiled, empty_turn
 from regrpo_jax.models.flops import (
     Trained,
@@ -30,7 +30,7 @@ from regrpo_jax.models.inputs import ImagePatches
 from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.play_sharding import row_sharding
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.models.sampler import start
+from regrpo_jax.models.sampler import layers_together, start
 from regrpo_jax.models.sharding import param_shardings
 from regrpo_jax.models.token_choice import sampling_controls
 from regrpo_jax.plan.arrays import group_shapes, online_shapes, prompt_shapes, sft_shapes
@@ -211,6 +211,7 @@ def _prefill(parts: _Parts) -> Program:
                 branches=config.online.branches,
                 capacity=slot_count(1),
                 parts=math.gcd(config.online.tasks, stage_section(config, "online").microbatches),
+                layers_together=layers_together(parts.platform),
             )
 
     rows, length = prompts.prefix.tokens.shape
@@ -224,11 +225,12 @@ def _decode(parts: _Parts) -> Program:
     lanes, online = SamplerPolicy.lanes, config.online
     rows = online.tasks * -(-online.branches // lanes)
     capacity = slot_count(max(config.data.branch_buckets))
-    make = functools.partial(start, branches=lanes, capacity=capacity)
+    together = layers_together(parts.platform)
+    make = functools.partial(start, branches=lanes, capacity=capacity, layers_together=together)
     prompts = prompt_shapes(config, functions.config, rows)
     key, variables = jax.eval_shape(jax.random.key, 0), parts.played("online")
     decoding = jax.eval_shape(functools.partial(make, functions), variables, prompts, key)
-    decoding = parts.played_rows(decoding)
+    decoding = with_row_axes(lambda array, axis: _with_sharding(array, row_sharding(array, parts.mesh, axis)), decoding)
     sampling = parts.played_rows(jax.eval_shape(lambda: sampling_controls(max_tokens=CHUNK, stops=((0,),))))
     budget = jax.ShapeDtypeStruct((rows, lanes), jnp.int32)
     turn = parts.played_rows(jax.eval_shape(functools.partial(empty_turn, dtype=jnp.float32), budget, sampling))
@@ -236,9 +238,10 @@ def _decode(parts: _Parts) -> Program:
     rest = dataclasses.replace(decoding, cache=APART)
 
     def lower() -> jax.stages.Lowered:
-        shared = {"slots": capacity, "layers_apart": parts.platform == "cpu"}
         with mesh_in_context(parts.mesh):
-            return draw_compiled.lower(functions, variables, decoding.cache, rest, turn, sampling, until, **shared)
+            return draw_compiled.lower(
+                functions, variables, decoding.cache, rest, turn, sampling, until, slots=capacity
+            )
 
     seen = max(config.data.prefix_buckets) + max(config.data.branch_buckets)
     work = _times(rows * lanes, branch(1, prefix=seen - 1, scored=1))

@@ -6,14 +6,14 @@ every size is compiled: rows in powers of four, slots in powers of two.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from regrpo_jax.agent.policy import Branch
-from regrpo_jax.models.decoding_state import Decoding
+from regrpo_jax.models.decoding_state import Decoding, on_their_rows
 from regrpo_jax.models.inputs import Array, BranchCache, PrefixLayers
 from regrpo_jax.models.play_sharding import rows_apart
 
@@ -71,7 +71,6 @@ def moved(decoding: Decoding, old: dict[Branch, tuple[int, int]], new: Rows, slo
 @functools.partial(jax.jit, static_argnames="slots")
 def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots: int) -> Decoding:
     cache, prefix = decoding.cache, decoding.prefix
-    of_row = rows[:, 0]  # [row]
     flat = (rows * decoding.fed.shape[1] + lanes).reshape(-1)  # [row * lane]
     valid = cache.valid[rows, lanes] & taken[..., None]  # [row, lane, old slot]
     valid = jnp.pad(valid, ((0, 0), (0, 0), (0, max(0, slots - valid.shape[-1]))))
@@ -79,22 +78,25 @@ def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots
     old_slots = jnp.minimum(order, cache.valid.shape[-1] - 1).reshape(len(flat), 1, slots)
 
     def keys(layer: Array) -> Array:  # [row * lane, kv_head, head_dim, slot]
-        return jnp.take_along_axis(layer[flat], old_slots[:, :, None], axis=3)
+        return rows_apart(jnp.take_along_axis(layer[flat], old_slots[:, :, None], axis=3))
 
     def values(layer: Array) -> Array:  # [row * lane, kv_head, slot, head_dim]
-        return jnp.take_along_axis(layer[flat], old_slots[..., None], axis=2)
+        return rows_apart(jnp.take_along_axis(layer[flat], old_slots[..., None], axis=2))
+
+    def of_row(layer: Array) -> Array:
+        return rows_apart(layer[rows[:, 0]])
 
     kept = jnp.take_along_axis(valid, order, axis=-1)  # [row, lane, slot]
     decoding = Decoding(
         prefix=PrefixLayers(
-            keys=tuple(layer[of_row] for layer in prefix.keys),
-            values=tuple(layer[of_row] for layer in prefix.values),
-            valid=prefix.valid[of_row],
-            last_tokens=prefix.last_tokens[of_row],
+            keys=tuple(_by_layer(of_row, run) for run in prefix.keys),
+            values=tuple(_by_layer(of_row, run) for run in prefix.values),
+            valid=of_row(prefix.valid),
+            last_tokens=of_row(prefix.last_tokens),
         ),
         cache=BranchCache(
-            keys=tuple(map(keys, cache.keys)),
-            values=tuple(map(values, cache.values)),
+            keys=tuple(_by_layer(keys, run) for run in cache.keys),
+            values=tuple(_by_layer(values, run) for run in cache.values),
             valid=kept,
             last_tokens=cache.last_tokens[rows, lanes],
             length=jnp.max(jnp.sum(kept, axis=-1)).astype(jnp.int32),
@@ -105,4 +107,9 @@ def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots
         done=decoding.done[rows, lanes] | ~taken,
         keys=decoding.keys[rows, lanes],
     )
-    return rows_apart(decoding)
+    return on_their_rows(decoding)
+
+
+def _by_layer(function: Callable[[Array], Array], run: Array) -> Array:
+    """function of each layer of a run, one after the other: rows may come from other devices."""
+    return function(run[0])[None] if len(run) == 1 else jax.lax.map(function, run)

@@ -18,7 +18,7 @@ from regrpo_jax.data.images import PatchedImage
 from regrpo_jax.models.decoding_state import Decoding
 from regrpo_jax.models.play_sharding import spread
 from regrpo_jax.models.policy import PolicyFunctions
-from regrpo_jax.models.sampler import Prompt, append, generate, start
+from regrpo_jax.models.sampler import Prompt, append, generate, layers_together, start
 from regrpo_jax.models.token_choice import Sampling, sampling_controls
 from regrpo_jax.rollouts.live_rows import Rows, arranged, moved, slot_count
 from regrpo_jax.rollouts.token_text import TokenText
@@ -203,6 +203,7 @@ class SamplerSession:
             branches=self._count,
             capacity=capacity,
             parts=math.gcd(len(filled), policy.prefill_parts),
+            layers_together=layers_together(jax.default_backend()),
         )
         self._rows = arranged(list(self._lengths), policy.lanes)
         self._most_rows = len(self._rows.branches)

@@ -115,14 +115,14 @@ def test_a_decoded_token_has_as_many_as_xla_counts() -> None:
     slots = 32
 
     def decode(variables: Any, prefix: TokenBlock, token: TokenBlock) -> jax.Array:
-        layers = prefix_layers(functions.run_prefix(variables, prefix, None)[1])
-        own = functions.layer_weights(variables)
+        layers = prefix_layers(functions.run_prefix(variables, prefix, None)[1], layers_together=False)
+        own = functions.layer_weights(variables, layers.runs)
         cache = empty_branch_cache(layers, BRANCHES, slots)
         hidden, _ = functions.decode_branches(variables, token, layers, cache, own)
         return hidden @ functions.head(variables).T
 
     def prefill(variables: Any, prefix: TokenBlock) -> Any:
-        return prefix_layers(functions.run_prefix(variables, prefix, None)[1])
+        return prefix_layers(functions.run_prefix(variables, prefix, None)[1], layers_together=False)
 
     inputs = (weights, block(1, PREFIX))
     measured = counted_by_xla(decode, *inputs, block(1, BRANCHES, 1)) - counted_by_xla(prefill, *inputs)

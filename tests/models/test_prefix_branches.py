@@ -209,9 +209,9 @@ def prefix_cache(config: PolicyConfig, variables: Variables) -> PrefixCache:
     return jax.jit(policy_functions(config).run_prefix)(variables, batch.prefix, batch.images)[1]
 
 
-@pytest.mark.parametrize("mixing", [3, 0])
+@pytest.mark.parametrize(("mixing", "together"), [(3, False), (3, True), (0, False)])
 def test_decoding_token_by_token_is_running_branches(
-    wide_config: PolicyConfig, random_variables: VariablesOf, mixing: int
+    wide_config: PolicyConfig, random_variables: VariablesOf, mixing: int, together: bool
 ) -> None:
     config = dataclasses.replace(wide_config, token_mixing_width=mixing)
     variables = random_variables(config, 4, rank=2)
@@ -219,7 +219,9 @@ def test_decoding_token_by_token_is_running_branches(
     prefix = prefix_cache(config, variables)
     whole = jax.jit(functions.run_branches)(variables, branches, prefix)  # [group, branch, token, hidden]
     decode = jax.jit(functions.decode_branches)
-    laid_out, weights = prefix_layers(prefix), functions.layer_weights(variables)
+    laid_out = prefix_layers(prefix, layers_together=together)
+    weights = functions.layer_weights(variables, laid_out.runs)
+    assert len(weights) == (1 if together else config.num_layers)
     cache = empty_branch_cache(laid_out, branches.tokens.shape[1], branches.tokens.shape[2] + 2)
     pieces, start = [], 0
     for width in (5, 1, 1, 1, 1, 1, 1, 1):  # what a tool returns is appended at once, what is sampled one by one

@@ -1,4 +1,5 @@
-"""What is drawn does not depend on how rows and weights lie on devices, nor on the parts that prefixes are run in."""
+"""What is drawn does not depend on how rows and weights lie on devices, nor on the parts that prefixes are run in, nor
+on whether layers are decoded in a loop."""
 
 import json
 
@@ -31,11 +32,12 @@ sampling = sampling_controls(max_tokens=6, stops=((5,),))
 told = np.random.default_rng(0).integers(1, 40, (4, 3, 4)).astype(np.int32)
 
 
-def played(mesh, parts):
+def played(mesh, parts, together):
     weights, key = place(variables, mesh), jax.random.key(1)
     with mesh_in_context(mesh):
         decoding = start(
-            functions, weights, spread(prompt, mesh), key, branches=3, capacity=64, parts=parts
+            functions, weights, spread(prompt, mesh), key, branches=3, capacity=64, parts=parts,
+            layers_together=together,
         )
         first, decoding = generate(functions, weights, decoding, sampling)
         every = [(group, branch) for group in range(8) for branch in range(3)]
@@ -54,25 +56,25 @@ def largest_gathered(mesh):
     weights = place(variables, mesh)
     with mesh_in_context(mesh):
         decoding = start(
-            functions, weights, spread(prompt, mesh), jax.random.key(1), branches=1, capacity=64
+            functions, weights, spread(prompt, mesh), jax.random.key(1), branches=1, capacity=64, layers_together=True
         )
         rest = dataclasses.replace(decoding, cache=APART)
         text = draw_compiled.lower(
             functions, weights, decoding.cache, rest, new_turn(decoding, sampling, None), sampling,
-            jnp.asarray(6, jnp.int32), slots=64, layers_apart=False,
+            jnp.asarray(6, jnp.int32), slots=64,
         ).compile().as_text()
     shapes = re.findall(r"= \\w+\\[([\\d,]+)\\]\\S* all-gather(?:-start)?\\(", text)
     return max(int(np.prod([int(size) for size in shape.split(",")])) for shape in shapes)
 
 
-one, _ = played(device_mesh(jax.devices()[:1]), 1)
+one, _ = played(device_mesh(jax.devices()[:1]), 1, False)
 report = {}
-for name, (data, fsdp, model, parts) in {
-    "rows": (4, 1, 1, 1), "parts": (1, 1, 1, 4), "rows and parts": (4, 1, 1, 2), "weights": (1, 2, 2, 1),
-    "all": (2, 2, 2, 2),
+for name, (data, fsdp, model, parts, together) in {
+    "rows": (4, 1, 1, 1, False), "parts": (1, 1, 1, 4, True), "rows and parts": (4, 1, 1, 2, False),
+    "weights": (1, 2, 2, 1, False), "all": (2, 2, 2, 2, True),
 }.items():
     mesh = device_mesh(jax.devices()[: data * fsdp * model], fsdp=fsdp, model=model)
-    other, split = played(mesh, parts)
+    other, split = played(mesh, parts, together)
     tokens = all(np.array_equal(one[index].tokens, other[index].tokens) for index in (0, 2))
     numbers = [(one[0].logprobs, other[0].logprobs), (one[1], other[1]), (one[2].logprobs, other[2].logprobs)]
     report[name] = [bool(tokens), max(float(np.abs(a - b).max()) for a, b in numbers), split]

@@ -1,5 +1,7 @@
 """The policy network: a decoder of Qwen2's kind that runs a shared prefix once and many branches against it."""
 
+import functools
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any
@@ -29,7 +31,8 @@ class DecoderLayer(nn.Module):
     def __call__(self, hidden: Array, layer_caches: dict[str, Any], context: dict[str, Any]) -> tuple[Array, Any]:
         """hidden: [group, branch, token, hidden]; returns it with the (keys, values) of its tokens.
 
-        With caches of its own tokens, as in decoding, the keys and values are those buffers with the tokens written.
+        With caches of its own tokens, as in decoding, the keys and values are those buffers, of a whole run of layers,
+        with the tokens written.
         """
         config = self.config
         normed = RMSNorm(config.rms_norm_eps, config.param_dtype, name="input_norm")(hidden)
@@ -144,10 +147,10 @@ class Policy(nn.Module):
     ) -> tuple[Array, BranchCache]:
         """Appends tokens, padded on the right, to live branches; returns their hidden states and the longer cache.
 
-        The layers are taken one by one, each with buffers of its own: in a scan a CPU copies what a layer looks at.
+        The layers are taken in the runs that the caches are laid out in.
 
         Args:
-          weights: the variables of each layer, see `layer_weights`.
+          weights: the variables of each run, see `layer_weights`.
           features: of the images among these tokens, which all groups share.  # [feature, width]
         """
         hidden, deepstack = self._embed(branches, cache.last_tokens, features)
@@ -162,13 +165,11 @@ class Policy(nn.Module):
             "length": cache.length,
             **deepstack,
         }
-        layer = DecoderLayer(self.config, parent=None)
-        longer_keys, longer_values = [], []
-        names = ("prefix_keys", "prefix_values", "own_keys", "own_values")
+        first, longer_keys, longer_values = 0, [], []
         arrays = zip(prefix.keys, prefix.values, cache.keys, cache.values, strict=True)
-        for number, (own_weights, held) in enumerate(zip(weights, arrays, strict=True)):
-            caches = dict(zip(names, held, strict=True)) | {"layer": number}
-            hidden, (keys, values) = layer.apply(own_weights, hidden, caches, context)
+        for own_weights, held in zip(weights, arrays, strict=True):
+            hidden, keys, values = _decoded(self.config, own_weights, held, first, hidden, context)
+            first += len(keys)
             longer_keys.append(keys)
             longer_values.append(values)
         tokens = jnp.concatenate([cache.last_tokens, branches.tokens], axis=-1)  # [group, branch, mixing + token]
@@ -237,24 +238,73 @@ class Policy(nn.Module):
         return mixed
 
 
-def layer_weights(variables: dict[str, Any], config: PolicyConfig) -> tuple[dict[str, Any], ...]:
-    """The variables of each decoder layer, out of the stacked ones."""
+def layer_weights(variables: dict[str, Any], runs: Sequence[int]) -> tuple[dict[str, Any], ...]:
+    """The variables of runs of so many decoder layers each, out of the stacked ones.  # each [layer of run, ..]"""
     stacked = {name: held["layers"] for name, held in variables.items() if "layers" in held}
-    return tuple(jax.tree.map(operator.itemgetter(layer), stacked) for layer in range(config.num_layers))
+    ends = itertools.accumulate(runs)
+    return tuple(
+        jax.tree.map(operator.itemgetter(slice(end - length, end)), stacked)
+        for length, end in zip(runs, ends, strict=True)
+    )
+
+
+def _decoded(
+    config: PolicyConfig,
+    weights: dict[str, Any],
+    held: tuple[Array, Array, Array, Array],
+    first: int,
+    hidden: Array,
+    context: dict[str, Any],
+) -> tuple[Array, Array, Array]:
+    """A run of layers, of which the first has that number: their output, and the longer keys and values.
+
+    Args:
+      held: keys and values of the prefix and of the branches.  # each [layer of run, ..]
+    """
+    layer, (prefix_keys, prefix_values, *own) = DecoderLayer(config, parent=None), held
+
+    def of_layer(index: Array | int, loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        hidden, keys, values = loop
+        at = functools.partial(_at, index)
+        caches = {
+            "prefix_keys": at(prefix_keys),
+            "prefix_values": at(prefix_values),
+            "own_keys": keys,
+            "own_values": values,
+            "index": index,
+            "layer": first + index,
+        }
+        hidden, (keys, values) = layer.apply(jax.tree.map(at, weights), hidden, caches, context)
+        return hidden, keys, values
+
+    loop = (hidden, *own)
+    return of_layer(0, loop) if len(prefix_keys) == 1 else jax.lax.fori_loop(0, len(prefix_keys), of_layer, loop)
 
 
 def _decoding_attention(
     queries: Array, keys: Array, values: Array, caches: dict[str, Any], context: dict[str, Any]
 ) -> tuple[Array, Array, Array]:
-    """Attention of branches to the prefix, to what they wrote earlier and to themselves; with the longer buffers."""
+    """Attention of branches to the prefix, to what they wrote earlier and to themselves; with the longer buffers.
+
+    The tokens are written into the buffers of the whole run, where they stay: no layer's buffer is taken out of it.
+    """
+    index, slot = caches["index"], context["length"]
 
     def by_row(new: Array) -> Array:
         return new.reshape(-1, *new.shape[2:])  # [group * branch, token, kv_head, head_dim]
 
-    own_keys = _written_at(context["length"], caches["own_keys"], by_row(keys).transpose(0, 2, 3, 1), axis=3)
-    own_values = _written_at(context["length"], caches["own_values"], by_row(values).transpose(0, 2, 1, 3), axis=2)
+    def written(buffer: Array, new: Array, *place: Any) -> Array:
+        return jax.lax.dynamic_update_slice(buffer, new[None], [jnp.asarray(at, slot.dtype) for at in place])
+
+    own_keys = written(caches["own_keys"], by_row(keys).transpose(0, 2, 3, 1), index, 0, 0, 0, slot)
+    own_values = written(caches["own_values"], by_row(values).transpose(0, 2, 1, 3), index, 0, 0, slot, 0)
     prefix = (caches["prefix_keys"], caches["prefix_values"], context["prefix_valid"])
-    return cached_attention(queries, own_keys, own_values, context["mask"], prefix), own_keys, own_values
+    seen = (_at(index, own_keys), _at(index, own_values), context["mask"])
+    return cached_attention(queries, *seen, prefix), own_keys, own_values
+
+
+def _at(index: Array | int, array: Array) -> Array:
+    return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
 
 
 def _added_behind(layer: Array | int, deepstack: Array) -> Array:
