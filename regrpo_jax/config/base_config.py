@@ -56,7 +56,7 @@ def declared() -> ConfigDict:
     config.played_at_once = at_least(1, 64)  # tasks of recovery, or records of eval, that are played together
     # what shows metrics.jsonl: "tensorboard", "wandb:PROJECT", "mlflow:URI", "trackio:PROJECT"; see docs/metrics.md
     config.log_to = places("tensorboard", "wandb:PROJECT", "mlflow:URI", "trackio:PROJECT")
-    config.compilation_cache = ""  # folder of compiled programs kept between runs; "" keeps none
+    config.compilation_cache = "auto"  # folder of compiled programs kept between runs; "auto": accelerators', "" none
     config.export_weights = False  # write full weights, adapter merged, to model/ after the last training stage
     config.mesh = ConfigDict(
         {

@@ -56,7 +56,7 @@ def _tpu_slice(topology: str, name: str) -> Target:
             f"config.plan.topology is {topology!r}; take a TPU slice, such as 'v5e:2x4' or 'v5p:2x2x2' (of {slices}), "
             f"a GPU ({', '.join(name for name in CHIPS if not name.startswith('v'))}), or '' for this machine"
         )
-    # libtpu lets one process in at a time, for the sake of its TPU; planning touches none, a training may run beside it.
+    # libtpu lets one process in at a time, for its TPU's sake; a plan touches none and may run beside a training.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         found = topologies.get_topology_desc(topology, "tpu")

@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -34,6 +33,7 @@ from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.players import ServedPlayer, player_of
 from regrpo_jax.rollouts.replayed_updates import stored_updates
 from regrpo_jax.run.boards import open_boards
+from regrpo_jax.run.compiled_programs import keep_compiled
 from regrpo_jax.run.exports import write_adapter, write_weights
 from regrpo_jax.run.fingerprints import run_fingerprints
 from regrpo_jax.run.learner import Learner, Served
@@ -93,9 +93,7 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     config, workdir = run.config, run.workdir
     prepare_workdir(workdir)
     resuming = check_earlier_start(config, workdir)
-    if config.compilation_cache:
-        jax.config.update("jax_compilation_cache_dir", config.compilation_cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    keep_compiled(config.compilation_cache)
     mesh = device_mesh(fsdp=config.mesh.fsdp, model=config.mesh.model)
     check_batches(config, stages, mesh)
     if "online" in stages and config.online.replay:
