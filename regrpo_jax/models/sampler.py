@@ -138,7 +138,7 @@ def append(
     check_room(decoding, width, "appending")
     if np.min(lengths) < 0 or np.max(lengths) > width:
         raise ValueError(f"the lengths to append go from {np.min(lengths)} to {np.max(lengths)}; the width is {width}")
-    return _append(
+    return append_compiled(
         functions,
         variables,
         decoding.cache,
@@ -178,7 +178,7 @@ def encode_images(functions: PolicyFunctions, variables: Variables, images: Imag
 
 
 @functools.partial(jax.jit, static_argnames="functions", donate_argnames="cache")
-def _append(
+def append_compiled(
     functions: PolicyFunctions,
     variables: Variables,
     cache: BranchCache,

@@ -18,7 +18,7 @@ from regrpo_jax.models.inputs import Array, BranchCache, PrefixLayers
 from regrpo_jax.models.play_sharding import rows_apart
 
 FEWEST_SLOTS = 64
-_SHRINKING = 4
+SHRINKING = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Rows:
 def row_count(needed: int, most: int) -> int:
     """Rows of the arrays that hold as many, of arrays that began with `most`."""
     rows = most
-    while rows % _SHRINKING == 0 and rows // _SHRINKING >= needed:
-        rows //= _SHRINKING
+    while rows % SHRINKING == 0 and rows // SHRINKING >= needed:
+        rows //= SHRINKING
     return rows
 
 
@@ -65,11 +65,11 @@ def moved(decoding: Decoding, old: dict[Branch, tuple[int, int]], new: Rows, slo
         (rows[place], lanes[place]), taken[place] = old[branch], True
     # A lane that is not taken holds a copy of its row's first, so that it belongs to the same group.
     rows = np.where(taken, rows, rows[:, :1])
-    return _moved(decoding, rows, lanes, taken, slots=slots)
+    return moved_compiled(decoding, rows, lanes, taken, slots=slots)
 
 
 @functools.partial(jax.jit, static_argnames="slots")
-def _moved(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots: int) -> Decoding:
+def moved_compiled(decoding: Decoding, rows: Array, lanes: Array, taken: Array, *, slots: int) -> Decoding:
     cache, prefix = decoding.cache, decoding.prefix
     flat = (rows * decoding.fed.shape[1] + lanes).reshape(-1)  # [row * lane]
     valid = cache.valid[rows, lanes] & taken[..., None]  # [row, lane, old slot]
