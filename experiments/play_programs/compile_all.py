@@ -125,17 +125,19 @@ def main() -> None:
     path, topology, model = sys.argv[1:]
     config = load_config(Path(path))
     config.model.path = model
-    found: dict[str, list[float]] = {}
+    found: dict[str, list[tuple[float, float]]] = {}  # kind -> (seconds, GiB that a device holds) of each
     for kind, lowered in programs(config, topology):
         began = time.monotonic()
-        lowered.compile()
-        found.setdefault(kind, []).append(time.monotonic() - began)
-        print(f"{kind} {found[kind][-1]:.1f} s", flush=True)
-    table = Table("programs", "number", "seconds", "longest", title=f"{Path(path).name} on {topology}")
-    for kind, seconds in found.items():
-        table.add_row(kind, str(len(seconds)), f"{sum(seconds):.0f}", f"{max(seconds):.1f}")
-    everything = [second for seconds in found.values() for second in seconds]
-    table.add_row("all", str(len(everything)), f"{sum(everything):.0f}", f"{max(everything):.1f}")
+        memory = lowered.compile().memory_analysis()
+        held = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.output_size_in_bytes
+        measured = (time.monotonic() - began, (held - memory.alias_size_in_bytes) / 2**30)
+        found.setdefault(kind, []).append(measured)
+        print(f"{kind} {measured[0]:.1f} s {measured[1]:.2f} GiB", flush=True)
+    table = Table("programs", "number", "seconds", "longest", "largest, GiB", title=f"{Path(path).name} on {topology}")
+    everything = {"all": [one for of_kind in found.values() for one in of_kind]}
+    for kind, measured in (found | everything).items():
+        seconds, held = zip(*measured, strict=True)
+        table.add_row(kind, str(len(seconds)), f"{sum(seconds):.0f}", f"{max(seconds):.1f}", f"{max(held):.2f}")
     Console().print(table)
 
 
