@@ -18,7 +18,9 @@ _SHAPE = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([0-9,]*)\]")
 _CALLED = re.compile(r"(?:calls|to_apply|body|called_computations)=\{?%?([\w.\-]+)")
 _FUSED = re.compile(r"calls=%?([\w.\-]+)")
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
-_GROUPS = re.compile(r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\}|mesh\[([^\]]*)\] \{([^}]*)\}|(\{\}))")
+_GROUPS = re.compile(
+    r"replica_groups=(?:\[\d+,(\d+)\]|\{\{([\d,]*)\}|mesh\[([^\]]*)\](?:, device_ids=\([^{]*\))? \{([^}]*)\}|(\{\}))"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +132,9 @@ def _members(line: str, devices: int) -> int:
     """How many devices exchange with each other: a list of lists, sizes of a count, axes of a mesh, or all."""
     groups = _GROUPS.search(line)
     if groups is None:
-        raise ValueError(f"no known form of replica_groups: {line.strip()[:300]}")
+        raise ValueError(
+            f"no known form of replica_groups: {(line.partition('replica_groups=')[2] or line).strip()[:300]}"
+        )
     counted, listed, mesh, axes, everyone = groups.groups()
     if everyone:
         return devices

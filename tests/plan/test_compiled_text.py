@@ -77,6 +77,7 @@ def test_a_loop_that_nobody_counted_counts_once(unknown: str) -> None:
         ("[2,4]<=[4,2]T(1,0)", 4),
         ("{{0,1,2},{3,4,5}}", 3),
         ("mesh['axis_0'=1,'axis_1'=2,'axis_2'=8] {'axis_2'}", 8),
+        ("mesh['axis_0'=2,'axis_1'=8,'axis_2'=16], device_ids=([256]T(1,0)) {'axis_0','axis_2'}", 32),
         ("mesh['a'=4,'b'=8] {'a','b':(2)4}", 16),
         ("{}", 8),
     ],
