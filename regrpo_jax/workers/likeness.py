@@ -35,7 +35,9 @@ class Likeness:
     def difference(self, there: Likeness) -> str:
         """What is other there, in words; "" where nothing is."""
         names = [name for name, here in self.parts.items() if there.parts.get(name, "") != here]
-        return ", ".join(f"{name} {_told(there.parts.get(name, ''))}, here {_told(self.parts[name])}" for name in names)
+        return ", ".join(
+            f"{name} {_told(there.parts.get(name, ''))} (here {_told(self.parts[name])})" for name in names
+        )
 
 
 def _told(part: str) -> str:
