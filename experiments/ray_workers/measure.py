@@ -2,9 +2,9 @@
 
 python experiments/ray_workers/measure.py --records=200 --tasks=48
 
-Every line is compared byte for byte with what processes of this machine make. The machine that dies is a Ray node of its
-own, a second set of Ray's processes here, whose first process is killed; all machines share the cores of this one, so
-the seconds say what Ray costs and not what more machines would gain.
+Every line is compared byte for byte with what processes of this machine make. The machine that dies is a Ray node of
+its own, a second set of Ray's processes here, whose first process is killed; all machines share the cores of this one,
+so the seconds say what Ray costs and not what more machines would gain.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 from absl import app, flags
@@ -27,6 +28,7 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.agent.loop_settings import LoopSettings
 from regrpo_jax.config.base_config import base_config
+from regrpo_jax.environments.environment import Environment
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.run.run import Run
@@ -43,6 +45,7 @@ _TASKS = flags.DEFINE_integer("tasks", 48, "tasks that are played, four branches
 _WORKERS = flags.DEFINE_integer("workers", 3, "workers.")
 _DIGESTS: dict[str, str] = {}
 _POOLS: list[RemotePool] = []
+_STARTING: list[float] = []  # seconds until workers were there
 
 
 def config_of(backend: str, address: str) -> ConfigDict:
@@ -81,6 +84,7 @@ def rollouts(config: ConfigDict, folder: Path) -> str:
 def killing(seconds: float) -> Iterator[None]:
     """Two workers are killed meanwhile, `seconds` and twice as long after the first one was there."""
     over = threading.Event()
+    _POOLS.clear()
 
     def kill() -> None:
         while not (_POOLS and _POOLS[-1]._begun) and not over.wait(0.05):
@@ -102,6 +106,7 @@ def killing(seconds: float) -> Iterator[None]:
 def dying_machine(node: object, cluster: object, seconds: float) -> Iterator[None]:
     """All of a machine is gone, `seconds` after the first worker was there."""
     over = threading.Event()
+    _POOLS.clear()
 
     def kill() -> None:
         while not (_POOLS and _POOLS[-1]._begun) and not over.wait(0.05):
@@ -122,6 +127,7 @@ def measure(name: str, what: Callable[[ConfigDict, Path], str], config: ConfigDi
     """One line of the table."""
     began, used = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_utime
     _POOLS.clear()
+    _STARTING.clear()
     with tempfile.TemporaryDirectory() as folder:
         digest = what(config, Path(folder))
     same = _DIGESTS.setdefault(what.__name__, digest) == digest
@@ -143,9 +149,19 @@ def main(_: list[str]) -> None:
         _POOLS.append(pool)
         started(pool, *arguments, **keywords)  # type: ignore[arg-type]
 
-    os.environ["RAY_worker_niceness"] = "0"
-    print("| what | workers | s | CPU s of the run's process | lost | bytes |\n|---|---|---|---|---|---|")
-    with patch.object(RemotePool, "__init__", noted):
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name)
+
+    def timed(*arguments: Any, **keywords: Any) -> Environment:
+        began = time.monotonic()
+        environment = start(*arguments, **keywords)
+        _STARTING.append(time.monotonic() - began)
+        return environment
+
+    start = Environment.start
+    print(
+        "| what | workers | s to start | s to play | CPU s of the run | lost | bytes |\n|---|---|---|---|---|---|---|"
+    )
+    with patch.object(RemotePool, "__init__", noted), patch.object(Environment, "start", timed):
         for what in (engine, rollouts):
             measure("local", what, config_of("local", ""))
         for what in (engine, rollouts):
