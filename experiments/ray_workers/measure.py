@@ -133,10 +133,8 @@ def measure(name: str, what: Callable[[ConfigDict, Path], str], config: ConfigDi
     same = _DIGESTS.setdefault(what.__name__, digest) == digest
     seconds, host = time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_utime - used
     losses = _POOLS[-1].losses if _POOLS else 0
-    print(
-        f"| {what.__name__} | {name} | {seconds:.1f} | {host:.1f} | {losses} | {'same' if same else 'OTHER'} |",
-        flush=True,
-    )
+    told = f"{sum(_STARTING):.1f} | {seconds - sum(_STARTING):.1f} | {host:.1f} | {losses}"
+    print(f"| {what.__name__} | {name} | {told} | {'same' if same else 'OTHER'} |", flush=True)
 
 
 def main(_: list[str]) -> None:
