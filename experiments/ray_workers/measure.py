@@ -82,12 +82,12 @@ def rollouts(config: ConfigDict, folder: Path) -> str:
 
 @contextlib.contextmanager
 def killing(seconds: float) -> Iterator[None]:
-    """Two workers are killed meanwhile, `seconds` and twice as long after the first one was there."""
+    """Two workers are killed meanwhile, `seconds` and twice as long after all were there."""
     over = threading.Event()
     _POOLS.clear()
 
     def kill() -> None:
-        while not (_POOLS and _POOLS[-1]._begun) and not over.wait(0.05):
+        while not _POOLS and not over.wait(0.05):
             pass
         for _ in range(2):
             if not over.wait(seconds) and (there := _POOLS[-1].workers()):
@@ -104,12 +104,12 @@ def killing(seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def dying_machine(node: object, cluster: object, seconds: float) -> Iterator[None]:
-    """All of a machine is gone, `seconds` after the first worker was there."""
+    """All of a machine is gone, `seconds` after all workers were there."""
     over = threading.Event()
     _POOLS.clear()
 
     def kill() -> None:
-        while not (_POOLS and _POOLS[-1]._begun) and not over.wait(0.05):
+        while not _POOLS and not over.wait(0.05):
             pass
         if not over.wait(seconds):
             cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
@@ -144,8 +144,8 @@ def main(_: list[str]) -> None:
     started = RemotePool.__init__
 
     def noted(pool: RemotePool, *arguments: object, **keywords: object) -> None:
-        _POOLS.append(pool)
         started(pool, *arguments, **keywords)  # type: ignore[arg-type]
+        _POOLS.append(pool)
 
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (Ray's own name)
 

@@ -55,8 +55,11 @@ def _tpu_slice(topology: str, name: str) -> Target:
             f"config.plan.topology is {topology!r}; take a TPU slice, such as 'v5e:2x4' or 'v5p:2x2x2' (of {slices}), "
             f"a GPU ({', '.join(name for name in CHIPS if not name.startswith('v'))}), or '' for this machine"
         )
+    one_chip = set(topology.partition(":")[2].split("x")) == {"1"}  # libtpu takes four to a host where it is not told
     try:
-        found = topologies.get_topology_desc(topology, "tpu")
+        found = topologies.get_topology_desc(
+            topology, "tpu", **({"chips_per_host_bounds": (1, 1, 1)} if one_chip else {})
+        )
     except Exception as error:  # jaxlib's errors have no common type
         missing = "libtpu" in str(error) or "not found" in str(error)
         remedy = "pip install 'regrpo_jax[tpu]' (its libtpu compiles without a TPU)" if missing else "look at its shape"

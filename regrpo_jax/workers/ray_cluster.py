@@ -153,11 +153,15 @@ class RayWorker:
 
     def tell(self, what: str) -> None:
         """As `ask`, without waiting for anything, nor for news of its end."""
+        if not self._ray.is_initialized():
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._actor.do.remote(what)
 
     def end(self, seconds: float = 0.0) -> None:
         """Kills it. seconds: that it is given before to put things away."""
+        if not self._ray.is_initialized():
+            return
         with contextlib.suppress(Exception):
             if seconds:
                 self._ray.wait([self._actor.do.remote("end")], timeout=seconds)
