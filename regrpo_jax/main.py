@@ -56,7 +56,7 @@ def run_config(config: ConfigDict, workdir: Path) -> None:
         config.stages = ("score",)  # only that
     check_stages(config)
     check_boards(config)
-    if plays_tools(config):
+    if plays_tools(config) and config.workers.backend == "local":
         check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
     run = Run(with_model_defaults(config), workdir)  # for all stages, because they share the record of the run
     if "data" in config.stages:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "regrpo_jax"
 HOST_WING = [
     name
-    for name in ("records", "config", "engine", "agent", "toolbox", "sandbox", "environments", "suites")
+    for name in ("records", "config", "engine", "agent", "toolbox", "sandbox", "workers", "environments", "suites")
     if (PACKAGE / name).is_dir()
 ]
 # Read before jax is imported, so that a mistake is told at once.

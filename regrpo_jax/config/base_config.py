@@ -7,8 +7,10 @@ from ml_collections import ConfigDict
 
 from regrpo_jax.config.fields import (
     above_zero,
+    amounts,
     any_of,
     at_least,
+    cluster,
     defaults_of,
     lengths,
     multiple_of,
@@ -82,6 +84,7 @@ def declared() -> ConfigDict:
     config.tools = _tools()
     config.baselines = _baselines()
     config.environment = _environment()
+    config.workers = _workers()
     config.engine = _engine()
     config.teacher = _teacher()
     config.plan = _plan()
@@ -399,6 +402,21 @@ def _environment() -> ConfigDict:
     environment.patience = above_zero(float, optional=True)
     environment.allow_unisolated = False  # run actions also where they cannot be isolated, never as root
     return environment
+
+
+def _workers() -> ConfigDict:
+    workers = ConfigDict()  # where the workers of config.environment are, docs/workers.md
+    # "local": processes of this machine; "ray": of the machines of a Ray cluster
+    workers.backend = one_of("local", "ray")
+    # of the cluster, "HOST:PORT", or "auto" for the one that this machine is in; "" for what RAY_ADDRESS names, else a
+    # Ray of this machine alone
+    workers.address = cluster()
+    workers.cpus = at_least(0, 1.0)  # that Ray sets aside for each worker
+    workers.memory_gib = at_least(0, 0.0)  # GiB, likewise
+    workers.resources = amounts()  # further ones of the cluster's own, each "NAME=NUMBER", likewise
+    workers.folder = ""  # where a worker works on its machine, and finds your modules; "" for the path of this folder
+    workers.start_seconds = above_zero(300.0)  # until all are there
+    return workers
 
 
 def _engine() -> ConfigDict:

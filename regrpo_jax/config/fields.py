@@ -128,6 +128,47 @@ def places(default: str, *others: str) -> Field:
     return Field((default,), holds, f"list some of {', '.join(map(repr, (default, *others)))}, each kind once")
 
 
+def cluster() -> Field:
+    """The address of a Ray cluster; "" for none."""
+
+    def holds(text: Any) -> bool:
+        host, _, port = str(text).rpartition(":")
+        return text in ("", "auto") or (bool(host) and "/" not in host and port.isdecimal())
+
+    return Field(
+        "",
+        holds,
+        "name 'HOST:PORT' or 'auto'; 'ray://' is Ray's client for programs outside of a cluster, start the run in it",
+    )
+
+
+def amounts() -> Field:
+    """Names with an amount each, see `amounts_of`; none to begin with."""
+
+    def holds(texts: Any) -> bool:
+        try:
+            return amounts_of(texts) is not None
+        except UserError:
+            return False
+
+    return Field((), holds, "list NAME=NUMBER with a number above 0, each name once, or ()")
+
+
+def amounts_of(texts: Sequence[str]) -> dict[str, float]:
+    """Name -> amount of texts such as "tools=1". UserError for one that says something else."""
+    found: dict[str, float] = {}
+    for text in texts:
+        name, _, number = str(text).partition("=")
+        try:
+            amount = float(number)
+        except ValueError:
+            amount = 0.0
+        if not name or name in found or not 0 < amount < math.inf:
+            raise UserError(f"{text!r} is no amount; write NAME=NUMBER with a number above 0, each name once")
+        found[name] = amount
+    return found
+
+
 def at_least(lowest: float, default: float) -> Field:
     """A number that may be `lowest`."""
     return Field(default, lambda value: lowest <= value < math.inf, f"it must be at least {lowest}")

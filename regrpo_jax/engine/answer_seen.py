@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from regrpo_jax.engine.perturb.words import word_set
 from regrpo_jax.records.actions import FINAL_ANSWER, parse_python
+from regrpo_jax.records.syntax import evaluated_literal
 
 _NUMBER = re.compile(r"(?<![\w.])\d[\d,]*(?:\.\d+)?")
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -151,7 +152,7 @@ def _counts(observations: Sequence[str]) -> set[str]:
     for text in observations:
         for line in (text, *text.splitlines()):
             try:
-                value = ast.literal_eval(line[line.find("[") : line.rfind("]") + 1])
+                value = evaluated_literal(line[line.find("[") : line.rfind("]") + 1])
             except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
                 continue
             if isinstance(value, list) and value:

@@ -38,6 +38,7 @@ from regrpo_jax.sandbox.results import SandboxError
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.suites.toolrepair import LOADERS, Attempt, Plan, Repair, make_suite, plan_of
 from regrpo_jax.suites.toolrepair.plan import call, is_visual
+from regrpo_jax.workers.settings import RaySettings
 
 STEM = "demonstrations"
 PROFILE = "compact"  # whose tasks name their tools, so that the system turn is one line
@@ -203,6 +204,7 @@ def write_demonstrations(
     workers: int = 2,
     allow_unisolated: bool = False,
     pictures: PictureLimits | None = None,
+    ray: RaySettings | None = None,
 ) -> list[Path]:
     """Plays `count` tasks of the training split and writes them and their drills, with their images, into a folder.
 
@@ -219,6 +221,7 @@ def write_demonstrations(
       workers: sandboxed processes.
       allow_unisolated: as `SandboxSettings` has it.
       pictures: which of those that tools make are shown; None for none.
+      ray: where the processes are; None for this machine.
     Returns:
       the shards.
     Raises:
@@ -233,7 +236,7 @@ def write_demonstrations(
         return demonstrate(environment, tasks[number], Random(f"{seed}/{number}/demonstration"), chosen, showing)
 
     with (
-        Environment.start(sandbox, loader=LOADERS[PROFILE]) as environment,
+        Environment.start(sandbox, loader=LOADERS[PROFILE], ray=ray) as environment,
         ThreadPoolExecutor(workers) as threads,
         _bar() as bar,
     ):

@@ -9,11 +9,12 @@ said.
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from regrpo_jax.records.syntax import evaluated_literal
 
 _LAST = re.compile(r"(?:\A|\n)Last output from code snippet(?: is)?:[ \t]*\n?", re.IGNORECASE)
 _PRINTED = re.compile(r"\A\s*(?:Print outputs|Execution logs):[ \t]*\n?", re.IGNORECASE)
@@ -147,7 +148,7 @@ def _end_of_list(observed: str, start: int, other: tuple[int, int], after: str) 
 
 def _is_literal(words: str) -> bool:
     try:
-        ast.literal_eval(words)
+        evaluated_literal(words)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False
     return True
@@ -156,7 +157,7 @@ def _is_literal(words: str) -> bool:
 def _unquoted(words: str) -> str:
     """The text that `repr` shows; what is none stays as it is."""
     try:
-        value = ast.literal_eval(words)
+        value = evaluated_literal(words)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return words
     return value if isinstance(value, str) else words

@@ -6,7 +6,6 @@ one way only (`printed.py`). Nothing is guessed, and nothing of the code is run.
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from regrpo_jax.engine.followed_code import Follower, MetCall
 from regrpo_jax.engine.printed import Result, Text, Unknown, holds_results, solved, text_of
 from regrpo_jax.records.actions import parse_python
+from regrpo_jax.records.syntax import evaluated_literal
 from regrpo_jax.records.types import Step
 from regrpo_jax.toolbox.recorded import Recording
 
@@ -69,7 +69,7 @@ def _last(value: Any) -> Text | None:
 def _value_of(words: str) -> Any:
     """A result as its tool gave it, of the words that were printed."""
     try:
-        return ast.literal_eval(words.strip())
+        return evaluated_literal(words.strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return words
 

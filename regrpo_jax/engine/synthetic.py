@@ -6,12 +6,12 @@ They are what the authors' release has throughout. They say what a tool of that 
 
 from __future__ import annotations
 
-import ast
 import random
 
 from regrpo_jax.engine.cases import Failure, NearMiss, Situation
 from regrpo_jax.engine.execute import Refused
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls, primary_tool
+from regrpo_jax.records.syntax import evaluated_literal
 from regrpo_jax.records.types import ErrorType, Observation, Status
 
 _TEXTS: dict[ErrorType, tuple[tuple[Status, str], ...]] = {
@@ -64,7 +64,7 @@ def _shown(values: list[str]) -> str:
     shown = []
     for value in values:
         try:
-            shown.append(repr(ast.literal_eval(value)))
+            shown.append(repr(evaluated_literal(value)))
         except (ValueError, SyntaxError):
             shown.append(value)
     return ", ".join(shown) or "no arguments"

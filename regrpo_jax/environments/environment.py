@@ -12,16 +12,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-from regrpo_jax.environments.episode import Episode
+from regrpo_jax.environments.episode import Episode, Session
 from regrpo_jax.environments.episode_result import EpisodeLimits
 from regrpo_jax.environments.pace import Pace
 from regrpo_jax.environments.task import Task
 from regrpo_jax.sandbox.pool import LOADER, SandboxPool
-from regrpo_jax.sandbox.session import SandboxSession
 from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.toolbox.toolset import ToolsetSettings, with_server_tools
+from regrpo_jax.workers.pool import RemotePool
+from regrpo_jax.workers.ray_cluster import RayCluster
+from regrpo_jax.workers.settings import RaySettings
+
+_LOOK_SECONDS = 0.5  # between looks at whether there are more places
+
+
+class Pool(Protocol):
+    """Workers: `SandboxPool`, which says what each of these does, or `RemotePool`."""
+
+    settings: SandboxSettings
+
+    @property
+    def places(self) -> int: ...
+    def open(
+        self,
+        files: dict[str, Any],
+        seed: int,
+        *,
+        behind: Any = None,
+        wrap: str = "",
+        wrap_settings: Any = None,
+    ) -> Session: ...
+    def close(self) -> None: ...
 
 
 class Environment:
@@ -30,7 +53,7 @@ class Environment:
     The pool must not be used by others at the same time: they would wait for episodes that wait for a turn.
     """
 
-    def __init__(self, pool: SandboxPool, limits: EpisodeLimits | None = None) -> None:
+    def __init__(self, pool: Pool, limits: EpisodeLimits | None = None) -> None:
         self.pool, self.limits = pool, limits or EpisodeLimits()
         self.pace = Pace()
         self._owns_pool = False
@@ -45,11 +68,28 @@ class Environment:
         toolset_settings: Any = None,
         limits: EpisodeLimits | None = None,
         loader: str = LOADER,
+        ray: RaySettings | None = None,
     ) -> Environment:
-        """An environment with a pool of its own, which it closes. UserError, SandboxError as the pool."""
+        """An environment with a pool of its own, which it closes. UserError, SandboxError as the pool.
+
+        ray: where its workers are; None for processes of this machine.
+        """
         if isinstance(toolset_settings, ToolsetSettings):
             toolset_settings = with_server_tools(toolset_settings)  # a worker has no network to ask a server
-        environment = cls(SandboxPool(sandbox, toolset_settings, loader=loader), limits)
+        pool: Pool
+        if ray is None:
+            pool = SandboxPool(sandbox, toolset_settings, loader=loader)
+        else:
+            sandbox = sandbox or SandboxSettings()
+            pool = RemotePool(
+                sandbox,
+                toolset_settings,
+                RayCluster(ray, sandbox.workers),
+                loader=loader,
+                folder=ray.folder,
+                start_seconds=ray.start_seconds,
+            )
+        environment = cls(pool, limits)
         environment._owns_pool = True
         return environment
 
@@ -75,7 +115,7 @@ class Environment:
         """
         return Episode(self, task, seed)
 
-    def open_session(self, episode: Episode) -> SandboxSession:
+    def open_session(self, episode: Episode) -> Session:
         """A session for an episode that has its place. SandboxError, UserError as `SandboxPool.open`."""
         files, seed, wrap, wrap_settings = episode.open_arguments()
         return self.pool.open(dict(files), seed, wrap=wrap, wrap_settings=wrap_settings, behind=episode.behind)
@@ -95,12 +135,12 @@ class Environment:
     def _take_place(self, episode: Episode) -> None:
         with self._changed:
             while episode not in self._with_worker:
-                if len(self._with_worker) < self.pool.settings.workers:
+                if len(self._with_worker) < self.pool.places:
                     self._with_worker[episode] = None
                     return
                 idle = next((other for other in self._with_worker if other not in self._busy), None)
                 if idle is None:
-                    self._changed.wait()
+                    self._changed.wait(_LOOK_SECONDS)
                     continue
                 self._busy.add(idle)
                 self._changed.release()

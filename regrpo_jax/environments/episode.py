@@ -2,7 +2,8 @@
 
 An episode holds a worker of the sandbox only while it needs one. It can be parked between two turns and brought
 back by running its earlier actions again: the same actions give the same observations, and what tools of the host
-answered is on a tape, so these are asked once. So more episodes may be open than there are workers. An action that does
+answered is on a tape, so these are asked once. So more episodes may be open than there are workers, and one whose
+worker is lost with its machine is brought back in another one, where its action runs again. An action that does
 not repeat itself (threads, process ids) is no reason to drop an episode: what the policy saw stands.
 """
 
@@ -29,8 +30,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls, split_action
 from regrpo_jax.records.reflection import parse_reflection
 from regrpo_jax.records.types import Observation, Status, Step
-from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape, TooLarge, ToolRun
-from regrpo_jax.sandbox.session import SandboxSession
+from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape, TooLarge, ToolRun, WorkerLost
 from regrpo_jax.toolbox.observation import truncate
 
 NO_CODE = (
@@ -39,6 +39,17 @@ NO_CODE = (
     "End the task with final_answer(...)."
 )
 _MOST_OPENINGS = 3
+_MOST_LOSSES = 10  # of workers, in one turn
+
+
+class Session(Protocol):
+    """An open episode of a sandbox: `SandboxSession`, which says what each of these does."""
+
+    def run(self, code: str, tape: Tape | None = None) -> ActionResult: ...
+    def read_file(self, name: str, most_bytes: int | None = None) -> bytes: ...
+    def files(self) -> dict[str, str]: ...
+    def break_off(self) -> None: ...
+    def close(self) -> None: ...
 
 
 class Places(Protocol):
@@ -46,7 +57,7 @@ class Places(Protocol):
 
     limits: EpisodeLimits
 
-    def open_session(self, episode: Episode) -> SandboxSession: ...
+    def open_session(self, episode: Episode) -> Session: ...
     def place_for(self, episode: Episode) -> AbstractContextManager[None]: ...
     def leave(self, episode: Episode) -> None: ...
 
@@ -80,7 +91,7 @@ class Episode:
         self._settings = settings_for(task.tools_after(len(task.followups)), task.faults)
         self._calls: Counter[str] = Counter()  # all calls of a tool so far
         self._since_start: list[tuple[str, ActionResult, Tape]] = []  # of the processes that now run, or are parked
-        self._session: SandboxSession | None = None
+        self._session: Session | None = None
         self._given_up = ""
         self._lock = threading.Lock()
 
@@ -170,12 +181,36 @@ class Episode:
             self.outcome = Outcome.OUT_OF_TIME
             words = f"The {self.limits.seconds:g} seconds of this episode are used up."
             return self._told(ActionResult(Status.TIMEOUT, words, size=len(words)))
-        with self.environment.place_for(self):
+        try:
+            return self._settled(code, tape)
+        except SandboxError as error:
+            return self._told(ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}"))
+
+    def _settled(self, code: str, tape: Tape) -> tuple[ActionResult, Observation]:
+        """What came of the action, in another worker as often as one is lost meanwhile. SandboxError."""
+        result: ActionResult | None = None
+        for losses in range(_MOST_LOSSES + 1):
             try:
-                result = self._run(code, tape)
-                return self._told(*self._kept_images(result))
-            except SandboxError as error:
-                return self._told(ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}"))
+                with self.environment.place_for(self):
+                    result = self._run(code, tape) if result is None else result
+                    return self._told(*self._seen(result))
+            except WorkerLost:
+                if losses == _MOST_LOSSES or self._given_up:
+                    raise
+                self.environment.leave(self)
+        raise AssertionError("unreachable")
+
+    def _seen(self, result: ActionResult) -> tuple[ActionResult, tuple[str, ...]]:
+        """What is taken from the workspace after the action, while it is as the action left it."""
+        asks = result.ended and self.task.checker.kind == CheckKind.FUNCTION
+        if self._session is None and (result.images or asks):  # it was lost after the action
+            self._brought_back()
+        kept = self._kept_images(result)
+        if asks and self._session is not None:
+            checker, calls = self.task.checker, (run for runs in (*self.tool_runs, result.tool_calls) for run in runs)
+            told = (str(checker.value), result.final_answer, self._session, checker.expected, tuple(calls))
+            self._checked = own_check(*told)
+        return kept
 
     def _told(self, result: ActionResult, images: tuple[str, ...] = ()) -> tuple[ActionResult, Observation]:
         text = truncate(result.text, self.limits.observation_characters)
@@ -228,7 +263,7 @@ class Episode:
                 )
         return "\n".join(found)
 
-    def _brought_back(self) -> SandboxSession:
+    def _brought_back(self) -> Session:
         """A session in the state that the episode was parked in, as far as its actions repeat. SandboxError."""
         for attempt in range(_MOST_OPENINGS):
             self._session = session = self._opened()
@@ -243,7 +278,7 @@ class Episode:
         self.differed += sum(result != before for result, (_, before, _) in zip(again, self._since_start, strict=True))
         return session
 
-    def _opened(self) -> SandboxSession:
+    def _opened(self) -> Session:
         """A new session. Nothing has run in it, so a worker that died while it was idle costs no more than another."""
         for _ in range(_MOST_OPENINGS - 1):
             with contextlib.suppress(SandboxError):
@@ -252,7 +287,7 @@ class Episode:
 
     def _kept_images(self, result: ActionResult) -> tuple[ActionResult, tuple[str, ...]]:
         """Fetch the images that the action wrote; what is too large is left out, and the observation says so."""
-        names, too_large = [], []
+        names, too_large, found = [], [], {}
         kept = sum(map(len, self.images.values()))
         room = min(self.limits.step_image_bytes, self.limits.episode_image_bytes - kept)
         for name in result.images:
@@ -264,9 +299,10 @@ class Episode:
             except OSError:
                 continue
             if content:
-                self.images[len(self.steps), name] = content
+                found[len(self.steps), name] = content
                 names.append(name)
                 room -= len(content)
+        self.images |= found
         words = f"(not shown, as there is no room for so large an image: {', '.join(too_large)})" if too_large else ""
         return self._with_text(result, words), tuple(names)
 
@@ -275,9 +311,6 @@ class Episode:
             self.outcome, self.error = Outcome.INFRA_ERROR, self._given_up or result.text
         elif result.ended:
             self.outcome, self.answer = Outcome.ANSWERED, result.final_answer
-            if self.task.checker.kind == CheckKind.FUNCTION and self._session is not None:
-                checker, calls = self.task.checker, tuple(run for runs in self.tool_runs for run in runs)
-                self._checked = own_check(str(checker.value), self.answer, self._session, checker.expected, calls)
         elif not self.done and len(self.steps) - self._first_step >= self.limits.max_steps:
             self.outcome = Outcome.OUT_OF_STEPS
 

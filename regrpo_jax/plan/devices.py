@@ -58,8 +58,11 @@ def _tpu_slice(topology: str, name: str) -> Target:
         )
     # libtpu lets one process in at a time, for its TPU's sake; a plan touches none and may run beside a training.
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    one_chip = set(topology.partition(":")[2].split("x")) == {"1"}  # libtpu takes four to a host where it is not told
     try:
-        found = topologies.get_topology_desc(topology, "tpu")
+        found = topologies.get_topology_desc(
+            topology, "tpu", **({"chips_per_host_bounds": (1, 1, 1)} if one_chip else {})
+        )
     except Exception as error:  # jaxlib's errors have no common type
         missing = "libtpu" in str(error) or "not found" in str(error)
         remedy = "pip install 'regrpo_jax[tpu]' (its libtpu compiles without a TPU)" if missing else "look at its shape"

@@ -15,6 +15,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from regrpo_jax.records.fences import executable, find_code
 from regrpo_jax.records.reflection import split_reflection
+from regrpo_jax.records.syntax import evaluated_literal, syntax_tree
 from regrpo_jax.records.types import ToolCall
 
 FINAL_ANSWER = "final_answer"
@@ -61,7 +62,7 @@ def parse_python(code: str) -> ast.Module | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an invalid escape in somebody's code is no business of our log
         try:
-            return ast.parse(code)
+            return syntax_tree(code)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return None
 
@@ -245,7 +246,7 @@ def _release_signature(text: str, tools: frozenset[str] | None) -> tuple[str | N
     if first is None:
         return calls[0].name, None
     try:
-        value = str(ast.literal_eval(first))
+        value = str(evaluated_literal(first))
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         value = first
     return calls[0].name, value.strip().lower()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from regrpo_jax.records.actions import FINAL_ANSWER, action_signature, parse_python
+from regrpo_jax.records.syntax import evaluated_literal
 
 
 class ChangeKind(StrEnum):
@@ -67,7 +68,7 @@ def value_text(node: ast.expr) -> str:
 def literal_value(source: str) -> object:
     """The value of a Python literal; None for anything that must be computed (and for None itself)."""
     try:
-        return ast.literal_eval(source)
+        return evaluated_literal(source)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 

@@ -20,7 +20,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tran
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
 FREE_FIELDS = (
     "stages", "log_every", "log_to", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment",
-    "audit", "requests", "played_at_once",
+    "workers", "audit", "requests", "played_at_once",
 )  # fmt: skip
 # Sections of which no field may differ, because checkpoints and rollouts would not fit.
 FIXED_SECTIONS = ("seed", "model", "data", "lora", "engine", "suite", "tools")

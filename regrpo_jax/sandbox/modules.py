@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.records.syntax import syntax_tree
 
 PACKAGE = "regrpo_jax"
 FOLDER = Path(__file__).resolve().parents[1]  # of our package
@@ -72,7 +73,7 @@ def source_of(module: str) -> Path | None:
 def mentioned(file: Path, module: str) -> Iterator[str]:
     """Dotted names that may be modules: all that a source imports when it runs, and all that it refers to."""
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    waiting: list[ast.AST] = [ast.parse(file.read_bytes())]
+    waiting: list[ast.AST] = [syntax_tree(file.read_bytes())]
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING":

@@ -30,6 +30,13 @@ _CLEANING_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
+def tools_of_host(loader: str, toolset_settings: Any) -> Mapping[str, Callable[..., Any]]:
+    """Of the tools that a loader makes, those that run outside of the sandbox, by name."""
+    module, _, name = loader.partition(":")
+    loaded = getattr(importlib.import_module(module), name)(toolset_settings)
+    return {key: tool for key, tool in loaded.items() if getattr(tool, "remote", False)}
+
+
 class SandboxPool:
     """Up to `settings.workers` episodes at the same time, each in a worker that has loaded the same tools.
 
@@ -77,6 +84,11 @@ class SandboxPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def places(self) -> int:
+        """How many episodes can act at the same time."""
+        return self.settings.workers
 
     def _start_workers(self) -> None:
         while (order := self._orders.get()) is not None:
@@ -227,9 +239,7 @@ class SandboxPool:
         """The tools that run on the host, by name."""
         with self._lock:
             if self._remote_tools is None:
-                module, _, name = self._start.loader.partition(":")
-                loaded = getattr(importlib.import_module(module), name)(self._toolset_settings)
-                self._remote_tools = {key: tool for key, tool in loaded.items() if getattr(tool, "remote", False)}
+                self._remote_tools = tools_of_host(self._start.loader, self._toolset_settings)
             return self._remote_tools
 
     def close(self) -> None:

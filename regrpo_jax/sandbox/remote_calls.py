@@ -11,13 +11,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from regrpo_jax.records.types import Status
-from regrpo_jax.sandbox.host_worker import HostWorker
 from regrpo_jax.sandbox.plain import TooLarge, whole
 from regrpo_jax.sandbox.protocol import Header, ProtocolError
 from regrpo_jax.sandbox.results import RemoteCall, SandboxError, Tape
+from regrpo_jax.sandbox.settings import SandboxSettings
 from regrpo_jax.sandbox.tool_calls import described
 from regrpo_jax.toolbox.failures import ToolFailure
 from regrpo_jax.toolbox.host_files import kept
@@ -31,6 +31,24 @@ _LOOK_SECONDS = 0.05  # between looks at whether the action is still wanted
 Tools = Mapping[str, Callable[..., Any]]
 
 
+class Answers(Protocol):
+    """Who answers the calls of an action: `RemoteCalls`, which says what each of these is."""
+
+    infra: str
+
+    def answer(self, header: Header) -> Mapping[str, Any]: ...
+
+
+class Files(Protocol):
+    """The workspace of an episode: a `HostWorker`, or a session in a worker that is elsewhere."""
+
+    @property
+    def settings(self) -> SandboxSettings: ...
+    def read_file(self, name: str) -> bytes: ...
+    def write_file(self, name: str, data: bytes) -> None: ...
+    def files(self) -> dict[str, str]: ...
+
+
 class Room:
     """The bytes that remote tools may still write in a session, all of which its tapes keep."""
 
@@ -41,7 +59,7 @@ class Room:
 class CallWorkspace:
     """The files of the episode that calls, for a tool on the host, until its call is over."""
 
-    def __init__(self, worker: HostWorker, room: Room) -> None:
+    def __init__(self, worker: Files, room: Room) -> None:
         self._worker, self._room = worker, room
         self._lock, self._over = threading.Lock(), False
         self.written: dict[str, bytes] = {}
@@ -82,7 +100,7 @@ class RemoteCalls:
     """The calls of one action. infra: what failed of ours, if something did."""
 
     def __init__(
-        self, tools: Callable[[], Tools], worker: HostWorker, room: Room, tape: Tape, wanted: Callable[[], bool]
+        self, tools: Callable[[], Tools], worker: Files, room: Room, tape: Tape, wanted: Callable[[], bool]
     ) -> None:
         self._tools, self._worker, self._room, self._wanted = tools, worker, room, wanted
         self._tape, self._known = tape, list(tape.calls)

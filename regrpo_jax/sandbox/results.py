@@ -80,3 +80,7 @@ class TooLarge(OSError):
 
 class SandboxError(Exception):
     """The sandbox itself failed, through no fault of an action: the sample is to be dropped (INFRA_ERROR)."""
+
+
+class WorkerLost(SandboxError):
+    """The worker, or the machine that it was on, is gone: what it played can be played again in another one."""

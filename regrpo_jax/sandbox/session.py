@@ -22,7 +22,7 @@ from regrpo_jax.records.types import Status
 from regrpo_jax.sandbox.host_worker import HostWorker, Line, Opening
 from regrpo_jax.sandbox.journal import Journal
 from regrpo_jax.sandbox.protocol import Closed, Late, ProtocolError
-from regrpo_jax.sandbox.remote_calls import RemoteCalls, Room
+from regrpo_jax.sandbox.remote_calls import Answers, RemoteCalls, Room
 from regrpo_jax.sandbox.results import ActionResult, SandboxError, Tape
 from regrpo_jax.sandbox.settings import SandboxSettings
 
@@ -50,7 +50,7 @@ class _BrokenOff(Exception):
 class _Run:
     """An action that is being run: what is known of it so far."""
 
-    def __init__(self, remote: RemoteCalls, seconds: float) -> None:
+    def __init__(self, remote: Answers, seconds: float) -> None:
         self.token = secrets.token_hex(8)
         self.journal, self.remote = Journal(), remote
         self.deadline = time.monotonic() + seconds
@@ -89,23 +89,9 @@ class SandboxSession:
     ) -> None:
         self.close()
 
-    def _with_inputs(self) -> Opening:
-        found = dict(self._opening.files)
-        for name, path in self._paths.items():
-            try:
-                found[name] = path.read_bytes()
-            except OSError as error:
-                raise UserError(f'the input file "{name}" cannot be read: {error}') from error
-        size = sum(map(len, found.values()))
-        if size > self._settings.workspace_bytes:
-            raise UserError(
-                f"the input files have {size:,} bytes, the workspace {self._settings.workspace_bytes:,}; "
-                "raise sandbox.workspace_bytes"
-            )
-        return dataclasses.replace(self._opening, files=found)
-
     def _open(self) -> None:
-        opening = self._with_inputs()
+        files = contents_of({**self._opening.files, **self._paths}, self._settings)
+        opening = dataclasses.replace(self._opening, files=files)
         worker = self._pool.take()
         try:
             self._line = worker.open(opening)
@@ -120,22 +106,23 @@ class SandboxSession:
             raise
         self._worker = worker
 
-    def run(self, code: str, tape: Tape | None = None) -> ActionResult:
+    def run(self, code: str, tape: Tape | None = None, *, answers: Answers | None = None) -> ActionResult:
         """Run one action. Never raises for what the action does; INFRA_ERROR when the sandbox itself failed.
 
-        tape: takes the calls of remote tools; it has those that this action made when it ran before.
+        tape: takes the calls of remote tools; it has those that this action made when it ran before. answers: who
+        answers these calls, if not the tools of the pool.
         """
         if self._closed:
             raise UserError("this session is closed")
         started = time.monotonic()
         try:
-            result = self._run(code, Tape() if tape is None else tape)
+            result = self._run(code, Tape() if tape is None else tape, answers)
         except SandboxError as error:
             result = ActionResult(Status.INFRA_ERROR, f"the sandbox failed: {error}")
             self._drop(result.text)
         return dataclasses.replace(result, elapsed=time.monotonic() - started)
 
-    def _run(self, code: str, tape: Tape) -> ActionResult:
+    def _run(self, code: str, tape: Tape, answers: Answers | None) -> ActionResult:
         data = code.encode("utf-8", "surrogatepass")
         if len(data) > _MOST_CODE:
             words = f"Error: the code has {len(data)} bytes; at most {_MOST_CODE} are run."
@@ -144,7 +131,7 @@ class SandboxSession:
             self._open()
         assert self._worker is not None and self._line is not None
         worker, line = self._worker, self._line
-        remote = RemoteCalls(self._pool.remote_tools, worker, self._room, tape, lambda: not self._broken_off)
+        remote = answers or RemoteCalls(self._pool.remote_tools, worker, self._room, tape, lambda: not self._broken_off)
         run = _Run(remote, self._settings.wall_seconds)
         try:
             result = self._played(worker, line, run, data)
@@ -264,6 +251,10 @@ class SandboxSession:
         """A regular file of the workspace. OSError when there is none, TooLarge, SandboxError."""
         return self._open_worker().read_file(name, most_bytes)
 
+    def write_file(self, name: str, data: bytes) -> None:
+        """Put a file into the workspace. OSError, SandboxError."""
+        self._open_worker().write_file(name, data)
+
     def files(self) -> dict[str, str]:
         """SHA-256 of each file of the workspace, by name. SandboxError."""
         return self._open_worker().files()
@@ -289,6 +280,23 @@ class SandboxSession:
             self._line.close()
         self._worker = self._line = None
         self._pool.finished(self)
+
+
+def contents_of(files: Mapping[str, bytes | Path], settings: SandboxSettings) -> dict[str, bytes]:
+    """What is in the input files. UserError for one that cannot be read, and for more than fits."""
+    found = {}
+    for name, source in files.items():
+        try:
+            found[name] = source.read_bytes() if isinstance(source, Path) else source
+        except OSError as error:
+            raise UserError(f'the input file "{name}" cannot be read: {error}') from error
+    size = sum(map(len, found.values()))
+    if size > settings.workspace_bytes:
+        raise UserError(
+            f"the input files have {size:,} bytes, the workspace {settings.workspace_bytes:,}; "
+            "raise sandbox.workspace_bytes"
+        )
+    return found
 
 
 def _interfered() -> _Killed:

@@ -118,7 +118,7 @@ def replay_file(config: ConfigDict, records: Sequence[Mapping[str, Any]], folder
     tools = tools_of(str(loaders.pop()), config)
     with (
         start_environment(
-            chosen, tools.loader, tools.settings, max_steps=_MOST_STEPS, hidden=tools.hidden
+            chosen, tools.loader, tools.settings, max_steps=_MOST_STEPS, hidden=tools.hidden, workers=config.workers
         ) as environment,
         Progress(transient=True) as bar,
     ):

@@ -64,6 +64,7 @@ def play(tasks: list[Task], policy: Policy, config: ConfigDict, tools: SuiteTool
             tools.settings,
             max_steps=config.agent.max_steps,
             hidden=tools.hidden,
+            workers=config.workers,
         ) as environment,
         Progress(transient=True) as bar,
     ):

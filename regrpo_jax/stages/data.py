@@ -40,7 +40,7 @@ from regrpo_jax.engine.summary import draw_summary, print_summary, summarise
 from regrpo_jax.engine.task_source import task_source
 from regrpo_jax.engine.teachers import teaching
 from regrpo_jax.engine.trajectory_source import trajectory_source
-from regrpo_jax.environments.starting import start_environment
+from regrpo_jax.environments.starting import ray_settings, start_environment
 from regrpo_jax.environments.task import Task, write_tasks
 from regrpo_jax.errors import UserError
 from regrpo_jax.records.execution import SYNTHETIC
@@ -77,7 +77,7 @@ def run(run: Run) -> None:
     config, workdir = run.config, run.workdir
     source = source_of(config)
     unfinished, fingerprints = _unfinished(config, workdir), source_fingerprints(config)
-    if unfinished:
+    if unfinished and config.workers.backend == "local":
         check_isolation(config.environment.allow_unisolated)  # before anything costs time
     prepare_workdir(workdir)
     check_earlier_start(config, workdir)
@@ -113,6 +113,7 @@ def show_how(config: ConfigDict, folder: Path) -> None:
         families=config.suite.families, difficulties=config.suite.difficulties,
         habits=Habits(diagnosis=chosen.diagnosis), workers=config.environment.workers,
         allow_unisolated=config.environment.allow_unisolated, pictures=_limits(config),
+        ray=ray_settings(config.workers),
     )  # fmt: skip
     print(f"data: {chosen.demonstrations} demonstrations in {time.monotonic() - started:.0f} s", flush=True)
 
@@ -132,7 +133,12 @@ def _fill(config: ConfigDict, workdir: Path, source: Source) -> None:
             print(f"data: resuming with {len(journal.entries)} of {len(slots)} slots tried", flush=True)
         with (
             start_environment(
-                config.environment, tools.loader, tools.settings, max_steps=_MOST_STEPS, hidden=tools.hidden
+                config.environment,
+                tools.loader,
+                tools.settings,
+                max_steps=_MOST_STEPS,
+                hidden=tools.hidden,
+                workers=config.workers,
             ) as environment,
             teaching(config, workdir, style=_style(source)) as teachers,
         ):

@@ -100,7 +100,12 @@ def playing(config: ConfigDict) -> Environment:
     """The environment of `config.suite`, to be closed by the caller."""
     tools = suite_of(config).tools
     return start_environment(
-        config.environment, tools.loader, tools.settings, max_steps=config.agent.max_steps + 1, hidden=tools.hidden
+        config.environment,
+        tools.loader,
+        tools.settings,
+        max_steps=config.agent.max_steps + 1,
+        hidden=tools.hidden,
+        workers=config.workers,
     )
 
 

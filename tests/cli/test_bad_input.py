@@ -156,6 +156,8 @@ EARLY_MISTAKES: dict[str, tuple[list[str], list[str]]] = {
         ["--config.stages=online", *SERVED, "--config.optimizer.trainable=lora"],
         ["config.online.weight_cap is None", "needs importance weights"],
     ),
+    "ray_client": (["--config.workers.address=ray://head:10001"], ["config.workers.address is 'ray://", "HOST:PORT"]),
+    "no_amount": (["--config.workers.resources=tools"], ["config.workers.resources is ('tools',)", "NAME=NUMBER"]),
     "no_record": (["--config.eval.records=0"], ["config.eval.records is 0", "at least 1"]),
     "unresumable": (["--config.checkpoint.every=5"], ["config.checkpoint.every=5", "config.log_every=2"]),
 }

@@ -10,6 +10,7 @@ from PIL import Image
 
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.environment import Environment
+from regrpo_jax.environments.episode import Episode
 from regrpo_jax.environments.episode_result import EpisodeLimits, Outcome
 from regrpo_jax.environments.faults import Fault, FaultKind
 from regrpo_jax.environments.task import Followup
@@ -19,6 +20,7 @@ from regrpo_jax.sandbox.pool import SandboxPool
 from tests.environments.conftest import SANDBOX, make_task, png, turn
 from tests.environments.small_tools import LOADER
 from tests.toolbox.sandbox_checks import workers_of
+from tests.workers.own_checks import CHECK
 
 REFLECTION = 'Reflection:\n- ErrorType: ArgInvalid\n- Evidence: "sum.txt"\n- FixPlan: Read it.\n'
 
@@ -87,6 +89,23 @@ def test_steps_run_out(environment: Environment) -> None:
         assert (episode.outcome, episode.success) == (Outcome.OUT_OF_STEPS, False)
     with limited(environment, EpisodeLimits(max_steps=1)).reset(make_task()) as episode:
         episode.step(turn("final_answer(42)"))
+        assert episode.success
+
+
+def test_a_check_sees_the_workspace_that_the_answer_left_though_others_want_the_place(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An episode is idle, and may be parked, from the moment on in which its action is over."""
+    release = Environment._release
+
+    def released(self: Environment, episode: Episode) -> None:
+        release(self, episode)
+        episode.park()
+
+    monkeypatch.setattr(Environment, "_release", released)
+    task = make_task(tools=(), checker=AnswerChecker(CheckKind.FUNCTION, CHECK))
+    with environment.reset(task) as episode:
+        episode.step(turn("paint('blue')\nfinal_answer(42)"))
         assert episode.success
 
 

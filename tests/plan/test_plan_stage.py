@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,6 +54,20 @@ def test_what_cannot_be_planned_is_told(tmp_path: Path, overrides: list[str], to
 def test_it_stands_alone(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="'plan' stands alone"):
         main([f"--config={TINY}", f"--workdir={tmp_path}", "--config.stages=plan,sft"])
+
+
+@pytest.mark.parametrize(("topology", "told"), [("v5e:1x1", {"chips_per_host_bounds": (1, 1, 1)}), ("v5e:2x4", {})])
+def test_a_single_chip_is_a_slice_too(monkeypatch: pytest.MonkeyPatch, topology: str, told: dict[str, object]) -> None:
+    """libtpu, which the tests do without, refuses it where it is to divide it into hosts of four."""
+    asked: list[tuple[object, ...]] = []
+
+    def slice_of(name: str, platform: str, **options: object) -> SimpleNamespace:
+        asked.append((name, platform, options))
+        return SimpleNamespace(devices=[])
+
+    monkeypatch.setattr("jax.experimental.topologies.get_topology_desc", slice_of)
+    assert target(topology).platform == "tpu"
+    assert asked == [(topology, "tpu", told)]
 
 
 def test_a_gpu_that_is_elsewhere_is_planned_by_analysis() -> None:

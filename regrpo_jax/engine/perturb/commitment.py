@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 
 from regrpo_jax.engine.perturb.rule import Change, Rule, other_value
 from regrpo_jax.engine.perturb.scene import Role, Scene
 from regrpo_jax.engine.perturb.source import Span, literal, rendered
 from regrpo_jax.engine.perturb.words import word_kind
+from regrpo_jax.records.syntax import syntax_of_expression
 from regrpo_jax.records.types import ErrorType
 
 _MOST_OTHERS = 3
@@ -25,7 +25,7 @@ def missing_final_answer(scene: Scene) -> Iterator[Change]:
 def undecided_answer(scene: Scene) -> Iterator[Change]:
     """The answer and another value of its kind are both named, and neither is committed to."""
     for span, answer in _answers(scene):
-        tree = ast.parse(answer, mode="eval") if answer.strip() else None
+        tree = syntax_of_expression(answer) if answer.strip() else None
         value = literal(tree.body) if tree is not None else None
         if isinstance(value, str | int | float):
             for other in _others(scene, str(value)):

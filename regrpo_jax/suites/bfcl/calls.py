@@ -13,6 +13,8 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+from regrpo_jax.records.syntax import syntax_of_expression
+
 UNKNOWN = "unknown_function()"
 """Stands in the place of a call that is not run; it fails, as the call of a function that is not there."""
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.Div)
@@ -71,7 +73,7 @@ def _of_text(text: str) -> tuple[str, ...]:
     listed = bare if bare.startswith("[") else f"[{bare}"
     listed = listed if listed.endswith("]") else f"{listed}]"
     try:
-        tree = ast.parse(listed, mode="eval").body
+        tree = syntax_of_expression(listed).body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
     if not isinstance(tree, ast.List) or not all(isinstance(one, ast.Call) for one in tree.elts):
@@ -94,7 +96,7 @@ def _of_object(name: str, given: Any) -> str:
 def runnable(call: str, known: Collection[str]) -> str:
     """The call, if nothing but known functions and plain data is in it, else `UNKNOWN`."""
     try:
-        tree = ast.parse(call, mode="eval").body
+        tree = syntax_of_expression(call).body
         return call if isinstance(tree, ast.Call) and _is_safe(tree, known) else UNKNOWN
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return UNKNOWN

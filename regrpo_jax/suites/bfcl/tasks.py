@@ -14,6 +14,7 @@ from smolagents.tools import Tool
 from regrpo_jax.environments.answers import AnswerChecker, CheckKind
 from regrpo_jax.environments.task import ONE_WAY, Followup, OracleStep, Task, TaskFile
 from regrpo_jax.errors import UserError
+from regrpo_jax.records.syntax import syntax_of_expression
 from regrpo_jax.suites.bfcl.answer import CHECK
 from regrpo_jax.suites.bfcl.records import Record
 from regrpo_jax.toolbox.behind import WORLD_FILE
@@ -107,5 +108,5 @@ def oracle_steps(gold: Sequence[Sequence[str]]) -> tuple[OracleStep, ...]:
 
 def _name(call: str) -> str:
     """Of the function that a gold call is of."""
-    tree = ast.parse(call, mode="eval").body
+    tree = syntax_of_expression(call).body
     return ast.unparse(tree.func) if isinstance(tree, ast.Call) else call

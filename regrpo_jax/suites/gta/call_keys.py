@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from regrpo_jax.records.syntax import syntax_tree
 from regrpo_jax.suites.gta.record_types import IMAGE, ToolDescription
 
 _FENCED = re.compile(r"\s*```[^\n]*\n(.*?)```\s*\Z", re.DOTALL)
@@ -114,7 +115,7 @@ def _code(value: Any) -> str:
     fenced = _FENCED.match(text)
     code = fenced.group(1) if fenced else text
     try:
-        return ast.dump(ast.parse(code))
+        return ast.dump(syntax_tree(code))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return "\n".join(line.rstrip() for line in code.strip().splitlines())
 

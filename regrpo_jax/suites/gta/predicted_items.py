@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from regrpo_jax.records.actions import FINAL_ANSWER, extract_tool_calls, parse_python, split_action
+from regrpo_jax.records.syntax import evaluated_literal
 from regrpo_jax.records.types import Status, ToolCall
 from regrpo_jax.suites.benchmark import EPISODES, PlayedCall, PlayedTask, PlayedTurn
 from regrpo_jax.suites.gta.prediction_files import answer_turn, call_turn, result_turn
@@ -157,7 +158,7 @@ def _value(source: str, constants: Mapping[str, str]) -> Any:
     """What the source stands for; the source itself where that is not known without running it."""
     for text in (source, constants.get(source, "")):
         try:
-            return _plain(ast.literal_eval(text))
+            return _plain(evaluated_literal(text))
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             continue
     return source

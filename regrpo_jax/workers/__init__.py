@@ -1,0 +1,1 @@
+"""Workers of episodes on other machines."""
