@@ -1,5 +1,6 @@
 """What processes of a run leave for each other in the run's folder when they end, or are told to.
 
+workdir/hosts/START/began-N     where process N runs
 workdir/hosts/START/told-N      process N was told to end
 workdir/hosts/START/ended-N     how process N ended, where that is no success
 
@@ -43,6 +44,14 @@ class Notes:
         for other in self.folder.parent.iterdir():
             if other != self.folder:
                 shutil.rmtree(other, ignore_errors=True)
+
+    def began(self, index: int) -> None:
+        """Process `index` runs here."""
+        self._leave(f"began-{index}", Note(index, socket.gethostname(), False, ""))
+
+    def host_of(self, index: int) -> str:
+        """Where a process runs, "" where nobody knows."""
+        return next((note.host for note in self._found("began", but=-1) if note.index == index), "")
 
     def told_to_end(self, index: int) -> None:
         """Process `index` was told to end, and all of them end with it."""

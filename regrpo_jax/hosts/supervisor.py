@@ -97,6 +97,7 @@ class _Supervisor:
                 told = json.loads(line)
                 self._index, self._count = told["index"], told["count"]
                 self._notes = Notes(self._workdir, told["start"])
+                self._notes.began(self._index)
 
     def _signalled(self, number: int, frame: Any) -> None:
         if not self._told:
@@ -153,7 +154,8 @@ class _Supervisor:
             return self._because_of(others)
         name = signal.Signals(number).name
         if by_jax and (gone := _gone(held)):
-            return self._say(f"{gone}: nothing is heard of it any more", self._kept(held))
+            names = " and ".join(self._name(index, self._host_of(index)) for index in gone)
+            return self._say(f"{names} {'is' if len(gone) == 1 else 'are'} not heard of any more", self._kept(held))
         words = f"it was ended by {name}"
         words += ", as Linux does when memory runs out" if number == signal.SIGKILL else ""
         self._leave(words)
@@ -186,6 +188,9 @@ class _Supervisor:
             return "the process that trains"
         return f"process {index} of {self._count}" + (f" (on {host})" if host else "")
 
+    def _host_of(self, index: int) -> str:
+        return self._notes.host_of(index) if self._notes is not None else ""
+
     def _leave(self, words: str, *, told: bool = False) -> None:
         if self._notes is not None:
             self._notes.ended(self._index, words, told=told)
@@ -202,12 +207,11 @@ class _Supervisor:
         return f" (what jax said is in {path})"
 
 
-def _gone(held: bytes) -> str:
-    """Which processes jax says are gone, "" where it does not say."""
-    for match in _SILENT.finditer(held):
-        numbers = re.findall(rb"\d+", match[1] or match[2])
-        return "process " + ", ".join(number.decode() for number in numbers)
-    return "process 0, which coordinates the others," if _LEADER.search(held) else ""
+def _gone(held: bytes) -> list[int]:
+    """Which processes jax says are gone; none where it does not say. The first one coordinates all."""
+    if match := _SILENT.search(held):
+        return [int(number) for number in re.findall(rb"\d+", match[1] or match[2])]
+    return [0] if _LEADER.search(held) else []
 
 
 class _Relay(threading.Thread):
