@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,11 +23,16 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.checks import check_config
 from regrpo_jax.config.command_line import parse_command_line
 from regrpo_jax.errors import Preempted, UserError, system_error
+from regrpo_jax.hosts.endings import end, may_be_another, wait_for_news
+from regrpo_jax.hosts.role import role
+from regrpo_jax.hosts.supervisor import AGAIN, TOLD, is_supervised, supervise
 from regrpo_jax.run.boards import check_boards
 from regrpo_jax.run.corpus_files import with_corpus
 from regrpo_jax.run.model_defaults import with_model_defaults
+from regrpo_jax.run.record import identity_of
 from regrpo_jax.run.run import Run
 from regrpo_jax.sandbox.isolation import check_isolation
+from regrpo_jax.sandbox.kernel import die_with_parent
 from regrpo_jax.sandbox.results import SandboxError
 from regrpo_jax.stages.table import STAGES, check_stages, plays_tools
 from regrpo_jax.training.preemption import insist
@@ -59,19 +65,40 @@ def run_config(config: ConfigDict, workdir: Path) -> None:
     if plays_tools(config) and config.workers.backend == "local":
         check_isolation(config.environment.allow_unisolated)  # a night's training must not end in this refusal
     run = Run(with_model_defaults(config), workdir)  # for all stages, because they share the record of the run
+    if config.hosts.kind != "one":
+        from regrpo_jax.hosts.connection import connect
+
+        connect(config.hosts, workdir, identity_of(config))
     if "data" in config.stages:
         run.config = with_corpus(run.config, workdir)
     for name in config.stages:
         if STAGES[name].host:
-            STAGES[name].run(run)
+            _on_first_process(run, name)
     if not all(STAGES[name].host for name in config.stages):
         from regrpo_jax.run.walk import walk  # jax takes seconds to import, a mistake is told at once
 
         walk(run, STAGES)
+    if not role().alone:
+        from regrpo_jax.hosts.connection import leave
+
+        leave()
+
+
+def _on_first_process(run: Run, name: str) -> None:
+    """A stage without a policy; the other processes wait for what it writes."""
+    if role().writes:
+        STAGES[name].run(run)
+    if not role().alone:
+        from regrpo_jax.hosts.agreement import meet
+
+        meet(f"the stage {name}")
 
 
 def run_from_command_line() -> None:
-    """`main`, with a person's mistakes told in one line instead of a traceback; exits with 2 after one."""
+    """`main`, with a person's mistakes told in one line instead of a traceback; exits with 2 after one.
+
+    A process of several runs below one that has the last word, see `hosts.supervisor`.
+    """
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
@@ -79,28 +106,45 @@ def run_from_command_line() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     signal.signal(signal.SIGTERM, _told_to_end)  # a stage that trains has its own way to end
     insist()
+    if is_supervised():
+        die_with_parent()
+    patience = 0.0
     try:
-        main(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except SandboxError as error:
-        print(f"error: {error}; start again with the same --workdir to go on", file=sys.stderr)
-        sys.exit(2)
+        config, workdir = parse_command_line(arguments)
+        if config.hosts.kind != "one" and not is_supervised():
+            check_config(config)
+            sys.exit(supervise(arguments, workdir))
+        patience = config.hosts.heartbeat + 30  # jax notices a death after the one, and ends this process
+        run_config(config, workdir)
     except Exception as error:
-        number = system_error(error)
-        if number not in _NO_SPACE:
-            raise
-        where = getattr(error, "filename", None) or "--workdir"
-        remedy = "free some space there and start again with the same --workdir to go on"
-        print(f"error: {where}: {os.strerror(number)}; {remedy}", file=sys.stderr)
-        sys.exit(2)
+        if may_be_another(error):
+            wait_for_news(patience)
+        _tell(error)
     except Preempted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
-        print("told to end; start again with the same --workdir to go on", file=sys.stderr)
+        print(f"told to end; {AGAIN}", file=sys.stderr)
+        end(TOLD if is_supervised() else 0)
     except KeyboardInterrupt:
-        print("stopped; start again with the same --workdir to go on", file=sys.stderr)
-        sys.exit(130)
+        print(f"stopped; {AGAIN}", file=sys.stderr)
+        end(130)
+
+
+def _tell(error: Exception) -> None:
+    """What went wrong, as a person can mend it; a bug of ours in full."""
+    number = system_error(error)
+    if isinstance(error, UserError):
+        print(f"error: {error}", file=sys.stderr)
+    elif isinstance(error, SandboxError):
+        print(f"error: {error}; {AGAIN}", file=sys.stderr)
+    elif number in _NO_SPACE:
+        where = getattr(error, "filename", None) or "--workdir"
+        print(f"error: {where}: {os.strerror(number)}; free some space there and {AGAIN}", file=sys.stderr)
+    elif role().alone:
+        raise error
+    else:
+        traceback.print_exception(error)
+        end(1)
+    end(2)
 
 
 def _told_to_end(*unused: object) -> None:

@@ -21,8 +21,8 @@ from rich.table import Table
 
 PACKAGE = "regrpo_jax"
 LAYERS = (
-    "errors", "core", "records", "config", "toolbox", "sandbox", "agent", "workers", "environments", "suites", "engine",
-    "models", "data", "training", "evaluation", "rollouts", "plan", "report", "run", "stages", "main",
+    "errors", "core", "records", "config", "hosts", "toolbox", "sandbox", "agent", "workers", "environments", "suites",
+    "engine", "models", "data", "training", "evaluation", "rollouts", "plan", "report", "run", "stages", "main",
 )  # fmt: skip
 """From the ground up."""
 ENDS = {"core.clipped_loss", "core.losses"}

@@ -66,6 +66,7 @@ def declared() -> ConfigDict:
             "model": at_least(1, 1),  # devices that share one copy of the weights and compute the same rows together
         }
     )
+    config.hosts = _hosts()
     config.data = _data()
     config.model = _model()
     config.lora = _lora()
@@ -93,6 +94,19 @@ def declared() -> ConfigDict:
     config.profile = ConfigDict({"updates": updates()})
     config.checkpoint = _checkpoint()
     return config
+
+
+def _hosts() -> ConfigDict:
+    hosts = ConfigDict()  # a run over several processes, as a rule one a host; see docs/hosts.md
+    # how they find each other: "one" is alone; "detect", as jax does on a Cloud TPU slice, in a Slurm step, in a
+    # Kubernetes job of TPUs and under Open MPI; "plain", by the next three fields
+    hosts.kind = one_of("one", "detect", "plain")
+    hosts.coordinator = ""  # "HOST:PORT", free there, of process 0; "" takes JAX_COORDINATOR_ADDRESS
+    hosts.processes = at_least(0, 0)  # of the run; 0 takes JAX_NUM_PROCESSES
+    hosts.index = optional(int)  # of this process, from 0; None takes JAX_PROCESS_ID
+    hosts.wait = above_zero(300.0)  # seconds in which all must have come, or the run does not begin
+    hosts.heartbeat = above_zero(60.0)  # seconds of silence after which a process is taken for dead
+    return hosts
 
 
 def _checkpoint() -> ConfigDict:

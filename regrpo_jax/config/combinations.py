@@ -64,6 +64,14 @@ def combination_rules(values: Mapping[str, Any], stages: tuple[str, ...]) -> Ite
         "suite.system",
         "choose '', or config.eval.mode='episodes': a recorded conversation begins with the suite's own words",
     )
+    several = values["hosts.kind"] != "one"
+    yield Rule(not several or "plan" not in stages, "hosts.kind", "choose 'one': the stage 'plan' needs one process")
+    yield Rule(
+        not several or "online" not in stages or values["online.staleness"] == 0,
+        "online.staleness",
+        "choose 0, or config.hosts.kind='one': processes that train together meet in the same order, and one that "
+        "plays meanwhile has none",
+    )
     if values["player.server"]:
         yield from _of_an_engine(values, stages)
     if "online" in stages and algorithm != "none":

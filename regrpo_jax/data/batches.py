@@ -1,6 +1,7 @@
 """Arrays that a train step takes, and how groups of different lengths are padded into them."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from flax import struct
@@ -11,6 +12,7 @@ from regrpo_jax.data.positions import rotary_positions
 from regrpo_jax.errors import UserError
 from regrpo_jax.models.inputs import Array, ImagePatches, TokenBlock
 
+T = TypeVar("T")
 LEAST_BLOCK = 128  # patches of a block of images: kernels of attention want as many
 
 
@@ -87,11 +89,13 @@ def collate_groups(
     image_token_id: int,
     prefix_buckets: Sequence[int],
     branch_buckets: Sequence[int],
+    rows: Sequence[int] | None = None,
 ) -> GroupBatch:
     """Pads groups to the smallest buckets that hold them.
 
     Args:
       groups: all with the same number of branches.
+      rows: the groups that arrays are made of, padded as all of them want it; None for all.
       reference_logprobs: per group, zero-padded on the right.  # [branch, any length up to the longest branch]
     Raises:
       UserError: no bucket is large enough, or image tokens and features disagree.
@@ -99,7 +103,8 @@ def collate_groups(
     longest = max(len(branch.tokens) for group in groups for branch in group.branches)
     length = bucket_length(longest, branch_buckets, "config.data.branch_buckets")
     branch_count = len(groups[0].branches)
-    prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=prefix_buckets)
+    prefix, images = collate_prefixes(groups, image_token_id=image_token_id, buckets=prefix_buckets, rows=rows)
+    groups, reference_logprobs = chosen(groups, rows), chosen(reference_logprobs, rows)
     shape = (len(groups), branch_count, length)
     fed, targets = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     segments, valid = np.zeros(shape, np.int8), np.zeros(shape, np.int32)
@@ -130,6 +135,11 @@ def collate_groups(
         verifier_value=np.array([[b.verifier_value for b in group.branches] for group in groups], np.float32),
         reference_logprobs=reference,
     )
+
+
+def chosen(of_rows: Sequence[T], rows: Sequence[int] | None) -> Sequence[T]:
+    """What belongs to these rows, to all of them for None."""
+    return of_rows if rows is None else [of_rows[row] for row in rows]
 
 
 def fed_places(
@@ -170,18 +180,21 @@ def fed_places(
 
 
 def collate_prefixes(
-    groups: Sequence[Group], *, image_token_id: int, buckets: Sequence[int]
+    groups: Sequence[Group], *, image_token_id: int, buckets: Sequence[int], rows: Sequence[int] | None = None
 ) -> tuple[TokenBlock, ImagePatches | None]:
     """Left-padded prefixes without their last token, and the patches of the groups' images.
 
+    Args:
+      rows: as in `collate_groups`.
     Raises:
       UserError: no bucket is large enough, or image tokens and features disagree.
     """
     length = bucket_length(max(len(group.prefix) for group in groups) - 1, buckets, "config.data.prefix_buckets")
-    shape = (len(groups), length)
+    made = chosen(groups, rows)
+    shape = (len(made), length)
     tokens, valid = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
     positions, image_index = np.zeros((*shape, 3), np.int32), np.full(shape, -1, np.int32)
-    for row, group in enumerate(groups):
+    for row, group in enumerate(made):
         body = group.prefix[:-1]
         features = sum(group.images.token_counts[: group.prefix_images])
         check_image_tokens(group.record_id, body, features, image_token_id)
@@ -192,15 +205,20 @@ def collate_prefixes(
         positions[row, -len(body) :] = group.positions[:-1]
         shown = range(len(group.images.merged_grids))[: group.prefix_images]
         image_index[row, -len(body) :] = group.images.image_index(body == image_token_id, shown)
-    return TokenBlock(tokens, valid, positions, image_index), collate_images([group.images for group in groups])
+    return TokenBlock(tokens, valid, positions, image_index), collate_images([group.images for group in groups], rows)
 
 
-def collate_images(images: Sequence[PackedImages]) -> ImagePatches | None:
-    """Each row's images at their `starts`, padded to a power of two times 16; None when no row has an image."""
+def collate_images(images: Sequence[PackedImages], rows: Sequence[int] | None = None) -> ImagePatches | None:
+    """Each row's images at their `starts`, padded to a power of two times 16; None when no row has an image.
+
+    Args:
+      rows: as in `collate_groups`.
+    """
     length = patch_length(max(_aligned_length(packed) for packed in images))
     if not length:
         return None
     largest = max(count for packed in images for count in packed.patch_counts)
+    images = chosen(images, rows)
     shape = (len(images), length)
     patches = np.zeros((*shape, images[0].patches.shape[-1]), np.float32)
     positions = np.zeros((*shape, 2), np.int32)

@@ -3,6 +3,7 @@
 The iterators' `get_state` / `set_state` are plain JSON and are stored in every checkpoint.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -44,6 +45,7 @@ def sft_batches(
     image_token_id: int,
     seed: int,
     pacer: Pacer | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Batches:
     """Endless `SftBatch`es; clean and RoT examples are drawn at `clean_ratio` and packed first-fit into rows.
 
@@ -51,6 +53,8 @@ def sft_batches(
       row_length: tokens in a row.
       row_patches: image patches in a row, 0 for a policy without images.
       pacer: decides how many of the RoT examples are in play, of which there must be some; None always plays all.
+      rows: of a batch, those that arrays are made of, and patches of pictures; None for all. Which examples they hold
+        does not depend on it.
     Raises:
       UserError: a source that `clean_ratio` asks for is empty, an example has more tokens or patches than a row, or
         its image tokens and features disagree.
@@ -61,8 +65,9 @@ def sft_batches(
             raise UserError(f"{example.record_id}: {reason}")
         # Rows are made of whole examples, so what holds of each of them holds of every row.
         check_image_tokens(example.record_id, example.tokens, sum(example.images.token_counts), image_token_id)
+    features = _features if rows is None else _PatchesLater([source for source, _ in sources])
     datasets = [
-        grain.MapDataset.source(source).seed(seed + index).shuffle().repeat().map(_features)
+        grain.MapDataset.source(source).seed(seed + index).shuffle().repeat().map(features)
         for index, (source, _) in enumerate(sources)
     ]
     deck = None if pacer is None else Deck([example.complexity or 0.0 for example in rot], pacer)
@@ -70,16 +75,21 @@ def sft_batches(
         datasets[-1] = deck.deals(seed + len(sources) - 1)  # the RoT examples are the last source
     mixed = grain.MapDataset.mix(datasets, weights=[weight for _, weight in sources]).to_iter_dataset(READ_OPTIONS)
     if deck is not None:
-        mixed = mixed.map(_resolver(rot, deck))
+        mixed = mixed.map(_resolver(rot, deck, features))
     lengths = {name: row_length for name in ("tokens", "segments", "positions", "complexity")}
     lengths |= {name: row_patches for name in ("patches", "patch_positions", "patch_images", "patch_windows")}
     packed = grain.experimental.FirstFitPackIterDataset(
         mixed, length_struct=lengths, num_packing_bins=4 * batch_rows, shuffle_bins=False
     ).batch(batch_rows)
+
+    def made(batch: dict[str, Any]) -> SftBatch:
+        if isinstance(features, _PatchesLater):
+            return _sft_batch(features.made(batch, rows or ()), image_token_id)
+        return _sft_batch(batch, image_token_id)
+
     if deck is None:
-        return iter(packed.map(lambda batch: _sft_batch(batch, image_token_id)))
-    paced = packed.map(lambda batch: (_sft_batch(batch, image_token_id), _complexities(batch)))
-    return PacedBatches(iter(paced), deck)
+        return iter(packed.map(made))
+    return PacedBatches(iter(packed.map(lambda batch: (made(batch), _complexities(batch)))), deck)
 
 
 def row_overflow(example: Example, *, row_length: int, row_patches: int) -> str:
@@ -103,6 +113,7 @@ def group_batches(
     branch_buckets: Sequence[int],
     seed: int,
     pacer: Pacer | None = None,
+    rows: Sequence[int] | None = None,
 ) -> Batches:
     """Endless `GroupBatch`es, each group with its reference log-probs [branch, token].
 
@@ -111,6 +122,7 @@ def group_batches(
         of them needs only that part, and sees the same batches (`corpus.groups_to_visit`).
       pacer: decides how many of the groups are in play, and shuffles them from the first pass on; None always plays
         all.
+      rows: of a batch, those that arrays are made of; None for all.
     Raises:
       UserError: there are no groups.
     """
@@ -124,6 +136,7 @@ def group_batches(
             image_token_id=image_token_id,
             prefix_buckets=prefix_buckets,
             branch_buckets=branch_buckets,
+            rows=rows,
         )
 
     if pacer is None:
@@ -176,11 +189,40 @@ def _features(example: Example) -> dict[str, np.ndarray]:
     }
 
 
-def _resolver(rot: Sequence[Example], deck: Deck) -> Callable[[Any], dict[str, np.ndarray]]:
+class _PatchesLater:
+    """`_features` with the place of each patch among those of all examples; patches are made of the rows that stay."""
+
+    def __init__(self, sources: Sequence[Sequence[Example]]) -> None:
+        self._examples = [example for source in sources for example in source]
+        counts = [len(example.images.patches) for example in self._examples]
+        self._starts = np.cumsum([0, *counts])  # [example + 1]
+        self._place = {id(example): place for place, example in enumerate(self._examples)}
+
+    def __call__(self, example: Example) -> dict[str, np.ndarray]:
+        start, end = self._starts[self._place[id(example)] :][:2]
+        later = dataclasses.replace(example.images, patches=np.arange(start, end))
+        return _features(dataclasses.replace(example, images=later))
+
+    def made(self, packed: dict[str, Any], rows: Sequence[int]) -> dict[str, Any]:
+        """The packed batch with the patches of these rows, and nothing of others."""
+        found = {name: array[list(rows)] for name, array in packed.items()}
+        places = found["patches"]  # [row, patch]
+        patches = np.zeros((*places.shape, self._examples[0].images.patches.shape[-1]), np.float32)
+        real = found["patches_segment_ids"] > 0
+        for number in np.unique(np.searchsorted(self._starts, places[real], side="right") - 1):
+            start, end = self._starts[number : number + 2]
+            of_example = real & (places >= start) & (places < end)
+            patches[of_example] = np.asarray(self._examples[number].images.patches)[places[of_example] - start]
+        return found | {"patches": patches}
+
+
+def _resolver(
+    rot: Sequence[Example], deck: Deck, features: Callable[[Example], dict[str, np.ndarray]]
+) -> Callable[[Any], dict[str, np.ndarray]]:
     """Turns deals into the features of the RoT examples that they stand for."""
 
     def resolve(drawn: Deal | dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return _features(rot[deck.record(drawn)]) if isinstance(drawn, Deal) else drawn
+        return features(rot[deck.record(drawn)]) if isinstance(drawn, Deal) else drawn
 
     return resolve
 

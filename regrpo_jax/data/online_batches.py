@@ -79,6 +79,7 @@ def collate_rollouts(
     prefix_buckets: Sequence[int],
     branch_buckets: Sequence[int],
     train_truncated: bool = True,
+    own_rows: Sequence[int] | None = None,
 ) -> OnlineBatch:
     """Judges and pads groups to the smallest buckets that hold them; groups without a counted rollout are left out.
 
@@ -87,6 +88,7 @@ def collate_rollouts(
       rows: groups of the batch, a multiple of the devices and microbatches that share it.
       policy_version: of the policy that this update starts from; None where another engine sampled all of it.
       train_truncated: whether episodes that ran out of tokens are trained; they are compared with the others anyway.
+      own_rows: the rows that come back, padded as all of them want it; None for all.
     Raises:
       UserError: no bucket is large enough, image tokens and features disagree, or every rollout was dropped.
       ValueError: too many groups or rollouts, or a rollout's books do not agree.
@@ -104,7 +106,10 @@ def collate_rollouts(
     length = bucket_length(longest, branch_buckets, "config.data.branch_buckets")
     prefixes = [_prefix(group) for group in used]
     prefix, images = collate_prefixes(
-        prefixes + prefixes[-1:] * (rows - len(used)), image_token_id=image_token_id, buckets=prefix_buckets
+        prefixes + prefixes[-1:] * (rows - len(used)),
+        image_token_id=image_token_id,
+        buckets=prefix_buckets,
+        rows=own_rows,
     )
     shape = (rows, branches, length)
     places = np.full(shape, -1, np.int32)
@@ -146,11 +151,19 @@ def collate_rollouts(
                     places[row, column] = -1
                 _write(batch, (row, column), group.prefix[-1], rollout, places[row, column] >= 0)
     learnable = _in_rows(judged.learnable, rows)[:, None] & batch.reached  # [row, branch, place]
-    return dataclasses.replace(
+    batch = dataclasses.replace(
         batch,
         advantages=np.asarray(_at_tokens(_in_rows(judged.advantages, rows), places)),
         keep=np.asarray(_at_tokens(learnable, places)),
     )
+    return batch if own_rows is None else _with_rows(batch, own_rows)
+
+
+def _with_rows(batch: OnlineBatch, own_rows: Sequence[int]) -> OnlineBatch:
+    """These rows of all arrays but those of the prefixes and pictures, which have no others."""
+    names = [field.name for field in dataclasses.fields(batch) if field.name not in ("prefix", "images")]
+    rest = {name: getattr(batch, name) for name in names}
+    return dataclasses.replace(batch, **jax.tree.map(lambda array: array[list(own_rows)], rest))
 
 
 def with_images(group: RolloutGroup, settings: ImageSettings | None, vision: VisionConfig | None) -> RolloutGroup:

@@ -138,6 +138,22 @@ class RolloutBuffer:
                 raise UserError(f"{self._path}: cannot be written ({error.strerror}); nothing was lost") from error
 
 
+class UnwrittenBuffer(RolloutBuffer):
+    """Of the processes of a run beside the first, which writes what all of them played."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+    def _append(self, told: Mapping[str, Any]) -> None:
+        """Nothing."""
+
+    def add_update(self, update: int, groups: Sequence[GroupKey]) -> None:
+        """Nothing."""
+
+
 class StoredRollouts(Sequence[RolloutGroup]):
     """The reading end: complete groups, in the order in which they were begun; a random access source for grain.
 

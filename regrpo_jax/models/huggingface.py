@@ -19,10 +19,12 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding, SingleDeviceSha
 from rich.progress import track
 
 from regrpo_jax.errors import UserError, listed
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.model_files import described_in, model_files, read_tensors, tensor_shapes
 from regrpo_jax.models.own_config import describe_own
 from regrpo_jax.models.policy import policy_functions
+from regrpo_jax.models.process_arrays import fetched, put
 from regrpo_jax.models.quantization import Quantization, dequantized, stored
 from regrpo_jax.models.qwen2_vl.hf_config import describe, read_config, read_json
 from regrpo_jax.models.qwen2_vl.weights import (
@@ -108,7 +110,7 @@ def load_weights(
         path, layer = place
         part = _placed_tensor(path, tensor.astype(shapes[path].dtype), placement[path])
         if layer is None:
-            arrays[path] = jax.device_put(part, placement[path])
+            arrays[path] = put(part, placement[path])
             continue
         layout = tuple(jax.tree.leaves(placement[path]))
         if path not in arrays:
@@ -130,6 +132,8 @@ def save_policy(
 ) -> None:
     """Writes full weights as `transformers` loads them, with the configuration, tokenizer and processor of `source`.
 
+    Of several processes all have to call this, and the first one writes.
+
     Args:
       folder: made if missing; it must not be `source`.
       params: an adapter is merged by the caller (`lora.merge_adapter`).
@@ -143,6 +147,11 @@ def save_policy(
     description = describe_own(config) if own else describe(config)
     if source is not None and source.resolve() == folder.resolve():
         raise UserError(f"{folder}: holds the weights that the run started from; export to another folder")
+    tensors = _hugging_face_tensors(config, params)
+    if not role().writes:
+        for _ in tensors:  # each is put together by all
+            pass
+        return
     folder.mkdir(parents=True, exist_ok=True)
     if source is None:
         (folder / "config.json").write_text(json.dumps(description | dict(token_ids or {}), indent=2) + "\n")
@@ -150,7 +159,7 @@ def save_policy(
         _copy_companions(source, folder)
         described = _as_written(read_json(source / "config.json"), config)
         (folder / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    write_tensors(folder, _hugging_face_tensors(config, params), **options)
+    write_tensors(folder, tensors, **options)
 
 
 def _copy_companions(source: Path, folder: Path) -> None:
@@ -250,9 +259,9 @@ def _placed_tensor(path: str, tensor: np.ndarray, placement: Any) -> Array:
         turned = spec[::-1] if path.endswith("/kernel") else spec
         sharding = NamedSharding(sharding.mesh, PartitionSpec(*turned))
     if path.endswith("/kernel"):
-        flat = jax.device_put(tensor.reshape(tensor.shape[0], -1), sharding)
+        flat = put(tensor.reshape(tensor.shape[0], -1), sharding)
         return _transposed(flat)
-    return jax.device_put(tensor, sharding)
+    return put(tensor, sharding)
 
 
 @jax.jit
@@ -283,6 +292,6 @@ def _hugging_face_tensors(config: PolicyConfig, params: Tree) -> Iterator[tuple[
     flat = traverse_util.flatten_dict(params, sep="/")
     for name, (path, layer) in tensor_places(config, param_shapes(config)).items():
         part = flat[path] if layer is None else jax.tree.map(lambda array, i=layer: array[i], flat[path])
-        tensor = np.asarray(dequantized(part))
+        tensor = fetched(dequantized(part))
         turned = tensor.T if path.endswith("/kernel") else tensor
         yield written_name(name, config), turned.reshape(tensor_shape(path, tensor.shape, config))

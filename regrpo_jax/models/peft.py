@@ -14,9 +14,11 @@ import numpy as np
 from flax import traverse_util
 from safetensors.numpy import save_file
 
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.huggingface import tensor_shape
 from regrpo_jax.models.lora import adapter_alpha
+from regrpo_jax.models.process_arrays import fetched
 from regrpo_jax.models.quantization import dequantized
 from regrpo_jax.models.qwen2_vl.weights import HEAD, hugging_face_names, nested_name
 
@@ -35,7 +37,7 @@ def export_adapter(
     Modules are listed by their full names, so that none is hit that has no adapter. Layers whose `down` and `up` are
     zero, which do not learn (`lora.init_adapter`), are left out. One scale, `lora_alpha` / `r`, is true of all modules,
     because vLLM reads no other: what differs from it is folded into B. The patterns say the same, for PEFT.
-    Nothing is left of an earlier export.
+    Nothing is left of an earlier export. Of several processes all have to call this, and the first one writes.
 
     Args:
       variables: with the `lora` collection, arrays stacked over layers.
@@ -56,7 +58,7 @@ def export_adapter(
     narrow: dict[str, int] = {}  # pattern of module names -> rank
     for projection in projections:
         name = names[f"{projection}/kernel"].removesuffix(".weight")
-        down, up = (np.asarray(adapter[f"{projection}/{part}"], np.float32) for part in ("down", "up"))
+        down, up = (fetched(adapter[f"{projection}/{part}"]).astype(np.float32) for part in ("down", "up"))
         up = up * np.float32(adapter_alpha(config, projection) / ranks[projection] / (alpha / rank))
         if ranks[projection] != rank:
             narrow[re.escape(name).replace(r"\{\}", r"\d+")] = ranks[projection]
@@ -66,6 +68,8 @@ def export_adapter(
                 tensors[f"{PREFIX}{modules[-1]}.lora_A.weight"] = np.ascontiguousarray(a.T)
                 tensors[f"{PREFIX}{modules[-1]}.lora_B.weight"] = np.ascontiguousarray(b.T)
     whole = _whole_tensors(variables["params"], full_weights, names, modules, config)
+    if not role().writes:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     for old in (DESCRIPTION, TENSORS, OLD_TENSORS):
         (folder / old).unlink(missing_ok=True)
@@ -101,7 +105,7 @@ def _whole_tensors(
     modules = {path.rpartition("/")[0] or path for path in paths}
     found: dict[str, np.ndarray] = {}
     for path in (path for path in flat if path in modules or path.rpartition("/")[0] in modules):
-        for layer, (array,) in _layers(names[path], np.asarray(dequantized(flat[path]))):
+        for layer, (array,) in _layers(names[path], fetched(dequantized(flat[path]))):
             name = names[path].format(layer)
             if name.rpartition(".")[0] not in without:
                 turned = np.ascontiguousarray(array.T if path.endswith("/kernel") else array)

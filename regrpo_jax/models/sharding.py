@@ -19,6 +19,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from regrpo_jax.models.process_arrays import put
+
 Array = jax.Array
 Tree = Any
 
@@ -106,7 +108,7 @@ def fsdp_specs(tree: Tree, mesh: Mesh) -> Tree:
 
 def place(tree: Tree, mesh: Mesh) -> Tree:
     """Puts a tree on the devices, split by the rules."""
-    return jax.device_put(tree, param_shardings(tree, mesh))
+    return put(tree, param_shardings(tree, mesh))
 
 
 def whole(weight: Array, shape: tuple[int, ...], path: str) -> Array:

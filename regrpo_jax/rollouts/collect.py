@@ -23,6 +23,7 @@ from regrpo_jax.agent.rollout import Rollout, RolloutGroup, check_rollout
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.task import Task
 from regrpo_jax.errors import UserError
+from regrpo_jax.hosts.role import role
 from regrpo_jax.records.types import ImageReference, Turn
 from regrpo_jax.rollouts.collect_settings import CollectSettings, Counts, Expected, Journal
 from regrpo_jax.rollouts.shared_play import Action, Node, OracleFailed, SharedPlay, expected_observations
@@ -319,7 +320,7 @@ def _image_files(task: Task, folder: Path) -> tuple[ImageReference, ...]:
         path = folder / f"{file.digest}{Path(name).suffix}"
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f"{path.name}.partial")
+            partial = path.with_name(f"{path.name}.{role().index}.partial")  # processes share the folder
             partial.write_bytes(file.content)
             partial.replace(path)
         found.append(ImageReference(placeholder, str(path)))

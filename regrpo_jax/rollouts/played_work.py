@@ -20,6 +20,9 @@ class PlayedWork:
     prefill: Work = Work()
     decode: Work = Work()
 
+    def __add__(self, other: PlayedWork) -> PlayedWork:
+        return PlayedWork(self.prefill + other.prefill, self.decode + other.decode)
+
 
 def played_work(groups: Iterable[RolloutGroup]) -> PlayedWork:
     """Of all episodes of the groups, dropped ones included; an action that was tried again is counted once."""

@@ -21,11 +21,14 @@ from regrpo_jax.agent.remote_policy import RemotePolicy
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.config.servers import server_of
 from regrpo_jax.data.examples import ConversationReader
+from regrpo_jax.hosts.agreement import meet
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.peft import export_adapter
+from regrpo_jax.models.process_arrays import own_copy
 from regrpo_jax.rollouts.engine_tokens import EngineTokens
 from regrpo_jax.rollouts.sampler_policy import SamplerPolicy
 from regrpo_jax.training.loop import RunContext
-from regrpo_jax.training.parallel import row_shards
+from regrpo_jax.training.parallel import own_mesh, row_shards
 
 Tree = dict[str, Any]
 
@@ -74,13 +77,17 @@ class ServedPlayer:
 
 
 class SamplerPlayer:
-    """Plays in this process."""
+    """Plays in this process, with the copy of the weights that its own devices hold."""
 
     def __init__(self, context: RunContext, reader: ConversationReader) -> None:
         self._context, self._reader = context, reader
 
     def __call__(self, variables: Tree, *, version: int, temperature: float) -> SamplerPolicy:
         config, mesh = self._context.config, self._context.mesh
+        if mesh.is_multi_process:
+            own = own_mesh(mesh)
+            assert own is not None  # `run.own_play.check_play` refuses it
+            mesh, variables = own, own_copy(variables, own)
         return SamplerPolicy(
             self._context.functions,
             variables,
@@ -111,8 +118,10 @@ class EnginePlayer:
         name = f"{self._context.workdir.name}-{version}"
         folder = (self._folder / name).resolve()
         export_adapter(folder, variables, self._context.functions.config, base_model=self._context.config.model.path)
-        exchange_adapter(settings, self._served, name, str(folder))
-        if self._served not in ("", name):
-            shutil.rmtree(self._folder / self._served, ignore_errors=True)  # the engine has forgotten it
+        if role().writes:
+            exchange_adapter(settings, self._served, name, str(folder))
+            if self._served not in ("", name):
+                shutil.rmtree(self._folder / self._served, ignore_errors=True)  # the engine has forgotten it
+        meet("the adapter of an engine")
         self._served = name
         return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version, self._room)

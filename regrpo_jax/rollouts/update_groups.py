@@ -23,7 +23,8 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import rollout_metrics, rollouts_of
 from regrpo_jax.rollouts.collect import collect_groups
 from regrpo_jax.rollouts.collect_settings import CollectSettings, Expected
-from regrpo_jax.rollouts.played_work import PlayedWork, played_work
+from regrpo_jax.rollouts.parted_play import played_in_parts
+from regrpo_jax.rollouts.played_work import PlayedWork
 from regrpo_jax.rollouts.states import MIDDLE, NEAR_MISS, START, TaskState, with_forced_failures, with_own_states
 from regrpo_jax.suites.find import suite_of
 
@@ -34,7 +35,7 @@ _TRAINING_SEEDS = 1_000_000  # suites of updates; far from the seeds that people
 class UpdateGroups:
     """groups: what the update learns from. values: metrics of all that was played for it. tokens: sampled for it.
 
-    work: what this process ran to play it; None where it was not played here.
+    work: what was run to play it; None where it was not played here.
     """
 
     groups: list[RolloutGroup]
@@ -104,17 +105,10 @@ class GroupPlayer:
         online, episodes = self._online, self._own_episodes(number - 1)
         chosen: list[RolloutGroup] = []
         played: list[RolloutGroup] = []
+        work = PlayedWork()
         for round_number in range(online.refills + 1):
-            found, _ = collect_groups(
-                self._environment,
-                policy,
-                self._states(number, round_number, episodes),
-                self._settings,
-                seed=_seed(self._config.seed, number, round_number),
-                first_group=round_number * online.tasks,
-                expected=self._expected,
-                journal=RoundJournal(self._buffer, number),
-            )
+            found, asked = self._round(number, round_number, self._states(number, round_number, episodes), policy)
+            work += asked
             played += found
             chosen += [group for group in found if _is_useful(group, self._credit)]
             if len(chosen) >= online.tasks:
@@ -123,8 +117,33 @@ class GroupPlayer:
         used = (chosen + rest)[: online.tasks]
         self._buffer.add_update(number, [GroupKey(number, group.group) for group in used])
         self._last = (number, used)
-        work = None if self._config.player.server else played_work(played)
-        return UpdateGroups(used, played_metrics(played, self._credit), sampled_tokens(played), work)
+        here = None if self._config.player.server else work
+        return UpdateGroups(used, played_metrics(played, self._credit), sampled_tokens(played), here)
+
+    def _round(
+        self, number: int, round_number: int, states: Sequence[TaskState], policy: Policy
+    ) -> tuple[list[RolloutGroup], PlayedWork]:
+        """Plays the states; of several processes each plays a part, and the first keeps the books of all."""
+        journal = RoundJournal(self._buffer, number)
+
+        def play(part: Sequence[TaskState], first_group: int) -> list[RolloutGroup]:
+            return collect_groups(
+                self._environment,
+                policy,
+                part,
+                self._settings,
+                seed=_seed(self._config.seed, number, round_number),
+                first_group=first_group,
+                expected=self._expected,
+                journal=journal,
+            )[0]
+
+        def keep(group: RolloutGroup) -> None:
+            journal.begun(group, self._settings.branches)
+            for rollout in group.rollouts:
+                journal.finished(rollout)
+
+        return played_in_parts(states, round_number * self._online.tasks, play, keep)
 
     def _states(self, number: int, round_number: int, episodes: Sequence[tuple[Task, Rollout]]) -> list[TaskState]:
         seed = self._config.seed

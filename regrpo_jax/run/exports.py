@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from regrpo_jax.data.tokenizer import load_tokenizer
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.gguf_files import gguf_notes, is_gguf
 from regrpo_jax.models.huggingface import save_policy
 from regrpo_jax.models.lora import merge_adapter
@@ -36,10 +37,11 @@ def write_weights(learner: Learner) -> None:
     )
     if source is not None and is_gguf(source):
         save_policy(folder, config, params, token_ids=gguf_notes(source))
-        load_tokenizer(source).save_pretrained(folder)
+        if role().writes:
+            load_tokenizer(source).save_pretrained(folder)
     else:
         token_ids = {"image_token_id": context.image_token_id} if context.image_token_id >= 0 else {}
         save_policy(folder, config, params, source=source, token_ids=token_ids, own=bool(foreign_parts(config)))
-    if source is None:
+    if source is None and role().writes:
         shutil.copytree(learner.workdir / "tokenizer", folder, dirs_exist_ok=True)
     print(f"full weights written to {folder}", flush=True)

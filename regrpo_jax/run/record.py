@@ -13,6 +13,7 @@ import ml_collections
 from regrpo_jax.config.base_config import TRAINING_STAGES, base_config
 from regrpo_jax.config.former_fields import recorded_fields
 from regrpo_jax.errors import UserError
+from regrpo_jax.hosts.role import role
 from regrpo_jax.records.text_files import replace_text
 
 RECORD = "config.json"
@@ -20,7 +21,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tran
 # Fields that may differ between starts of one run without changing what its checkpoints mean.
 FREE_FIELDS = (
     "stages", "log_every", "log_to", "compilation_cache", "checkpoint", "eval", "recovery", "baselines", "environment",
-    "workers", "audit", "requests", "played_at_once",
+    "workers", "audit", "requests", "played_at_once", "hosts",
 )  # fmt: skip
 # Sections of which no field may differ, because checkpoints and rollouts would not fit.
 FIXED_SECTIONS = ("seed", "model", "data", "lora", "engine", "suite", "tools")
@@ -34,7 +35,7 @@ def prepare_workdir(workdir: Path) -> None:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        probe = workdir / ".writable"
+        probe = workdir / f".writable-{role().index}"
         probe.write_text("")
         probe.unlink()
     except OSError as error:
@@ -87,9 +88,18 @@ def record_run(config: ml_collections.ConfigDict, workdir: Path, fingerprints: M
     Args:
       fingerprints: of what this start reads; those of earlier starts are kept beside them.
     """
+    if not role().writes:
+        return
     kept = _fingerprints(workdir / RECORD) | dict(fingerprints or {})
     record = {"config": _as_json(config), "versions": _versions(), "commit": _commit(), "fingerprints": kept}
     replace_text(workdir / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def identity_of(config: ml_collections.ConfigDict) -> str:
+    """The configuration in words, without what differs between the processes of a run."""
+    found = _as_json(config)
+    found.pop("hosts", None)
+    return json.dumps(found, sort_keys=True)
 
 
 def _earlier(path: Path) -> dict[str, Any]:

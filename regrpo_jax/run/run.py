@@ -53,6 +53,10 @@ class Run:
         """The policy, as far as its episodes can be played."""
         return self._served or self.learner
 
+    def with_learner(self, learner: Learner) -> Run:
+        """The same run, its measures and all, with another learner."""
+        return dataclasses.replace(self, _learner=learner)
+
     def begin(self, learner: Learner) -> None:
         """From here on there is a policy."""
         self._learner = learner

@@ -18,6 +18,8 @@ from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.image_settings import image_settings
 from regrpo_jax.data.tokenizer import IMAGE_TOKEN, checkpoint_image_token, load_tokenizer, train_tokenizer
 from regrpo_jax.errors import UserError
+from regrpo_jax.hosts.agreement import meet, told_by_first
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.attention import best_backend
 from regrpo_jax.models.config import AttentionBackend, PolicyConfig, VisionConfig, tiny
 from regrpo_jax.models.huggingface import load_weights, with_stored_head
@@ -153,8 +155,16 @@ def _tiny_config(config: ml_collections.ConfigDict, vocab_size: int) -> PolicyCo
 def _own_tokenizer(
     config: ml_collections.ConfigDict, corpus: Corpus, folder: Path, *, resuming: bool
 ) -> PreTrainedTokenizerBase:
-    if resuming and folder.exists():  # a run that begins with the data stage is resumed before it has one
+    # A run that begins with the data stage is resumed before it has one.
+    if told_by_first("the tokenizer", "there" if resuming and folder.exists() else "new") == "there":
         return load_tokenizer(folder)
+    if role().writes:
+        tokenizer = _written_tokenizer(config, corpus, folder)
+    meet("the tokenizer")
+    return tokenizer if role().writes else load_tokenizer(folder)
+
+
+def _written_tokenizer(config: ml_collections.ConfigDict, corpus: Corpus, folder: Path) -> PreTrainedTokenizerBase:
     tokenizer = train_tokenizer(corpus.texts(), vocab_size=config.model.vocab_size)
     partial = folder.with_name(f"{folder.name}.partial")
     tokenizer.save_pretrained(partial)

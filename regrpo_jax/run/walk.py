@@ -18,6 +18,7 @@ workdir/model/           full weights, where `config.export_weights` asks for th
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -28,6 +29,8 @@ from ml_collections import ConfigDict
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.corpus import load_corpus
 from regrpo_jax.errors import UserError
+from regrpo_jax.hosts.agreement import all_agree
+from regrpo_jax.hosts.role import role
 from regrpo_jax.models.peft_import import full_weights
 from regrpo_jax.report.page import run_alarms, write_report
 from regrpo_jax.rollouts.players import ServedPlayer, player_of
@@ -38,12 +41,13 @@ from regrpo_jax.run.exports import write_adapter, write_weights
 from regrpo_jax.run.fingerprints import run_fingerprints
 from regrpo_jax.run.learner import Learner, Served
 from regrpo_jax.run.model_defaults import describe_choices, with_model_defaults
+from regrpo_jax.run.own_play import check_play, check_processes, run_stage
 from regrpo_jax.run.record import check_earlier_start, check_unchanged, prepare_workdir, record_run
 from regrpo_jax.run.run import Run
 from regrpo_jax.run.stage import Stage
 from regrpo_jax.run.starting_policy import starting_policy
 from regrpo_jax.training.loop import RunContext, RunFolder
-from regrpo_jax.training.metrics import MetricsWriter
+from regrpo_jax.training.metrics import MetricsWriter, UnwrittenMetrics
 from regrpo_jax.training.parallel import check_divisible, device_mesh, mesh_in_context
 
 
@@ -62,18 +66,24 @@ def walk(run: Run, table: Mapping[str, Stage]) -> None:
         for name in run.config.stages:
             if name not in stages:
                 continue
-            stages[name].run(run)
+            run_stage(run, name, stages[name])
             if stages[name].trains(run.config):
                 run.trained[name] = run.config[name].steps
                 write_adapter(run.learner, name)
         if run.config.export_weights and run.trained:
             write_weights(run.learner)
-        for measure in run.measures.values():
-            measure.print_tables()
-        for words in run_alarms(run.workdir):
-            print(f"alarm: {words}", flush=True)
-        print(f"report written to {write_report(run.workdir)}", flush=True)
+        if role().writes:
+            _tell(run)
     print(f"everything was written to {run.workdir}", flush=True)
+
+
+def _tell(run: Run) -> None:
+    """What a run ends with."""
+    for measure in run.measures.values():
+        measure.print_tables()
+    for words in run_alarms(run.workdir):
+        print(f"alarm: {words}", flush=True)
+    print(f"report written to {write_report(run.workdir)}", flush=True)
 
 
 @contextmanager
@@ -82,7 +92,7 @@ def _served(run: Run) -> Iterator[None]:
     prepare_workdir(run.workdir)
     check_earlier_start(run.config, run.workdir)
     record_run(run.config, run.workdir)
-    with closing(MetricsWriter(run.workdir, open_boards(run.config, run.workdir))) as writer:
+    with closing(_metrics(run.config, run.workdir)) as writer:
         run.begin_served(Served(RunFolder(run.config, run.workdir, writer), ServedPlayer(run.config)))
         yield
 
@@ -94,19 +104,24 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
     prepare_workdir(workdir)
     resuming = check_earlier_start(config, workdir)
     keep_compiled(config.compilation_cache)
+    check_processes()
     mesh = device_mesh(fsdp=config.mesh.fsdp, model=config.mesh.model)
     check_batches(config, stages, mesh)
+    check_play(config, stages, mesh)
     if "online" in stages and config.online.replay:
         stored_updates(Path(config.online.replay), range(1, config.online.steps + 1))  # told before a stage costs time
     needs = {kind for stage in stages.values() for kind in stage.records(config)}
     corpus = load_corpus(config, needs_clean="clean" in needs, needs_rot="rot" in needs)
     fingerprints = run_fingerprints(config, corpus)
     check_unchanged(fingerprints, workdir)
+    all_agree(
+        "what it read", json.dumps(fingerprints, sort_keys=True), "give all hosts the same files under the same paths"
+    )
     functions, variables, reader = starting_policy(config, corpus, workdir, mesh, resuming=resuming)
     record_run(config, workdir, fingerprints)
     training = tuple(name for name, stage in stages.items() if stage.batch)
     print(describe_choices(config, functions.config, training), flush=True)
-    with mesh_in_context(mesh), closing(MetricsWriter(workdir, open_boards(config, workdir))) as writer:
+    with mesh_in_context(mesh), closing(_metrics(config, workdir)) as writer:
         context = RunContext(config, workdir, writer, functions, mesh, reader.renderer.image_token_id)
         start = config.lora.path
         replaced = full_weights(Path(start), variables["params"], functions.config) if start else []
@@ -114,6 +129,10 @@ def _learning(run: Run, stages: Mapping[str, Stage]) -> Iterator[None]:
             raise UserError(f"{start}: it replaces {replaced[0]}, and an engine takes no whole weights")
         run.begin(Learner(context, corpus, reader, player_of(context, reader), variables, replaced))
         yield
+
+
+def _metrics(config: ConfigDict, workdir: Path) -> MetricsWriter:
+    return MetricsWriter(workdir, open_boards(config, workdir)) if role().writes else UnwrittenMetrics(workdir)
 
 
 def check_batches(config: ConfigDict, stages: Mapping[str, Stage], mesh: Mesh) -> None:

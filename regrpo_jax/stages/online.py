@@ -27,12 +27,13 @@ from regrpo_jax.agent.shown_pictures import NO_PICTURES, PictureLimits, configur
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.examples import ConversationReader
 from regrpo_jax.data.online_batches import OnlineBatch, collate_rollouts, lacks_images, with_images
-from regrpo_jax.data.rollout_buffer import RolloutBuffer
+from regrpo_jax.data.rollout_buffer import RolloutBuffer, UnwrittenBuffer
 from regrpo_jax.data.rollout_credit import credit_settings
 from regrpo_jax.environments.environment import Environment
 from regrpo_jax.environments.starting import start_environment
 from regrpo_jax.errors import UserError
 from regrpo_jax.evaluation.rollout_metrics import alarms
+from regrpo_jax.hosts.role import role
 from regrpo_jax.rollouts.collect_settings import CollectSettings
 from regrpo_jax.rollouts.play_ahead import PlayAhead
 from regrpo_jax.rollouts.played_work import play_flops
@@ -50,6 +51,7 @@ from regrpo_jax.training.batch_flops import Passes, trained_parts
 from regrpo_jax.training.loop import RunContext, Source, train_stage
 from regrpo_jax.training.online_step import online_settings, online_step, online_update
 from regrpo_jax.training.optimizer import make_optimizer
+from regrpo_jax.training.parallel import own_mesh_in_context, rows_here
 from regrpo_jax.training.scoring import logprob_scorer
 from regrpo_jax.training.train_step import Step
 
@@ -173,6 +175,10 @@ class Played:
 
     def __call__(self, number: int, trainable: Tree) -> tuple[OnlineBatch, dict[str, float]]:
         """Plays, or waits for what is played ahead."""
+        with own_mesh_in_context(self.context.mesh):
+            return self._played(number, trainable)
+
+    def _played(self, number: int, trainable: Tree) -> tuple[OnlineBatch, dict[str, float]]:
         begun = time.monotonic()
         played = self.groups(number, trainable)
         seen = {f"rollouts/{name}": value for name, value in played.values.items() if value is not None}
@@ -201,7 +207,9 @@ def group_source(
         yield _replayed(context, reader, range(first, online.steps + 1))
         return
     settings = collect_settings(config, context.workdir, reader, branches=online.branches)
-    with playing(config) as environment, RolloutBuffer(context.workdir / "rollouts") as buffer:
+    folder = context.workdir / "rollouts"
+    written = RolloutBuffer(folder) if role().writes else UnwrittenBuffer(folder)
+    with playing(config) as environment, written as buffer:
         group_player = GroupPlayer(config, environment, buffer, settings)
 
         def play(number: int, version: int, trainable: Tree) -> UpdateGroups:
@@ -261,7 +269,10 @@ def update_batch(
             "(config.player.extended=True), `transformers serve` does not"
         )
     return collate_rollouts(
-        [with_images(group, reader.settings, reader.vision) if lacks_images(group) else group for group in groups],
+        [
+            with_images(group, reader.settings, reader.vision) if group.images is None or lacks_images(group) else group
+            for group in groups
+        ],
         rows=online.tasks,
         branches=online.branches,
         credit=credit_settings(online),
@@ -270,6 +281,7 @@ def update_batch(
         image_token_id=context.image_token_id,
         prefix_buckets=data.prefix_buckets,
         branch_buckets=data.branch_buckets,
+        own_rows=rows_here(context.mesh, online.tasks),
     )
 
 

@@ -13,6 +13,7 @@ from regrpo_jax.run.learner import Learner
 from regrpo_jax.run.run import Run
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
+from regrpo_jax.training.parallel import rows_here
 from regrpo_jax.training.preference_step import preference_step
 from regrpo_jax.training.reference import kept_reference_logprobs
 
@@ -70,6 +71,7 @@ def run_preference(
             prefix_buckets=config.data.prefix_buckets,
             branch_buckets=config.data.branch_buckets,
             seed=config.seed,
+            rows=rows_here(context.mesh, preference.pairs_per_batch),
         )
 
     optimizer = make_optimizer(preference, steps=preference.steps)

@@ -14,6 +14,7 @@ from regrpo_jax.training.batch_flops import ONE_PASS, Passes
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, ranking, stage_pacer
+from regrpo_jax.training.parallel import rows_here
 from regrpo_jax.training.reference import kept_reference_logprobs, scorer
 from regrpo_jax.training.state import TrainState
 from regrpo_jax.training.steps import regrpo_settings, regrpo_step
@@ -64,6 +65,7 @@ def run_rl(
             branch_buckets=config.data.branch_buckets,
             seed=config.seed,
             pacer=pacer,
+            rows=rows_here(context.mesh, rl.groups_per_batch),
         )
 
     optimizer = make_optimizer(rl, steps=rl.steps)

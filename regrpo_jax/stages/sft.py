@@ -12,6 +12,7 @@ from regrpo_jax.run.run import Run
 from regrpo_jax.training.loop import RunContext, recorded, train_stage
 from regrpo_jax.training.optimizer import make_optimizer
 from regrpo_jax.training.pacing import paced, reflection_confidence, stage_pacer
+from regrpo_jax.training.parallel import rows_here
 from regrpo_jax.training.steps import sft_step
 
 Tree = dict[str, Any]
@@ -65,6 +66,7 @@ def run_sft(
             image_token_id=context.image_token_id,
             seed=config.seed,
             pacer=pacer,
+            rows=rows_here(context.mesh, sft.batch_rows),
         )
 
     optimizer = make_optimizer(sft, steps=sft.steps)

@@ -22,6 +22,8 @@ import jax
 import orbax.checkpoint as ocp
 
 from regrpo_jax.errors import UserError, system_error
+from regrpo_jax.hosts.agreement import all_hold, meet, told_by_first
+from regrpo_jax.hosts.role import role
 from regrpo_jax.training.digest import digest_of
 from regrpo_jax.training.state import TrainState
 
@@ -59,7 +61,7 @@ class StageCheckpoints:
         try:
             self._manager.save(step, args=items)
         except Exception as error:  # of orbax, of tensorstore, or of the file system
-            self._warn(step, error)
+            self._not_written(step, error)
         else:
             self.trouble = ""
 
@@ -69,7 +71,7 @@ class StageCheckpoints:
         try:
             self._manager.wait_until_finished()
         except Exception as error:  # likewise, from the thread that writes
-            self._warn(step, error)
+            self._not_written(step, error)
         return self.latest_step() or 0
 
     def check_complete(self, step: int) -> None:
@@ -91,7 +93,8 @@ class StageCheckpoints:
           UserError: its arrays do not fit this configuration, or no checkpoint can be read.
         """
         unreadable: dict[int, str] = {}
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = told_by_first(f"steps of {self._folder}", json.dumps(sorted(self._manager.all_steps(), reverse=True)))
+        for step in json.loads(steps):
             found = self._read_if_whole(step, like)
             if not isinstance(found, str):
                 self._set_aside(unreadable, step)
@@ -112,8 +115,9 @@ class StageCheckpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         """Removes what a process left that ended while it wrote."""
-        for partial in self._folder.glob(_PARTIAL):
+        for partial in self._folder.glob(_PARTIAL) if role().writes else ():
             shutil.rmtree(partial, ignore_errors=True)
+        meet(f"checkpoints in {self._folder}")
         options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True, enable_async_checkpointing=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": ocp.JsonCheckpointHandler()}
         return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
@@ -144,7 +148,7 @@ class StageCheckpoints:
             )
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
         items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract), data=ocp.args.JsonRestore())
-        restored = self._manager.restore(step, args=items)
+        restored = self._restored(step, items)
         state, data = restored["state"], restored["data"]
         if "after" in data:  # of a version that took no digests
             return state, data
@@ -152,6 +156,17 @@ class StageCheckpoints:
         if data.get("digest") != _digest(state, position):
             raise ValueError("its numbers are not those that were written")
         return state, position
+
+    def _restored(self, step: int, items: Any) -> Any:
+        """As orbax reads it. What one process cannot read none uses, for the digest is computed by all together."""
+        error: Exception | None = None
+        try:
+            restored = self._manager.restore(step, args=items)
+        except Exception as raised:
+            error = raised
+        if not all_hold(f"step {step} of {self._folder}", error is None):
+            raise error or ValueError("another process cannot read it")
+        return restored
 
     def _differences(self, step: int, like: TrainState) -> list[str]:
         """What is stored otherwise than in `like`; orbax would cast or cut an array, or fail in the middle of it."""
@@ -170,15 +185,27 @@ class StageCheckpoints:
         """Only once an older one was read: else nothing here is touched, whatever the reason."""
         for step, reason in unreadable.items():
             aside = self._folder / f"unreadable-{step}"
-            shutil.rmtree(aside, ignore_errors=True)
-            os.replace(self._folder / str(step), aside)
+            if role().writes:
+                shutil.rmtree(aside, ignore_errors=True)
+                os.replace(self._folder / str(step), aside)
             print(
                 f"{self._folder}: the checkpoint at step {step} cannot be read ({reason}); the one at step {used} is "
                 f"used, and the other lies in {aside.name}, which may be removed",
                 flush=True,
             )
         if unreadable:
+            meet(f"set aside in {self._folder}")
             self._manager.reload()
+
+    def _not_written(self, step: int | None, error: Exception) -> None:
+        """A warning; but where several write, those that could do not know of it, and none may go on alone."""
+        if role().alone:
+            self._warn(step, error)
+            return
+        raise UserError(
+            f"{self._folder}: the checkpoint at step {step} cannot be written ({_reason(error)}); see that there is "
+            "space, and start again with the same --workdir to go on with the last good one"
+        ) from error
 
     def _warn(self, step: int | None, error: Exception) -> None:
         """Begins anew with what is on disk: orbax raises a failure again whenever it is asked for something else."""

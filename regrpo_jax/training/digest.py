@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 _WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}  # bytes of a float -> what its bits are read as
@@ -22,7 +23,7 @@ def digest_of(tree: Any) -> str:
     named = [(jax.tree_util.keystr(path), array) for path, array in jax.tree_util.tree_leaves_with_path(tree)]
     salts = [zlib.crc32(f"{name} {array.dtype} {array.shape}".encode()) for name, array in named]
     sums = _sums([array for _, array in named], jnp.asarray(salts, jnp.uint32))
-    return "".join(f"{int(word):08x}" for word in sums)
+    return "".join(f"{word:08x}" for word in np.asarray(sums).tolist())
 
 
 @jax.jit

@@ -17,15 +17,16 @@ from jax.sharding import Mesh
 from regrpo_jax.config.base_config import stage_section
 from regrpo_jax.data.loader import Batches
 from regrpo_jax.errors import Preempted, UserError
+from regrpo_jax.hosts.agreement import summed
 from regrpo_jax.models.logprobs import default_chunk
 from regrpo_jax.models.policy import PolicyFunctions
 from regrpo_jax.models.sharding import place
+from regrpo_jax.training.agreed_stop import preemption_of
 from regrpo_jax.training.batch_flops import ONE_PASS, Passes, trained_parts, update_flops
 from regrpo_jax.training.checkpoints import StageCheckpoints
 from regrpo_jax.training.device_figures import device_figures
 from regrpo_jax.training.metrics import MetricsWriter, StageProgress
 from regrpo_jax.training.parallel import shard_batch
-from regrpo_jax.training.preemption import Preemption
 from regrpo_jax.training.save_times import SaveTimes
 from regrpo_jax.training.state import (
     TrainState,
@@ -220,19 +221,21 @@ def _update(
     since, trained = _Interval(context.mesh), trained_parts(state.trainable)
     tracing = Tracing(config.profile.updates, context.workdir / "profile" / name)
     times = SaveTimes(every=config.checkpoint.every, minutes=config.checkpoint.minutes, last=last)
-    with StageProgress(name, last, done=done) as progress, Preemption().listening() as preemption:
+    with StageProgress(name, last, done=done) as progress, preemption_of(name).listening() as preemption:
         try:
             for number in range(done + 1, last + 1):
                 tracing.begin(number)
+                preemption.begin(number, plays=source.unhurried)
                 if source.unhurried:
                     batch, seen = source(number, state.trainable)
+                preemption.agree()
                 # The first update is compiled, which takes long, and what came before it is on disk already.
                 with preemption.held() if number > done + 1 else contextlib.nullcontext():
                     if not source.unhurried:
                         batch, seen = source(number, state.trainable)
                     state, metrics = step(state, frozen, shard_batch(batch, context.mesh))
                     tracing.end(number, metrics)
-                    since.add(metrics | seen | update_flops(batch, context.functions.config, trained, passes))
+                    since.add(metrics | seen, update_flops(batch, context.functions.config, trained, passes))
                     shown, has_line = "", number % log_every == 0 or number == last
                     if has_line:
                         values = since.flush()
@@ -243,6 +246,8 @@ def _update(
                     if times.is_due(number, has_line=has_line):
                         save(state)
                 learnt = True
+            preemption.begin(last + 1, plays=False)
+            preemption.agree()
         except Preempted:
             with preemption.held():  # told again, it writes all the same
                 if learnt:
@@ -268,17 +273,21 @@ class _Interval:
     def __init__(self, mesh: Mesh) -> None:
         self._devices = mesh.devices.flatten().tolist()
         self._metrics: list[dict[str, Any]] = []
+        self._flops: list[dict[str, float]] = []
         self._last = time.monotonic()
 
-    def add(self, metrics: dict[str, Any]) -> None:
+    def add(self, metrics: dict[str, Any], flops: dict[str, float]) -> None:
+        """metrics: of an update, the same in all processes. flops: of the rows that this process has of it."""
         self._metrics.append(metrics)
+        self._flops.append(flops)
 
     def flush(self) -> dict[str, float]:
+        own = {name: float(np.mean([entry[name] for entry in self._flops])) for name in self._flops[0]}
         fetched = jax.device_get(self._metrics)
-        self._metrics = []
+        self._metrics, self._flops = [], []
         now = time.monotonic()
         seconds, self._last = max(now - self._last, 1e-9), now
-        means = {name: float(np.mean([entry[name] for entry in fetched])) for name in fetched[0]}
+        means = {name: float(np.mean([entry[name] for entry in fetched])) for name in fetched[0]} | summed(own)
         tokens = means.pop("tokens") * len(fetched)
         flops = sum(value for name, value in means.items() if name.startswith("flops/")) * len(fetched)
         speed = {"seconds": seconds, "tokens_per_second": tokens / seconds}

@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from regrpo_jax.hosts.role import role
 from regrpo_jax.records.text_files import replace_text
 
 
@@ -44,8 +45,8 @@ class MetricsWriter:
     def __init__(self, workdir: Path, boards: Sequence[Board] = ()) -> None:
         self._path = workdir / "metrics.jsonl"
         self._waiting: list[str] = []
-        self._keep(lambda line: _entry(line) is not None)
         self._boards = list(boards)
+        self._keep(lambda line: _entry(line) is not None)
 
     def drop_after(self, stage: str, step: int) -> None:
         """Forgets lines of `stage` beyond `step`: a resumed run writes them again."""
@@ -98,6 +99,16 @@ class MetricsWriter:
             replace_text(self._path, "".join(f"{line}\n" for line in lines))
 
 
+class UnwrittenMetrics(MetricsWriter):
+    """Of the processes of a run beside the first, which writes what all of them know."""
+
+    def _append(self, line: str) -> None:
+        """Nothing."""
+
+    def _keep(self, wanted: Callable[[str], bool]) -> None:
+        """Nothing."""
+
+
 def _entry(line: str) -> dict[str, Any] | None:
     """The object of a line, None for one that a crash cut short."""
     try:
@@ -126,7 +137,7 @@ class StageProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=not (self._console.is_terminal and role().writes),
         )
         self._task = self._bar.add_task(title, total=total, completed=done, note="")
         self._title, self._total, self._done = title, total, done
@@ -149,7 +160,7 @@ class StageProgress:
         self._bar.update(self._task, advance=count, **fields)
         now = time.monotonic()
         due = now - self._last_line >= self._seconds_between_lines or self._done == self._total
-        if not self._console.is_terminal and due and note:
+        if not self._console.is_terminal and due and note and role().writes:
             elapsed = now - self._started
             left = elapsed / max(1, self._done - self._first) * (self._total - self._done)
             print(

@@ -10,13 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.models.process_arrays import from_own_rows, own_rows
 from regrpo_jax.models.sharding import DATA_AXIS, FSDP_AXIS, MODEL_AXIS, fsdp_specs
 
 Tree = Any
+_AXES = (DATA_AXIS, FSDP_AXIS, MODEL_AXIS)
 ROWS = P((DATA_AXIS, FSDP_AXIS))  # of a batch: the leading axis of every array
 # (trainable, frozen, rows, denominator, dropout key) -> (scalar, metric sums)
 Loss = Callable[[Tree, Tree, Tree, jax.Array, jax.Array | None], tuple[jax.Array, dict[str, jax.Array]]]
@@ -24,6 +27,8 @@ Loss = Callable[[Tree, Tree, Tree, jax.Array, jax.Array | None], tuple[jax.Array
 
 def device_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1, model: int = 1) -> Mesh:
     """All devices as ("data", "fsdp", "model").
+
+    Where a process has whole copies of the weights on its devices, these are neighbours along all axes.
 
     Args:
       devices: None takes all there are.
@@ -38,9 +43,28 @@ def device_mesh(devices: list[jax.Device] | None = None, *, fsdp: int = 1, model
             f"config.mesh.fsdp={fsdp} times config.mesh.model={model} does not divide the number of devices, "
             f"{len(devices)}"
         )
+    processes = sorted({device.process_index for device in devices})
+    own = len(devices) // len(processes)
+    if len(processes) == 1 or own % (fsdp * model):
+        return _mesh(devices, fsdp, model)
+    parts = [
+        _mesh([device for device in devices if device.process_index == process], fsdp, model) for process in processes
+    ]
+    return Mesh(np.concatenate([part.devices for part in parts]), _AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _mesh(devices: list[jax.Device], fsdp: int, model: int) -> Mesh:
     shape = (len(devices) // (fsdp * model), fsdp, model)
-    axes = (DATA_AXIS, FSDP_AXIS, MODEL_AXIS)
-    return jax.make_mesh(shape, axes, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return jax.make_mesh(shape, _AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+
+
+def own_mesh(mesh: Mesh) -> Mesh | None:
+    """The devices of this process, as the mesh has them; None where no copy of the weights is whole on them."""
+    own = {device for device in mesh.devices.flat if device.process_index == jax.process_index()}
+    copies = [copy for copy in mesh.devices if own.issuperset(copy.flat)]
+    if sum(copy.size for copy in copies) != len(own):
+        return None
+    return Mesh(np.stack(copies), _AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 @contextlib.contextmanager
@@ -50,14 +74,37 @@ def mesh_in_context(mesh: Mesh) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def own_mesh_in_context(mesh: Mesh) -> Iterator[None]:
+    """Of several processes, tells those kernels of this one's devices alone; in one process nothing changes."""
+    own = own_mesh(mesh) if mesh.is_multi_process else None
+    with contextlib.nullcontext() if own is None else jax.set_mesh(own):
+        yield
+
+
 def row_shards(mesh: Mesh) -> int:
     """Parts that the rows of a batch are split into."""
     return mesh.shape[DATA_AXIS] * mesh.shape[FSDP_AXIS]
 
 
 def shard_batch(batch: Tree, mesh: Mesh) -> Tree:
-    """Puts a host batch on the devices, its leading axis split over "data" and "fsdp"."""
-    return jax.device_put(batch, NamedSharding(mesh, ROWS))
+    """Puts a host batch on the devices, its leading axis split over "data" and "fsdp".
+
+    Args:
+      batch: of numpy arrays, in one process of all rows, in several of those that `rows_here` says.
+    """
+    sharding = NamedSharding(mesh, ROWS)
+    if sharding.is_fully_addressable:
+        return jax.device_put(batch, sharding)
+    here = len(jax.tree.leaves(batch)[0])
+    shards = len(own_rows(sharding, row_shards(mesh)))
+    return from_own_rows(batch, sharding, here * row_shards(mesh) // shards)
+
+
+def rows_here(mesh: Mesh, rows: int) -> list[int] | None:
+    """Which of so many rows of a batch this process makes; None for all of them, in one process."""
+    sharding = NamedSharding(mesh, ROWS)
+    return None if sharding.is_fully_addressable else own_rows(sharding, rows)
 
 
 def check_divisible(rows: int, microbatches: int, mesh: Mesh, *, key: str) -> None:

@@ -48,6 +48,12 @@ class Preemption:
         if self._asked:
             raise Preempted
 
+    def begin(self, number: int, *, plays: bool) -> None:
+        """Before update `number`; plays: the process plays for it."""
+
+    def agree(self) -> None:
+        """Before the update that was begun is computed, and after the last. Raises `Preempted` where all end."""
+
     def _told(self, *unused: Any) -> None:
         if not self._is_held:
             raise Preempted

@@ -10,10 +10,13 @@ import numpy as np
 
 from regrpo_jax.data.batches import collate_groups, padded_shape
 from regrpo_jax.data.groups import Group
+from regrpo_jax.hosts.agreement import all_hold, told_by_first
+from regrpo_jax.hosts.role import role
+from regrpo_jax.models.process_arrays import fetched
 from regrpo_jax.training.digest import digest_of
 from regrpo_jax.training.loop import RunContext
 from regrpo_jax.training.metrics import StageProgress
-from regrpo_jax.training.parallel import row_shards, shard_batch
+from regrpo_jax.training.parallel import row_shards, rows_here, shard_batch
 from regrpo_jax.training.scoring import Scorer, logprob_scorer
 from regrpo_jax.training.stored_reference import StoredReference, group_digest
 
@@ -48,18 +51,26 @@ def kept_reference_logprobs(
     words = hashlib.sha256(repr(settings).encode()).hexdigest()
     stored = StoredReference(context.workdir / "reference" / f"{stage}.npz", f"{digest_of(variables)}-{words}")
     known, digests = stored.read(), [group_digest(group) for group in groups]
+    known = _known_to_all(stage, known)
     missing = {digest: group for digest, group in zip(digests, groups, strict=True) if digest not in known}
     names, written = list(missing), time.monotonic()
     try:
         for index, logprobs in _scored(context, variables, list(missing.values()), at_once, microbatches):
             known[names[index]] = logprobs
-            if time.monotonic() - written > 60 * context.config.checkpoint.minutes:
+            if role().writes and time.monotonic() - written > 60 * context.config.checkpoint.minutes:
                 stored.write(known)
                 written = time.monotonic()
     finally:  # also when the process is told to end
-        if missing:
+        if missing and role().writes:
             stored.write(known)
     return [known[digest] for digest in digests]
+
+
+def _known_to_all(stage: str, known: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What was read; nothing where not all processes have read the same, because they compute the rest together."""
+    names = hashlib.sha256("".join(sorted(known)).encode()).hexdigest()
+    same = told_by_first(f"reference of {stage}", names) == names
+    return known if all_hold(f"reference of {stage}", same) else {}
 
 
 def _buckets(context: RunContext) -> dict[str, Sequence[int]]:
@@ -76,6 +87,7 @@ def _scored(
     score = scorer(context, microbatches)
     share = row_shards(context.mesh) * microbatches
     rows = -(-at_once // share) * share
+    here = rows_here(context.mesh, rows)
     shapes = [padded_shape(group, **buckets) for group in groups]
     with StageProgress("reference", len(groups)) as progress:
         for chosen in _alike(shapes, rows):
@@ -84,9 +96,10 @@ def _scored(
                 [groups[index] for index in padded],
                 [np.zeros((len(groups[index].branches), 0), np.float32) for index in padded],
                 image_token_id=context.image_token_id,
+                rows=here,
                 **buckets,
             )
-            logprobs = np.asarray(score(variables, shard_batch(batch, context.mesh)))
+            logprobs = fetched(score(variables, shard_batch(batch, context.mesh)))
             for row, index in enumerate(chosen):
                 longest = max(len(branch.tokens) for branch in groups[index].branches)
                 yield index, logprobs[row, :, :longest]
