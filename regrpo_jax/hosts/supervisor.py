@@ -52,20 +52,20 @@ def report(index: int, count: int, start: str) -> None:
             os.write(int(os.environ[VARIABLE]), told.encode() + b"\n")
 
 
-def supervise(arguments: Sequence[str], workdir: Path) -> int:
-    """Runs `python -m regrpo_jax.main` with these arguments below this process; the status to exit with."""
-    return _Supervisor(arguments, workdir).run()
+def supervise(arguments: Sequence[str], workdir: Path, module: str = "regrpo_jax.main") -> int:
+    """Runs `python -m MODULE` with these arguments below this process; the status to exit with."""
+    return _Supervisor(arguments, workdir, module).run()
 
 
 class _Supervisor:
-    def __init__(self, arguments: Sequence[str], workdir: Path) -> None:
+    def __init__(self, arguments: Sequence[str], workdir: Path, module: str) -> None:
         self._workdir = workdir
         self._index, self._count, self._notes = -1, 0, None  # type: tuple[int, int, Notes | None]
         self._told = self._passed_on = False
         reading, writing = os.pipe()
         os.set_inheritable(writing, True)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "regrpo_jax.main", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=os.environ | {VARIABLE: str(writing)},
             pass_fds=(writing,),
             stderr=subprocess.PIPE,
