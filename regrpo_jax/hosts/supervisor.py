@@ -152,6 +152,12 @@ class _Supervisor:
         by_jax = number == signal.SIGABRT and held
         if by_jax and (others := self._others_that_failed(_NEWS)):
             return self._because_of(others)
+        if by_jax and self._notes is None:
+            return self._say(
+                "config.hosts: not all processes met within config.hosts.wait seconds; see that all of them are "
+                "started, and that they reach the address of the first",
+                self._kept(held),
+            )
         name = signal.Signals(number).name
         if by_jax and (gone := _gone(held)):
             names = " and ".join(self._name(index, self._host_of(index)) for index in gone)

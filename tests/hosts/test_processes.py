@@ -22,7 +22,7 @@ from regrpo_jax.data.rollout_buffer import StoredRollouts
 from tests.hosts.processes import HANGS, ROOT, begin, ended
 
 CONFIG = f"--config={ROOT / 'tests' / 'hosts' / 'small_config.py'}"
-OF_THE_CLOCK = ("second", "memory", "mfu")
+LEFT_OUT = ("stage", "second", "memory", "mfu")
 
 
 def start(workdir: Path, processes: int) -> list[subprocess.Popen[str]]:
@@ -107,8 +107,11 @@ def test_losses_and_all_else_that_is_told_are_those_of_one_process(alone: Path, 
     for one, another in zip(told, other, strict=True):
         assert one.keys() == another.keys()
         for name, value in one.items():
-            if not any(word in name for word in OF_THE_CLOCK):
-                assert another[name] == pytest.approx(value, rel=1e-10, abs=1e-10), (one["stage"], one["step"], name)
+            if not any(word in name for word in LEFT_OUT):
+                close = (
+                    1e-6 if name == "reward" else 1e-10
+                )  # a mean of float32 rewards, whatever the policy computes in
+                assert another[name] == pytest.approx(value, rel=close, abs=close), (one["stage"], one["step"], name)
     assert all(one["gradient_norm"] > 0 for one in told)
 
 
@@ -133,6 +136,13 @@ def test_one_process_writes_what_there_is_one_of(several: Path) -> None:
     steps = [(one["stage"], one["step"]) for one in lines(several)]
     assert len(steps) == len(set(steps))
     assert (several / "report.html").exists() and not list(several.glob(".writable*"))
+
+
+def test_a_process_that_nobody_meets_says_so(tmp_path: Path) -> None:
+    one, other = begin([CONFIG, f"--workdir={tmp_path}", "--config.hosts.wait=3"], processes=2, devices=1)
+    one.kill()
+    ends = ended([one, other])
+    assert ends[1].status == 2 and "not all processes met" in ends[1].words.splitlines()[-1], ends
 
 
 def test_a_process_with_another_configuration_is_refused_by_all(tmp_path: Path) -> None:
