@@ -102,11 +102,11 @@ class _Supervisor:
     def _signalled(self, number: int, frame: Any) -> None:
         if not self._told:
             self._told = True
-            self._send(number)
+            self._tell_to_end()
 
-    def _send(self, number: int) -> None:
+    def _tell_to_end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._child.send_signal(number)
+            self._child.send_signal(signal.SIGTERM)  # for Ctrl-C, too, so that all end in the same way
 
     def _look_at_others(self) -> int | None:
         """Ends the process below where another has ended; the status then."""
@@ -115,7 +115,7 @@ class _Supervisor:
             return None
         if not self._told and notes.told(self._index):
             self._told = self._passed_on = True
-            self._send(signal.SIGTERM)
+            self._tell_to_end()
         ended = notes.others(self._index)
         if not ended or not self._outlives(_STOP if all(note.told for note in ended) else _GRACE):
             return None
@@ -140,8 +140,6 @@ class _Supervisor:
             self._leave("it was told to end", told=True)
             return 0
         if status > 0:  # it has said why
-            if others := self._others_that_failed(0):
-                return self._because_of(others)
             self._relay.tell_held()
             self._leave(self._relay.last_words or f"it ended with status {status}")
             return status

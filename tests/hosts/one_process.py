@@ -10,6 +10,8 @@ from regrpo_jax.hosts.supervisor import supervise
 
 
 def check_then_widen(config: ConfigDict) -> None:
+    if config.model.dtype == "float64":
+        return
     check_config(config)
     config.model.dtype = config.model.param_dtype = "float64"
 
