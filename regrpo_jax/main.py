@@ -108,18 +108,8 @@ def run_from_command_line() -> None:
     insist()
     if is_supervised():
         die_with_parent()
-    patience = 0.0
     try:
-        config, workdir = parse_command_line(arguments)
-        if config.hosts.kind != "one" and not is_supervised():
-            check_config(config)
-            sys.exit(supervise(arguments, workdir))
-        patience = config.hosts.heartbeat + 30  # jax notices a death after the one, and ends this process
-        run_config(config, workdir)
-    except Exception as error:
-        if may_be_another(error):
-            wait_for_news(patience)
-        _tell(error)
+        _run(arguments)
     except Preempted:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough
         print(f"told to end; {AGAIN}", file=sys.stderr)
@@ -127,6 +117,21 @@ def run_from_command_line() -> None:
     except KeyboardInterrupt:
         print(f"stopped; {AGAIN}", file=sys.stderr)
         end(130)
+
+
+def _run(arguments: Sequence[str]) -> None:
+    patience = 0.0
+    try:
+        config, workdir = parse_command_line(arguments)
+        check_config(config)
+        if config.hosts.kind != "one" and not is_supervised():
+            sys.exit(supervise(arguments, workdir))
+        patience = config.hosts.heartbeat + 30  # jax notices a death after the one, and ends this process
+        run_config(config, workdir)
+    except Exception as error:
+        if may_be_another(error):
+            wait_for_news(patience)
+        _tell(error)
 
 
 def _tell(error: Exception) -> None:

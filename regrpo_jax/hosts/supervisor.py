@@ -52,20 +52,20 @@ def report(index: int, count: int, start: str) -> None:
             os.write(int(os.environ[VARIABLE]), told.encode() + b"\n")
 
 
-def supervise(arguments: Sequence[str], workdir: Path) -> int:
-    """Runs `python -m regrpo_jax.main` with these arguments below this process; the status to exit with."""
-    return _Supervisor(arguments, workdir).run()
+def supervise(arguments: Sequence[str], workdir: Path, module: str = "regrpo_jax.main") -> int:
+    """Runs `python -m MODULE` with these arguments below this process; the status to exit with."""
+    return _Supervisor(arguments, workdir, module).run()
 
 
 class _Supervisor:
-    def __init__(self, arguments: Sequence[str], workdir: Path) -> None:
+    def __init__(self, arguments: Sequence[str], workdir: Path, module: str) -> None:
         self._workdir = workdir
         self._index, self._count, self._notes = -1, 0, None  # type: tuple[int, int, Notes | None]
         self._told = self._passed_on = False
         reading, writing = os.pipe()
         os.set_inheritable(writing, True)
         self._child = subprocess.Popen(
-            [sys.executable, "-m", "regrpo_jax.main", *arguments],
+            [sys.executable, "-m", module, *arguments],
             env=os.environ | {VARIABLE: str(writing)},
             pass_fds=(writing,),
             stderr=subprocess.PIPE,
@@ -102,11 +102,11 @@ class _Supervisor:
     def _signalled(self, number: int, frame: Any) -> None:
         if not self._told:
             self._told = True
-            self._send(number)
+            self._tell_to_end()
 
-    def _send(self, number: int) -> None:
+    def _tell_to_end(self) -> None:
         with contextlib.suppress(ProcessLookupError):
-            self._child.send_signal(number)
+            self._child.send_signal(signal.SIGTERM)  # for Ctrl-C, too, so that all end in the same way
 
     def _look_at_others(self) -> int | None:
         """Ends the process below where another has ended; the status then."""
@@ -115,7 +115,7 @@ class _Supervisor:
             return None
         if not self._told and notes.told(self._index):
             self._told = self._passed_on = True
-            self._send(signal.SIGTERM)
+            self._tell_to_end()
         ended = notes.others(self._index)
         if not ended or not self._outlives(_STOP if all(note.told for note in ended) else _GRACE):
             return None
@@ -140,8 +140,6 @@ class _Supervisor:
             self._leave("it was told to end", told=True)
             return 0
         if status > 0:  # it has said why
-            if others := self._others_that_failed(0):
-                return self._because_of(others)
             self._relay.tell_held()
             self._leave(self._relay.last_words or f"it ended with status {status}")
             return status
@@ -152,6 +150,12 @@ class _Supervisor:
         by_jax = number == signal.SIGABRT and held
         if by_jax and (others := self._others_that_failed(_NEWS)):
             return self._because_of(others)
+        if by_jax and self._notes is None:
+            return self._say(
+                "config.hosts: not all processes met within config.hosts.wait seconds; see that all of them are "
+                "started, and that they reach the address of the first",
+                self._kept(held),
+            )
         name = signal.Signals(number).name
         if by_jax and (gone := _gone(held)):
             names = " and ".join(self._name(index, self._host_of(index)) for index in gone)

@@ -122,6 +122,7 @@ class EnginePlayer:
             exchange_adapter(settings, self._served, name, str(folder))
             if self._served not in ("", name):
                 shutil.rmtree(self._folder / self._served, ignore_errors=True)  # the engine has forgotten it
-        meet("the adapter of an engine")
+        if self._context.mesh.is_multi_process:
+            meet("the adapter of an engine")
         self._served = name
         return RemotePolicy(dataclasses.replace(settings, model=name), self._tokens, version, self._room)

@@ -7,6 +7,8 @@ playing is broken off and not waited for.
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -36,7 +38,18 @@ class AgreedPreemption(Preemption):
         together, self._plays = self._plays, False
         word = heard(key) if together and arrived(key) < role().count else decided(key, _GO)
         if word == _STOP:
+            self._asked = True
             raise Preempted
+
+    @contextmanager
+    def listening(self) -> Iterator[Preemption]:
+        """Once all was agreed on, to be told again changes nothing: Slurm tells every process, and so do we."""
+        try:
+            with super().listening():
+                yield self
+        finally:
+            if self._asked and threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     @contextmanager
     def held(self) -> Iterator[None]:

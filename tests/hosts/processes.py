@@ -35,9 +35,15 @@ def free_port() -> int:
 
 
 def begin(
-    arguments: Sequence[str], *, processes: int, devices: int, module: str = "regrpo_jax.main", float64: bool = False
+    arguments: Sequence[str],
+    *,
+    processes: int,
+    devices: int,
+    module: str = "regrpo_jax.main",
+    float64: bool = False,
+    last: Sequence[str] = (),
 ) -> list[subprocess.Popen[str]]:
-    """Starts the processes; devices: of each."""
+    """Starts the processes; devices: of each. last: further arguments of the last one."""
     environment = os.environ | {
         "XLA_FLAGS": " ".join((f"--xla_force_host_platform_device_count={devices}", *FLAGS)),
         "JAX_PLATFORMS": "cpu",
@@ -48,7 +54,8 @@ def begin(
     several = [*plain, f"--config.hosts.processes={processes}"] if processes > 1 else []
     return [
         subprocess.Popen(
-            [sys.executable, "-m", module, *arguments, *several, *([f"--config.hosts.index={index}"] * bool(several))],
+            [sys.executable, "-m", module, *arguments, *several, *([f"--config.hosts.index={index}"] * bool(several)),
+             *(last if index == processes - 1 else ())],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for index in range(processes)
