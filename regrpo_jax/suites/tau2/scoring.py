@@ -1,6 +1,6 @@
 """The package's figures: a run is right when its evaluators say so of the calls in the file, made again.
 
-pass^k is the share of tasks of which k runs drawn from theirs are all right, meant over tasks; pass^1 is the mean reward.
+pass^k is the chance that k runs drawn from those of a task are all right, meant over tasks; pass^1 is the mean reward.
 """
 
 from __future__ import annotations

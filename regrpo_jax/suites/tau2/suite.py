@@ -1,8 +1,9 @@
 """tau-bench's telecom domain in solo mode: the agent gets a ticket, its own tools and those of the user's device.
 
-config.suite.families: names of sets ("base", the 114 tasks that are quoted; "small", 20 easy ones; "full", all 2,285) and
-of kinds of trouble ("mms_issue", ..); () is all of "base". config.suite.brief: tools are told by name and arguments
-alone, and the authors' policy, 22,000 characters, is left out. Tools of `config.tools` are not added.
+config.suite.families: names of sets ("base", the 114 tasks that are quoted; "small", 20 others with one trouble each;
+"full", all 2,285) and of kinds of trouble ("mms_issue", ..); () is all of "base". config.suite.brief: tools are told
+by name and arguments alone, and the authors' policy, 23,000 characters, is left out. Tools of `config.tools` are not
+added.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from regrpo_jax.suites.tau2.world import Tau2World, databases
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
 NAME, WORKFLOW = "tau2_telecom", "tau2_telecom_workflow"
-SYSTEM = f"""You are a customer service agent who solves a user's ticket by the policy below. You cannot talk to the user:
-you call tools, the company's and those of the user's device. Each step is a thought and one block of Python that
+SYSTEM = f"""You are a customer service agent who solves a user's ticket by the policy below. You cannot talk to the
+user: you call tools, the company's and those of the user's device. Each step is a thought and one block of Python that
 calls a tool:
 {STEP}When the ticket is solved, or the policy lets you do no more, call final_answer(...).
 <policy>
