@@ -131,7 +131,7 @@ def _half(name: str) -> str:
 def _gold(told: Any, place: str, functions: Mapping[str, Function]) -> GoldCall:
     if not isinstance(told, dict) or not isinstance(told.get("arguments"), dict):
         raise UserError(f'{place}: an action must be an object with "name" and "arguments"')
-    name, owner = told.get("name"), told.get("requestor", ASSISTANT)
+    name, owner = str(told.get("name")), told.get("requestor", ASSISTANT)
     if name not in functions or functions[name].owner != owner:
         there = ", ".join(sorted(key for key, one in functions.items() if one.owner == owner))
         raise UserError(f"{place}: an action calls {name!r}, which is no tool of the {owner}; there are {there}")
