@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     config.data.branch_buckets = (256, 512)
     config.engine.records = 80
     config.engine.error_types = ("ArgInvalid=0.8", "ToolMismatch=0.2")
-    config.engine.clean = 80
+    config.engine.clean = 72
     config.optimizer.warmup_steps = 5
     config.optimizer.microbatches = 4
     config.sft.steps = 60
