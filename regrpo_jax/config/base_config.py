@@ -371,12 +371,12 @@ def _suite() -> ConfigDict:
     suite.path = ""  # folder of a public suite's own files
     suite.system = ""  # first turn: a text file with {tools} in it, or "release" for the authors' words; "" for ours
     suite.brief = (
-        False  # a folder, bfcl: tools are told in few words, reflections are short, for policies that read little
+        False  # a folder, bfcl, tau2: tools are told in few words, reflections are short, for policies that read little
     )
     # toolrepair: "compact", short texts and cheap tools; "full", the toolbox's own tools
     suite.profile = one_of("compact", "full")
     # toolrepair: names of the families; () is all that tell their failures, docs/toolrepair.md. bfcl: names of sets and
-    # of classes, docs/benchmarks.md
+    # of classes; tau2: of sets and kinds of trouble; docs/benchmarks.md
     suite.families = ()
     suite.difficulties = (1, 2, 3)  # toolrepair: in turn
     suite.surprises = share(0.6)  # toolrepair: share of tasks in which the natural first action fails

@@ -29,6 +29,8 @@ PUBLIC = {
     "gaia": "regrpo_jax.suites.gaia.suite:GaiaSuite",
     "bfcl": "regrpo_jax.suites.bfcl.suite:BfclSuite",
     "bfcl_requests": "regrpo_jax.suites.bfcl.requests:BfclRequests",
+    "tau2_telecom": "regrpo_jax.suites.tau2.suite:Tau2Suite",
+    "tau2_telecom_workflow": "regrpo_jax.suites.tau2.suite:Tau2Workflow",
 }
 ALL, GTA = "all", "gta_names"  # what `config.tools.builtin` may list beside names of tools
 

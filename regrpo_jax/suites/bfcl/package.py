@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from regrpo_jax.errors import UserError
+from regrpo_jax.suites.foreign_package import lies_in, take_from
 
 PACKAGE, MATHS = "bfcl_eval", "mpmath"
 DOCUMENTS = "data/multi_turn_func_doc"
@@ -36,38 +37,18 @@ def package_folder(path: Path) -> Path:
 def readable_places(package: Path) -> tuple[str, ...]:
     """What the process of the tools reads of it: classes, checker and documents, none of the tasks and answers."""
     places = [*(package / file for file in _FILES), package / _CHECKER, package / DOCUMENTS]
-    if importlib.util.find_spec(MATHS) is None or _lies_in(MATHS, package.parent):
+    if importlib.util.find_spec(MATHS) is None or lies_in(MATHS, package.parent):
         places.append(package.parent / MATHS)
     return tuple(str(place) for place in places if place.exists())
 
 
 def imported(package: Path, module: str) -> ModuleType:
     """A module of the package in that folder. UserError where it is not, or needs what is not here."""
-    _register(PACKAGE, package)
+    take_from(PACKAGE, package, _INSTALL)
     maths = package.parent / MATHS
     if MATHS not in sys.modules and importlib.util.find_spec(MATHS) is None and maths.is_dir():
-        _register(MATHS, maths)
+        take_from(MATHS, maths, _INSTALL)
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(f"{module} of {package} cannot be imported: {error}; {_INSTALL}") from error
-
-
-def _register(name: str, folder: Path) -> None:
-    """Let `import name` mean the package in that folder, without the folder's neighbours on the path."""
-    if _lies_in(name, folder.parent):
-        return
-    for known in [known for known in sys.modules if known == name or known.startswith(f"{name}.")]:
-        del sys.modules[known]  # of another folder
-    start = folder / "__init__.py"
-    spec = importlib.util.spec_from_file_location(name, start, submodule_search_locations=[str(folder)])
-    if spec is None or spec.loader is None or not start.is_file():
-        raise UserError(f"{folder} is no Python package: it has no __init__.py; {_INSTALL}")
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-
-def _lies_in(name: str, folder: Path) -> bool:
-    """Whether a package that is imported lies there."""
-    known = sys.modules.get(name)
-    return known is not None and [str(folder / name)] == list(getattr(known, "__path__", []))

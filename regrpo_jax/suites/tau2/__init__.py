@@ -1,0 +1,1 @@
+"""tau-bench's telecom domain without a simulated user, as a suite."""
