@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from regrpo_jax.workers.settings import RaySettings
 
 _LOOK_SECONDS = 0.2  # between looks at whether an answer is still wanted
 _ABANDON_SECONDS = 10.0  # for an answer that is not wanted any more
+_ANSWER_SECONDS = 30.0  # for a cluster to take a connection
 _THREADS = 4  # of a place: an action, what is read beside it, and what breaks it off
 
 
@@ -65,6 +67,8 @@ def connect(chosen: RaySettings, workers: int) -> Any:
     if ray.is_initialized():
         return ray
     address = chosen.address or os.environ.get("RAY_ADDRESS", "")
+    if address not in ("", "auto"):
+        _check_answers(address)
     where = {"address": address} if address else _own_cluster(chosen, workers)
     with _our_signals():
         try:
@@ -75,6 +79,20 @@ def connect(chosen: RaySettings, workers: int) -> Any:
                 f"Ray at {address or 'this machine'} cannot be reached: {words[0]}; see config.workers.address"
             ) from error
     return ray
+
+
+def _check_answers(address: str) -> None:
+    """UserError where nobody does: Ray would try for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if "/" in host or not port.isdecimal():
+        raise UserError(f"RAY_ADDRESS is {address!r}; the run must be in the cluster: name HOST:PORT or 'auto'")
+    try:
+        socket.create_connection((host, int(port)), _ANSWER_SECONDS).close()
+    except OSError as error:
+        raise UserError(
+            f"Ray at {address} cannot be reached: {error}; see config.workers.address, and whether `ray start --head` "
+            "runs there"
+        ) from error
 
 
 def _own_cluster(chosen: RaySettings, workers: int) -> dict[str, Any]:

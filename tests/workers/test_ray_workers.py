@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -161,6 +162,17 @@ def test_what_ray_has_no_room_for_is_told() -> None:
     settings, chosen = SandboxSettings(workers=1), RaySettings(cpus=99.0, resources={"tools": 1.0})
     with pytest.raises(UserError, match=r"0 of 1 workers .* each takes 99 CPU, 1 tools, and Ray has \d+ CPU, 0 tools"):
         RemotePool(settings, None, RayCluster(chosen, 1), start_seconds=2.0)
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(UserError, match=rf"Ray at 127\.0\.0\.1:{port} cannot be reached: .*config\.workers\.address"):
+        connect(RaySettings(address=f"127.0.0.1:{port}"), 1)
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(UserError, match="RAY_ADDRESS is 'ray://head:10001'; the run must be in the cluster"):
+        connect(RaySettings(), 1)
 
 
 def test_without_the_package_it_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
