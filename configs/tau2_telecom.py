@@ -9,9 +9,9 @@
 The 20 tasks of "small" are in it beside the 114 of "base". Functions are told by name and arguments (388 of SmolLM2's
 tokens) and the authors' policy, 5,682 more, is left out, so that its numbers are none of tau2's. To play the benchmark
 as its authors tell it with a larger policy: `--config.stages='("benchmark",)' --config.suite.brief=False
---config.suite.families='()'`, 8,109 tokens before the ticket. The stage `data` was run, the stages behind it were not.
-The gold actions are what must be changed and look nothing up, so do not expect a policy that imitates them to find out
-what is broken; the records of failed calls are what this corpus is for.
+--config.suite.families='()'`, 8,109 tokens before the ticket. The stage `data` was run, and one update of `sft`;
+no policy was measured. The gold actions are what must be changed and look nothing up, so do not expect a policy that
+imitates them to find out what is broken; the records of failed calls are what this corpus is for.
 """
 
 from ml_collections import ConfigDict

@@ -80,7 +80,8 @@ def product(inputs: Array, weight: Array, path: str) -> Array | None:
     if math.prod(inputs.shape[:-1]) * sum(weight.shape) < math.prod(weight.shape):
         return _where_the_weight_is(inputs, weight, mesh, spec)
     kept = P(*[tuple(name for name in _names((part,)) if name != FSDP_AXIS) for part in spec])
-    return rows_apart(_matmul(rows_apart(inputs), jax.lax.with_sharding_constraint(weight, kept)))
+    outputs: Array = rows_apart(_matmul(rows_apart(inputs), jax.lax.with_sharding_constraint(weight, kept)))
+    return outputs
 
 
 def _where_the_weight_is(inputs: Array, weight: Array, mesh: AbstractMesh, spec: P) -> Array:
