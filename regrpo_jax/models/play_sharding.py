@@ -75,7 +75,7 @@ def product(inputs: Array, weight: Array, path: str) -> Array | None:
     if mesh is None:
         return None
     spec = partition_spec(path, weight.shape, model=mesh.shape[MODEL_AXIS], fsdp=mesh.shape[FSDP_AXIS])
-    if FSDP_AXIS not in _names(spec):
+    if FSDP_AXIS not in _names(tuple(spec)):
         return None
     if math.prod(inputs.shape[:-1]) * sum(weight.shape) < math.prod(weight.shape):
         return _where_the_weight_is(inputs, weight, mesh, spec)

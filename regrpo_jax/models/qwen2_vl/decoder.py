@@ -261,7 +261,7 @@ def _decoded(
     Args:
       held: keys and values of the prefix and of the branches.  # each [layer of run, ..]
     """
-    layer, (prefix_keys, prefix_values, *own) = DecoderLayer(config, parent=None), held
+    layer, (prefix_keys, prefix_values, *_) = DecoderLayer(config, parent=None), held
 
     def of_layer(index: Array | int, loop: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         hidden, keys, values = loop
@@ -274,10 +274,10 @@ def _decoded(
             "index": index,
             "layer": first + index,
         }
-        hidden, (keys, values) = layer.apply(jax.tree.map(at, weights), hidden, caches, context)
-        return hidden, keys, values
+        found: Any = layer.apply(jax.tree.map(at, weights), hidden, caches, context)
+        return found[0], *found[1]
 
-    loop = (hidden, *own)
+    loop = (hidden, held[2], held[3])
     return of_layer(0, loop) if len(prefix_keys) == 1 else jax.lax.fori_loop(0, len(prefix_keys), of_layer, loop)
 
 
