@@ -41,14 +41,18 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Runs what a person typed.
+    """Runs what a person typed; one of several processes below one that has the last word, see `hosts.supervisor`.
 
     Args:
       arguments: what follows the program's name.
     Raises:
       UserError: for everything that a person can mend.
     """
-    run_config(*parse_command_line(arguments))
+    config, workdir = parse_command_line(arguments)
+    check_config(config)
+    if config.hosts.kind != "one" and not is_supervised():
+        sys.exit(supervise(arguments, workdir))
+    run_config(config, workdir)
 
 
 def run_config(config: ConfigDict, workdir: Path) -> None:
@@ -95,10 +99,7 @@ def _on_first_process(run: Run, name: str) -> None:
 
 
 def run_from_command_line() -> None:
-    """`main`, with a person's mistakes told in one line instead of a traceback; exits with 2 after one.
-
-    A process of several runs below one that has the last word, see `hosts.supervisor`.
-    """
+    """`main`, with a person's mistakes told in one line instead of a traceback; exits with 2 after one."""
     arguments = sys.argv[1:]
     if {"--help", "-h"} & set(arguments):
         print(__doc__)
@@ -120,17 +121,11 @@ def run_from_command_line() -> None:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    patience = 0.0
     try:
-        config, workdir = parse_command_line(arguments)
-        check_config(config)
-        if config.hosts.kind != "one" and not is_supervised():
-            sys.exit(supervise(arguments, workdir))
-        patience = config.hosts.heartbeat + 30  # jax notices a death after the one, and ends this process
-        run_config(config, workdir)
+        main(arguments)
     except Exception as error:
         if may_be_another(error):
-            wait_for_news(patience)
+            wait_for_news()
         _tell(error)
 
 

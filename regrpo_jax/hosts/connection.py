@@ -22,6 +22,7 @@ from regrpo_jax.hosts.role import Role, role, take
 
 COORDINATOR, PROCESSES, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _SHARED_SECONDS = 60.0  # a shared folder may show a new file to other hosts after a while
+_ENDING_SECONDS = 30.0  # jax ends a process a little later than it takes another for dead
 _SHUTDOWN_SECONDS = 900  # the first process writes the report, while others wait for it
 
 
@@ -47,7 +48,7 @@ def connect(hosts: ConfigDict, workdir: Path, identity: str) -> None:
         )
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         raise UserError(_not_connected(hosts, where, error)) from error
-    take(Role(jax.process_index(), jax.process_count()))
+    take(Role(jax.process_index(), jax.process_count(), patience=hosts.heartbeat + _ENDING_SECONDS))
     if not role().writes:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (for the rest of the process: one tells what all would)
     start = told_by_first("start", secrets.token_hex(4))

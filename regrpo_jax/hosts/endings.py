@@ -30,9 +30,9 @@ def may_be_another(error: BaseException) -> bool:
     )
 
 
-def wait_for_news(seconds: float) -> None:
-    """Until the process above ends this one, or jax does; so long at most."""
-    time.sleep(seconds)
+def wait_for_news() -> None:
+    """Until the process above ends this one, or jax does, as long as that may take at most."""
+    time.sleep(role().patience)
 
 
 def end(status: int) -> NoReturn:

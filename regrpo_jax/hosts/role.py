@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Role:
-    """index: of this process, from 0. count: of the run's processes."""
+    """index: of this process, from 0. count: of the run's processes. patience: seconds after which the death of another
+    is known, in any case.
+    """
 
     index: int = 0
     count: int = 1
+    patience: float = 0.0
 
     @property
     def writes(self) -> bool:
