@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -77,7 +78,8 @@ def product(inputs: Array, weight: Array, path: str) -> Array | None:
     spec = partition_spec(path, weight.shape, model=mesh.shape[MODEL_AXIS], fsdp=mesh.shape[FSDP_AXIS])
     if FSDP_AXIS not in _names(tuple(spec)):
         return None
-    if math.prod(inputs.shape[:-1]) * sum(weight.shape) < math.prod(weight.shape):
+    together = math.prod(inputs.shape[:-1]) // (mesh.shape[DATA_AXIS] if _of_data(inputs, mesh) else 1)
+    if together * sum(weight.shape) < math.prod(weight.shape):
         return _where_the_weight_is(inputs, weight, mesh, spec)
     kept = P(*[tuple(name for name in _names((part,)) if name != FSDP_AXIS) for part in spec])
     outputs: Array = rows_apart(_matmul(rows_apart(inputs), jax.lax.with_sharding_constraint(weight, kept)))
@@ -112,8 +114,38 @@ def _matmul(inputs: Array, weight: Array) -> Array:
     return flat.reshape(*inputs.shape[:-1], weight.shape[-1])
 
 
+def vocabulary_rows(table: Array, tokens: Array) -> Array | None:
+    """table[tokens], each device looking up in its part; None where "fsdp" does not split the table.
+
+    Args:
+      table: # [vocab, hidden]
+      tokens: int32.  # [row, ..]
+    Returns:
+      # [row, .., hidden]
+    """
+    mesh = _mesh()
+    if mesh is None:
+        return None
+    spec = partition_spec("embedding", table.shape, model=mesh.shape[MODEL_AXIS], fsdp=mesh.shape[FSDP_AXIS])
+    axes = _names(tuple(spec))
+    if FSDP_AXIS not in axes:
+        return None
+    rows, others = _of_data(tokens, mesh), [None] * (tokens.ndim - 1)
+
+    def on_own_part(tokens: Array, part: Array) -> Array:
+        asked = tokens - jax.lax.axis_index(axes) * len(part)  # [row, ..]
+        is_here = (asked >= 0) & (asked < len(part))
+        return jax.lax.psum(jnp.where(is_here[..., None], part[jnp.where(is_here, asked, 0)], 0), axes)
+
+    found = jax.shard_map(
+        on_own_part, in_specs=(P(rows, *others), spec), out_specs=P(rows, *others, None), check_vma=False
+    )(tokens, table)
+    apart: Array = rows_apart(found)
+    return apart
+
+
 def to_vocabulary(hidden: Array) -> Array:
-    """What asks all parts of a vocabulary: tokens, or hidden states, on every device of "fsdp"."""
+    """Hidden states on every device of "fsdp", where each meets its part of a vocabulary."""
     mesh = _mesh()
     if mesh is None or mesh.shape[FSDP_AXIS] == 1:
         return hidden

@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from regrpo_jax.models import play_sharding
 from regrpo_jax.models.attention import branch_attention, self_attention
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.decode_attention import cached_attention
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
 from regrpo_jax.models.layers import Projection, RMSNorm, matmul, parameter, rematerialised, rotary_angles, rotate
-from regrpo_jax.models.play_sharding import rows_apart, to_vocabulary
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
 from regrpo_jax.models.sharding import vocabulary_rows
 
@@ -220,7 +220,9 @@ class Policy(nn.Module):
         return hidden, {"deepstack": jnp.moveaxis(added, -2, 0)}
 
     def _vectors(self, tokens: Array) -> Array:
-        rows = rows_apart(vocabulary_rows(self.embedding, to_vocabulary(tokens), self.config.vocab_size))
+        rows = play_sharding.vocabulary_rows(self.embedding, tokens)
+        if rows is None:
+            rows = vocabulary_rows(self.embedding, tokens, self.config.vocab_size)
         return rows.astype(self.config.dtype) * self.config.embedding_scale
 
     def _mixed_preceding(self, block: TokenBlock, preceding: Array) -> Array:
