@@ -4,6 +4,7 @@ workdir/plan.md     the tables, with the command
 workdir/plan.json   every number
 """
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Sequence
@@ -41,7 +42,7 @@ def run(run: Run) -> None:
     where = target(config.plan.topology)
     prepare_workdir(run.workdir)
     record_run(config, run.workdir)
-    policy = planned_policy(config, where.platform)
+    policy = _policy(config, where)
     found = _compiled(config, policy, where, tuple(config.plan.steps))
     notes = _notes(config, policy, where, found)
     title = f"{_name(config)} on {len(where.devices)} x {where.chip.kind if where.chip else where.platform}"
@@ -49,6 +50,12 @@ def run(run: Run) -> None:
     print_plan(title, found, where.chip, notes)
     write_plan(run.workdir, title, command, found, where.chip, notes)
     print(f"written to {run.workdir / 'plan.md'}", flush=True)
+
+
+def _policy(config: ConfigDict, where: Target) -> PolicyConfig:
+    """The policy as it is compiled here: a fused kernel of devices elsewhere has the plain one in its place."""
+    policy = planned_policy(config, where.platform)
+    return dataclasses.replace(policy, attention="xla") if where.compiled_elsewhere else policy
 
 
 def _name(config: ConfigDict) -> str:
@@ -90,7 +97,10 @@ def _notes(config: ConfigDict, policy: PolicyConfig, where: Target, found: Seque
         "data sheet; memory counts arguments once, a decode step is one token of every branch",
     ]
     if where.compiled_elsewhere:
-        notes.append(f"compiled by XLA for a CPU: on {config.plan.topology} the temporaries are others")
+        notes.append(
+            f"compiled by XLA for a CPU, attention as plain products: on {config.plan.topology} the temporaries are "
+            "others, and fewer with a fused kernel"
+        )
     chip = where.chip
     if chip is None:
         return [*notes, "nothing is known of this device: whether it fits cannot be told"]
@@ -132,7 +142,7 @@ def _first_that_fits(
         if tried == config.plan.tries:
             return None
         changed = with_setting(config, setting)
-        described = planned_policy(changed, where.platform)
+        described = _policy(changed, where)
         lie = [one.weights + one.optimizer + one.beside for one in _programs(changed, described, where, names)]
         if max(lie) > where.chip.memory:
             continue  # nothing has to be compiled to know that

@@ -75,6 +75,16 @@ def test_a_gpu_that_is_elsewhere_is_planned_by_analysis() -> None:
     assert where.compiled_elsewhere and where.platform == "gpu" and where.chip is CHIPS["h200"]
 
 
+def test_a_policy_whose_kernel_is_the_gpus_is_compiled_all_the_same(tmp_path: Path) -> None:
+    """In bfloat16 a GPU attends with cuDNN, which no CPU has."""
+    main(
+        [f"--config={TINY}", f"--workdir={tmp_path}", "--config.stages=plan", "--config.plan.topology=h200"]
+        + ["--config.plan.steps=prefill", "--config.model.dtype=bfloat16"]
+    )
+    told = (tmp_path / "plan.md").read_text()
+    assert "NVIDIA H200" in told and "attention xla" in told and "- fits" in told
+
+
 def figures_of(needed: float, **changed: object) -> Figures:
     made = Figures(
         "sft", 4 * GIB, 2 * GIB, GIB, 0.0, GIB, needed, {"all-gather": 2e9}, {"all-gather": 28}, 4e12, 3e12, 5
