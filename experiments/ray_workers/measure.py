@@ -81,46 +81,44 @@ def rollouts(config: ConfigDict, folder: Path) -> str:
 
 
 @contextlib.contextmanager
-def killing(seconds: float) -> Iterator[None]:
-    """Two workers are killed meanwhile, `seconds` and twice as long after all were there."""
+def meanwhile(harm: Callable[[threading.Event], None]) -> Iterator[None]:
+    """`harm`, once all workers were there, beside what is done; the event says that it is over."""
     over = threading.Event()
     _POOLS.clear()
 
-    def kill() -> None:
+    def do() -> None:
         while not _POOLS and not over.wait(0.05):
             pass
+        harm(over)
+
+    thread = threading.Thread(target=do)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def killing(seconds: float) -> contextlib.AbstractContextManager[None]:
+    """Two workers are killed meanwhile, `seconds` and twice as long after all were there."""
+
+    def kill(over: threading.Event) -> None:
         for _ in range(2):
             if not over.wait(seconds) and (there := _POOLS[-1].workers()):
                 os.kill(there[0].process, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(kill)
 
 
-@contextlib.contextmanager
-def dying_machine(node: object, cluster: object, seconds: float) -> Iterator[None]:
+def dying_machine(node: object, cluster: object, seconds: float) -> contextlib.AbstractContextManager[None]:
     """All of a machine is gone, `seconds` after all workers were there."""
-    over = threading.Event()
-    _POOLS.clear()
 
-    def kill() -> None:
-        while not _POOLS and not over.wait(0.05):
-            pass
+    def remove(over: threading.Event) -> None:
         if not over.wait(seconds):
             cluster.remove_node(node, allow_graceful=False)  # type: ignore[attr-defined]
 
-    thread = threading.Thread(target=kill)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
+    return meanwhile(remove)
 
 
 def measure(name: str, what: Callable[[ConfigDict, Path], str], config: ConfigDict) -> None:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from regrpo_jax.models.config import Llama3Rope, RematPolicy
+from regrpo_jax.models.matmul import matmul
 from regrpo_jax.models.play_sharding import product as product_in_play
 from regrpo_jax.models.quantization import dequantized
 from regrpo_jax.models.sharding import GATHERED, gathers, whole
@@ -21,17 +22,6 @@ fan_in_normal: Initializer = nn.initializers.variance_scaling(1.0, "fan_in", "no
 def at_least_float32(dtype: jnp.dtype) -> jnp.dtype:
     """float32 for half precision, the dtype itself otherwise (float64 stays float64 in equivalence tests)."""
     return jnp.promote_types(dtype, jnp.float32)
-
-
-def matmul(inputs: Array, kernel: Array) -> Array:
-    """inputs @ kernel over flattened leading axes: the CPU's gradient of the many-axis form is three times slower.
-
-    Args:
-      inputs: # [.., in_features]
-      kernel: # [in_features, out_features]
-    """
-    flat = inputs.reshape(-1, inputs.shape[-1]) @ kernel.astype(inputs.dtype)
-    return flat.reshape(*inputs.shape[:-1], kernel.shape[-1])
 
 
 def product(inputs: Array, weight: Array, shape: tuple[int, int], path: str) -> Array:

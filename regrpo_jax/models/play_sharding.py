@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from regrpo_jax.models.sharding import DATA_AXIS, FSDP_AXIS, MODEL_AXIS, partition_spec
+from regrpo_jax.models.matmul import matmul
+from regrpo_jax.models.sharding import DATA_AXIS, FSDP_AXIS, MODEL_AXIS, own_vocabulary_rows, partition_spec
 
 Array = jax.Array
 Tree = Any
@@ -82,7 +82,7 @@ def product(inputs: Array, weight: Array, path: str) -> Array | None:
     if together * sum(weight.shape) < math.prod(weight.shape):
         return _where_the_weight_is(inputs, weight, mesh, spec)
     kept = P(*[tuple(name for name in _names((part,)) if name != FSDP_AXIS) for part in spec])
-    outputs: Array = rows_apart(_matmul(rows_apart(inputs), jax.lax.with_sharding_constraint(weight, kept)))
+    outputs: Array = rows_apart(matmul(rows_apart(inputs), jax.lax.with_sharding_constraint(weight, kept)))
     return outputs
 
 
@@ -95,7 +95,7 @@ def _where_the_weight_is(inputs: Array, weight: Array, mesh: AbstractMesh, spec:
     summed_over = tuple(name for name in _names((of_inputs,)) if not (scatters and name == FSDP_AXIS))
 
     def on_own_part(own_inputs: Array, own_weight: Array) -> Array:
-        outputs = _matmul(own_inputs, own_weight)
+        outputs = matmul(own_inputs, own_weight)
         if scatters:
             outputs = jax.lax.psum_scatter(outputs, FSDP_AXIS, tiled=True)
         return jax.lax.psum(outputs, summed_over) if summed_over else outputs
@@ -107,11 +107,6 @@ def _where_the_weight_is(inputs: Array, weight: Array, mesh: AbstractMesh, spec:
         check_vma=False,
     )(inputs, weight)
     return rows_apart(outputs)
-
-
-def _matmul(inputs: Array, weight: Array) -> Array:
-    flat = inputs.reshape(-1, inputs.shape[-1]) @ weight
-    return flat.reshape(*inputs.shape[:-1], weight.shape[-1])
 
 
 def vocabulary_rows(table: Array, tokens: Array) -> Array | None:
@@ -133,9 +128,7 @@ def vocabulary_rows(table: Array, tokens: Array) -> Array | None:
     rows, others = _of_data(tokens, mesh), [None] * (tokens.ndim - 1)
 
     def on_own_part(tokens: Array, part: Array) -> Array:
-        asked = tokens - jax.lax.axis_index(axes) * len(part)  # [row, ..]
-        is_here = (asked >= 0) & (asked < len(part))
-        return jax.lax.psum(jnp.where(is_here[..., None], part[jnp.where(is_here, asked, 0)], 0), axes)
+        return jax.lax.psum(own_vocabulary_rows(part, tokens, axes), axes)
 
     found = jax.shard_map(
         on_own_part, in_specs=(P(rows, *others), spec), out_specs=P(rows, *others, None), check_vma=False

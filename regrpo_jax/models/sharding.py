@@ -164,13 +164,24 @@ def vocabulary_rows(table: Array, tokens: Array, vocab_size: int) -> Array:
     Returns:
       # [row, .., hidden]
     """
-    own = table.shape[0]
-    if own == vocab_size:
+    if table.shape[0] == vocab_size:
         return table[tokens]
-    asked = jax.lax.all_gather(tokens, FSDP_AXIS, tiled=True) - jax.lax.axis_index(FSDP_AXIS) * own
-    is_here = (asked >= 0) & (asked < own)  # [all rows, ..]
-    found = jnp.where(is_here[..., None], table[jnp.where(is_here, asked, 0)], 0)  # [all rows, .., hidden]
-    return jax.lax.psum_scatter(found, FSDP_AXIS, tiled=True)
+    asked = jax.lax.all_gather(tokens, FSDP_AXIS, tiled=True)  # [all rows, ..]
+    return jax.lax.psum_scatter(own_vocabulary_rows(table, asked, FSDP_AXIS), FSDP_AXIS, tiled=True)
+
+
+def own_vocabulary_rows(part: Array, tokens: Array, axes: str | tuple[str, ...]) -> Array:
+    """table[tokens] of a table that is split over mesh axes, where this device has the row, else zeros.
+
+    Args:
+      part: of this device.  # [vocab / devices, hidden]
+      tokens: int32.  # [row, ..]
+    Returns:
+      # [row, .., hidden]
+    """
+    asked = tokens - jax.lax.axis_index(axes) * len(part)
+    is_here = (asked >= 0) & (asked < len(part))
+    return jnp.where(is_here[..., None], part[jnp.where(is_here, asked, 0)], 0)
 
 
 def gathers() -> bool:

@@ -15,7 +15,8 @@ from regrpo_jax.models.attention import branch_attention, self_attention
 from regrpo_jax.models.config import PolicyConfig
 from regrpo_jax.models.decode_attention import cached_attention
 from regrpo_jax.models.inputs import BranchCache, ImagePatches, PrefixCache, PrefixLayers, TokenBlock
-from regrpo_jax.models.layers import Projection, RMSNorm, matmul, parameter, rematerialised, rotary_angles, rotate
+from regrpo_jax.models.layers import Projection, RMSNorm, parameter, rematerialised, rotary_angles, rotate
+from regrpo_jax.models.matmul import matmul
 from regrpo_jax.models.qwen2_vl.vision import VisionTower
 from regrpo_jax.models.sharding import vocabulary_rows
 

@@ -6,7 +6,7 @@ made when it is first needed.
 
 from __future__ import annotations
 
-import json
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from regrpo_jax.errors import UserError
 from regrpo_jax.suites.bfcl.functions import Function, functions_of
 from regrpo_jax.suites.bfcl.package import BACKEND, CHECKER, imported, package_folder, readable_places
 from regrpo_jax.suites.bfcl.world import BfclWorld
-from regrpo_jax.toolbox import behind
-from regrpo_jax.toolbox.final_answer import FinalAnswer
+from regrpo_jax.suites.package_tools import EpisodeWorld, PackageAnswer, PackageFunction
 from regrpo_jax.toolbox.toolset import ToolsetSettings
 
 LOADER = f"{__name__}:load"
@@ -38,57 +37,6 @@ class BfclTools(ToolsetSettings):
         return readable_places(package_folder(Path(self.path)))
 
 
-class _Episode:
-    """The world of this process."""
-
-    def __init__(self, package: Path) -> None:
-        self._package = package
-        self._world: BfclWorld | None = None
-
-    @property
-    def world(self) -> BfclWorld:
-        if self._world is None:
-            self._world = BfclWorld(self._package, json.loads(behind.read(behind.WORLD_FILE) or b"{}"))
-        return self._world
-
-
-class BfclFunction(Tool):
-    """A function of a class; what fits it is for the function itself to say, as in the authors' runner."""
-
-    name = "function"
-    description = "A function."
-    inputs: dict[str, Any] = {}
-    output_type = "any"
-    skip_forward_signature_validation = True
-    may_return_nothing = True
-
-    def __init__(self, function: Function, episode: _Episode, *, bare: bool) -> None:
-        self.name, self.description = function.name, "" if bare else function.description
-        self.inputs = {name: dict(declared) for name, declared in function.inputs.items()}
-        self._episode = episode
-        super().__init__()
-
-    def __call__(self, /, *arguments: Any, **keywords: Any) -> Any:
-        return self.forward(*arguments, **keywords)
-
-    def forward(self, /, *arguments: Any, **keywords: Any) -> Any:
-        return self._episode.world.call(self.name, arguments, keywords)
-
-
-class Finish(FinalAnswer):
-    """Ends a request, and after the last one the episode; the checker says whether all was done, whatever is said."""
-
-    description = "Ends the present request; the user's next one follows, if there is one."
-    inputs: dict[str, Any] = {"answer": {"type": "any", "description": "what the user is told", "nullable": True}}
-
-    def __init__(self, episode: _Episode) -> None:
-        self._episode = episode
-        super().__init__()
-
-    def forward(self, answer: Any = None) -> Any:
-        return self._episode.world.answer()
-
-
 def load(settings: BfclTools) -> dict[str, Tool]:
     """The tools by name. UserError where the package or one of its classes cannot be had."""
     package = package_folder(Path(settings.path))
@@ -98,7 +46,14 @@ def load(settings: BfclTools) -> dict[str, Tool]:
             raise UserError(f"{package}: has no class {name}")
         imported(package, backend.CLASS_FILE_PATH_MAPPING[name])  # before episodes are forked off
     imported(package, CHECKER)
-    episode = _Episode(package)
-    functions = functions_of(package, settings.classes)
-    tools: dict[str, Tool] = {name: BfclFunction(one, episode, bare=settings.bare) for name, one in functions.items()}
-    return tools | {Finish.name: Finish(episode)}
+    episode = EpisodeWorld(functools.partial(BfclWorld, package))
+
+    def tool(one: Function) -> PackageFunction:
+        def call(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+            return episode.world.call(one.name, arguments, keywords)
+
+        return PackageFunction(one.name, "" if settings.bare else one.description, one.inputs, call)
+
+    tools: dict[str, Tool] = {name: tool(one) for name, one in functions_of(package, settings.classes).items()}
+    ends = "Ends the present request; the user's next one follows, if there is one."
+    return tools | {PackageAnswer.name: PackageAnswer(episode, ends, "what the user is told")}
